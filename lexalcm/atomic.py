@@ -1,0 +1,94 @@
+"""Nothing written is left half-written: write beside the goal, flush to disk, rename.
+
+A reader sees the old file or the whole new one, also after a power cut. The temporary name starts with a dot and
+holds the process id, so that a killed writer's leftovers are recognisable and never taken for the result.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lexalcm.errors import UserError
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file's or a folder's entry to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a path to write to; on success it becomes `path`, on an exception it disappears."""
+    path = Path(path)
+    temporary = _beside(path)
+    try:
+        yield temporary
+        fsync_path(temporary)
+        temporary.replace(path)
+        fsync_path(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text so that a reader never sees half of it."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a new empty folder; on success it becomes `path` in one rename, on an exception it disappears.
+
+    Raises:
+        UserError: `path` exists and `overwrite` is false, or the place cannot be written.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    temporary = _beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for entry in [*temporary.rglob("*"), temporary]:
+            fsync_path(entry)
+        if path.exists():
+            replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(replaced)
+            temporary.rename(path)
+            shutil.rmtree(replaced)
+        else:
+            temporary.rename(path)
+        fsync_path(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_output(path: Path | str, *, overwrite: bool = False) -> None:
+    """Make sure that an output folder may be made, before the work that fills it is begun.
+
+    Raises:
+        UserError: it exists and `overwrite` is false, or its parent cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, not a folder: choose another output")
+    if path.exists() and any(path.iterdir()) and not overwrite:
+        raise UserError(f"{path} exists already: add --overwrite to replace it, or choose another output")
+    parent = path.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {parent}: {error.strerror}") from error
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"no permission to write in {parent}: choose another output or change its permissions")

@@ -1,0 +1,1 @@
+"""The command `lcm`: one file a command, nothing heavy imported before a command runs."""

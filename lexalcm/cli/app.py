@@ -1,0 +1,70 @@
+"""The Typer application `lcm` and the one place where errors become a line and an exit code.
+
+Commands are registered as callbacks whose modules import nothing heavy, so that `lcm --help` answers at once;
+torch, scikit-learn and pandas load inside the functions that need them.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from lexalcm import __version__
+from lexalcm.cli import bootstrap, data, evaluate, infer, train, verify, visualize
+from lexalcm.cli.console import err, out
+from lexalcm.errors import LexaError
+
+app = typer.Typer(
+    name="lcm",
+    help="Prepare data for, train and run Large Concept Models.",
+    epilog="First steps:  lcm data sample;  lcm bootstrap;  lcm train;  lcm infer 'We must do more for our schools.'",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"lexalcm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the line.")] = False,
+) -> None:
+    """Prepare data for, train and run Large Concept Models."""
+
+
+app.add_typer(data.app, name="data")
+app.command("bootstrap")(bootstrap.bootstrap)
+app.command("train")(train.train)
+app.command("infer")(infer.infer)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(verify.app, name="verify")
+app.add_typer(visualize.app, name="visualize")
+
+
+def main() -> None:
+    """Run `lcm`: 0 when all went well, 1 for a failure while running, 2 for a mistake in what was asked."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(arguments, prog_name="lcm")
+    except LexaError as error:
+        if debug:
+            raise
+        err.print(f"lcm: {error}", markup=False)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `lcm ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        err.print("lcm: interrupted")
+        sys.exit(130)

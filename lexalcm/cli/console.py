@@ -1,0 +1,62 @@
+"""What the commands print: results on stdout, everything else (progress, notes, errors) on stderr."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+SECONDS_BETWEEN_LINES = 10.0
+
+Report = Callable[[int, int], None]
+"""What long work calls as it goes on: (units done, units in all)."""
+
+
+class RateColumn(ProgressColumn):
+    """Units per second over the whole task, e.g. `812 sentences/s`."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text("" if rate is None else f"{rate:,.0f} {self.unit}/s", style="progress.data.speed")
+
+
+@contextmanager
+def progress(description: str, unit: str) -> Iterator[Report]:
+    """Show how long work goes on: a bar with rate and time left in a terminal, a line every ten seconds elsewhere."""
+    if err.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(unit),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=err) as bar:
+            task = bar.add_task(description, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        yield _line_report(description, unit)
+
+
+def _line_report(description: str, unit: str) -> Report:
+    start = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            rate = done / (now - start)
+            left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
+            err.print(f"{description}: {done}/{total} {unit}, {rate:,.0f} {unit}/s{left}")
+
+    return report

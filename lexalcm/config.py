@@ -1,0 +1,224 @@
+"""Typed settings: defaults here, a YAML file over them, `--set key=value` over both. Unknown keys are errors.
+
+Every settings class of the project derives from `Settings`; `load_settings` is the one way from files and
+command-line text to a checked object, and turns each mistake into one line that names the key.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lexalcm.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def to_yaml(self) -> str:
+        """The settings as YAML, in the order of their definition."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load_settings(
+    settings: type[SettingsT],
+    file: Path | str | None = None,
+    overrides: Iterable[str] = (),
+    base: Mapping[str, Any] | None = None,
+    prefix: str = "",
+) -> SettingsT:
+    """Read settings: `base`, then the YAML `file`, then each `key=value` of `overrides`, later ones winning.
+
+    Args:
+        settings: the class to read.
+        file: a YAML file with a mapping, or none.
+        overrides: texts like `"train.lr=1e-4"`; the value is read as YAML.
+        base: values under the file's, e.g. a preset's.
+        prefix: a first part that every override must carry, e.g. `"model"` for `"model.num_layers=4"`.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a wrong type, an unreadable file.
+    """
+    tree: dict[str, Any] = _copy(base or {})
+    if file is not None:
+        _merge(tree, _read_yaml(Path(file)))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {override}: write it as key=value")
+        path = key.strip().split(".")
+        if prefix:
+            if path[0] != prefix:
+                raise ConfigError(f"--set {key}: only {prefix}.* can be set here{_nearest(path[0], [prefix])}")
+            path = path[1:]
+        try:
+            value = _read_scalar(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+        _assign(tree, path, value, key)
+    return validate(settings, tree, prefix=prefix, source=str(file) if file is not None else "")
+
+
+def validate(settings: type[SettingsT], tree: Mapping[str, Any], *, prefix: str = "", source: str = "") -> SettingsT:
+    """Check a mapping against a settings class.
+
+    Raises:
+        ConfigError: one line that names the first wrong key and what it should be.
+    """
+    try:
+        return settings.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        name = ".".join([prefix, *path] if prefix else path)
+        where = f" (in {source})" if source else ""
+        if first["type"] == "extra_forbidden":
+            known = _keys_at(settings, path[:-1])
+            raise ConfigError(f"unknown setting {name}{where}{_nearest(path[-1], known)}") from error
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+        head = f"{name}: " if name else ""
+        raise ConfigError(f"{head}expected {message}{got}{where}" if got else f"{head}{message}{where}") from error
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no such config file: {file}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} must hold settings as key: value lines")
+    return tree
+
+
+def _read_scalar(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text; everyone else as a number
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _assign(tree: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    node = tree
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {key}: {part} is a value, it has no parts")
+    node[path[-1]] = value
+
+
+def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = _copy(value) if isinstance(value, Mapping) else value
+
+
+def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+
+
+def _keys_at(settings: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = settings.model_fields[part].annotation if part in settings.model_fields else None
+        nested = [
+            option
+            for option in (typing.get_args(annotation) or (annotation,))
+            if isinstance(option, type) and not isinstance(option, types.GenericAlias) and issubclass(option, BaseModel)
+        ]
+        if not nested:
+            return []
+        settings = nested[0]
+    return list(settings.model_fields)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f": did you mean {close[0]}?"
+    return f": known are {', '.join(known)}" if known else ""
+
+
+class CodecRecord(Settings):
+    """Which codec made the embeddings of a data set, or those that a model was made for."""
+
+    name: str
+    dim: PositiveInt
+    fingerprint: str
+    options: dict[str, Any] = {}
+
+
+class DataSettings(Settings):
+    """What a training reads and how it is packed into batches."""
+
+    path: str = "data/sample"
+    row_length: PositiveInt = 128  # concepts in a packed row
+    micro_batch: PositiveInt = 4  # rows in a micro-batch: what one rank holds at a time
+    global_batch: PositiveInt = 1  # micro-batches in an optimizer step, over all ranks
+    end_of_text: bool = True  # append the codec's end-of-text concept to every document
+    num_workers: NonNegativeInt = 0  # loader processes of each rank
+
+
+class CheckpointSettings(Settings):
+    """How often the whole state of a run is written, and how much of it is kept."""
+
+    every: PositiveInt = 200  # steps
+    keep: PositiveInt = 2  # newest checkpoints kept
+
+
+class TrainSettings(Settings):
+    """Optimization and everything around it."""
+
+    steps: PositiveInt = 400
+    seed: NonNegativeInt = 0
+    engine: Literal["auto", "single", "deepspeed"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    lr: PositiveFloat = 1e-3
+    betas: tuple[Probability, Probability] = (0.9, 0.95)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.1
+    clip_norm: PositiveFloat = 1.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegativeInt = 40
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    log_every: PositiveInt = 10
+    validate_every: PositiveInt = 100
+    max_bad_steps: PositiveInt = 10  # consecutive skipped steps (NaN or infinite gradient) that stop the run
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+
+class RunConfig(Settings):
+    """All settings of one `lcm train`; saved as `config.yaml` in the run folder."""
+
+    model: str = "models/base"
+    name: str | None = None  # the run's name; default: the model folder's name
+    deepspeed: str | None = None  # a DeepSpeed JSON file
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
