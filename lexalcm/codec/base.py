@@ -1,0 +1,48 @@
+"""What every codec does: sentences to embeddings and back.
+
+A codec is found by its name in the entry point group `lexalcm.codecs`; the entry point names a class with this
+protocol. Data sets and models keep the codec's `record()`, so that what one codec made is never read as another's.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from typing_extensions import Self
+
+from lexalcm.config import CodecRecord
+
+
+class Codec(Protocol):
+    """Text <-> embedding, `dim` numbers a sentence."""
+
+    dim: int
+    languages: frozenset[str] | None
+    """Language codes that it knows (`eng_Latn`), or None where any will do."""
+    fingerprint: str
+    """Equal for two codecs exactly when their embeddings may be mixed."""
+
+    @classmethod
+    def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Self:
+        """Make the codec, fitting it on (language, sentences) documents if it is one that is fitted."""
+
+    @classmethod
+    def load(cls, record: CodecRecord, folder: Path) -> Self:
+        """Open the codec of a record; `folder` holds what `save` wrote.
+
+        Raises:
+            CodecError: the folder is missing, incomplete, or of another fingerprint.
+        """
+
+    def encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
+        """Embed sentences of one language: float32 [n, dim]."""
+
+    def decode(self, embeddings: np.ndarray, lang: str | None = None) -> list[str]:
+        """The sentence that each embedding [n, dim] stands for, in `lang` (None: whichever fits best)."""
+
+    def record(self) -> CodecRecord:
+        """What a data set or a model notes down of the codec."""
+
+    def save(self, folder: Path) -> None:
+        """Write what decoding needs into `folder`; a codec with weights of its own elsewhere writes nothing."""

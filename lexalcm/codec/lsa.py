@@ -1,0 +1,287 @@
+"""The embedded codec: latent semantic analysis of character n-grams, fitted on the corpus, nothing to download.
+
+Encoding: TF-IDF of character 2-4-grams inside words (which serves scripts with and without spaces), projected on the
+leading singular directions of *passages* of 16 sentences rather than of single sentences, so that a direction is a
+topic that neighbouring sentences share. Three further choices make the vectors good targets for a model:
+
+- directions are divided by singular value ** 0.4: a few common topics no longer outweigh all others;
+- the mean is taken away before the vector is scaled to unit length, and
+- a fixed random rotation mixes all directions, so that every coordinate is nearly Gaussian. Unrotated, a direction
+  that only one language uses is almost always zero, its interquartile range nearly nothing, and the normalized
+  coordinate reaches thousands; rotated, the largest of all coordinates on the packaged text is below 7.
+
+Decoding: the sentence of the bank (the sentences it was fitted on) with the largest cosine.
+
+Cost on 20,000 sentences: about 12 s to fit, 4,000 sentences/s to encode, 30 MB on disk. A corpus of more than
+`fit_sentences` is fitted on a seeded sample of its documents.
+"""
+
+import functools
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
+from typing_extensions import Self
+
+from lexalcm.config import CodecRecord, PositiveFloat, PositiveInt, Settings, validate
+from lexalcm.errors import CodecError
+
+ENCODE_BATCH = 4096
+DECODE_BATCH = 1024
+
+
+class LsaOptions(Settings):
+    """How the codec is fitted."""
+
+    dim: PositiveInt = 256
+    max_features: PositiveInt = 40_000  # n-grams kept, the most frequent
+    passage: PositiveInt = 16  # sentences in a passage
+    whitening: PositiveFloat = 0.4  # exponent of the singular values that directions are divided by
+    fit_sentences: PositiveInt = 200_000  # at most; more are sampled by document
+    seed: int = 0
+
+
+class LsaCodec:
+    """Unit-length sentence vectors from n-grams; decodes to the nearest sentence of its bank."""
+
+    languages: frozenset[str] | None = None
+
+    def __init__(
+        self,
+        options: LsaOptions,
+        vocabulary: Sequence[str],
+        idf: np.ndarray,
+        projection: np.ndarray,
+        center: np.ndarray,
+        bank: Sequence[tuple[str, str]],
+        bank_embeddings: np.ndarray | None = None,
+    ) -> None:
+        """Assemble a fitted codec.
+
+        Args:
+            options: how it was fitted.
+            vocabulary: the n-grams, in the order of the columns.
+            idf: float64 [features].
+            projection: float16 [features, dim], n-gram weights to rotated directions.
+            center: float32 [dim], the mean unit vector.
+            bank: (language, sentence) pairs that decoding chooses from.
+            bank_embeddings: float16 [sentences, dim]; computed when left out.
+        """
+        self.options = options
+        self.dim = projection.shape[1]
+        self.vocabulary = list(vocabulary)
+        self.bank = [(lang, sentence) for lang, sentence in bank]
+        self.idf = idf
+        self.projection = projection
+        self.center = center
+        self.fingerprint = self._fingerprint()
+        self._projection_f32 = projection.astype(np.float32)
+        self._vectorizer = _vectorizer(options, vocabulary=self.vocabulary)
+        self._vectorizer.idf_ = idf
+        if bank_embeddings is None:
+            bank_embeddings = self.encode([sentence for _, sentence in self.bank], lang="").astype(np.float16)
+        self.bank_embeddings = bank_embeddings
+
+    @classmethod
+    def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Self:
+        """Fit on (language, sentences) documents.
+
+        Raises:
+            ConfigError: an unknown option or a value of the wrong type.
+            CodecError: no letters or digits at all in the text.
+        """
+        settings = validate(LsaOptions, options, prefix="codec")
+        sample = _sample(documents, settings.fit_sentences, settings.seed)
+        sentences = [sentence for _, document in sample for sentence in document]
+        vectorizer = _vectorizer(settings)
+        try:
+            counts = vectorizer.fit_transform(sentences)
+        except ValueError as error:  # scikit-learn's "empty vocabulary"
+            raise CodecError("the codec lsa cannot be fitted: the text has no words") from error
+        directions = _topic_directions(counts, [len(document) for _, document in sample], settings)
+        topics = normalize(counts @ directions)
+        center = topics.mean(axis=0).astype(np.float32)
+        bank = list(dict.fromkeys((lang, sentence) for lang, document in sample for sentence in document))
+        return cls(
+            settings,
+            vocabulary=vectorizer.get_feature_names_out().tolist(),
+            idf=vectorizer.idf_,
+            projection=directions.astype(np.float16),
+            center=center,
+            bank=bank,
+        )
+
+    def encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
+        """Embed sentences: float32 [n, dim], unit length. The language makes no difference here.
+
+        A sentence without a single known n-gram gets a fixed pseudo-random direction of its own, drawn from its hash.
+        """
+        embeddings = np.empty((len(sentences), self.dim), dtype=np.float32)
+        for start in range(0, len(sentences), ENCODE_BATCH):
+            batch = sentences[start : start + ENCODE_BATCH]
+            counts = self._vectorizer.transform(batch)
+            topics = normalize(counts @ self._projection_f32)
+            known = np.diff(counts.indptr) > 0
+            topics[~known] = [_hashed_direction(batch[i], self.dim) for i in np.flatnonzero(~known)] or 0
+            topics[known] -= self.center
+            embeddings[start : start + len(batch)] = normalize(topics)
+        return embeddings
+
+    def decode(self, embeddings: np.ndarray, lang: str | None = None) -> list[str]:
+        """The bank's sentence of the largest cosine for each embedding [n, dim], among those in `lang` if given.
+
+        Raises:
+            CodecError: the bank has no sentence in `lang`, or the embeddings have another dimension.
+        """
+        embeddings = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))
+        if embeddings.shape[1] != self.dim:
+            raise CodecError(f"the codec lsa decodes {self.dim} dimensions, not {embeddings.shape[1]}")
+        rows = self._rows(lang)
+        candidates = self.bank_embeddings[rows].astype(np.float32)
+        sentences: list[str] = []
+        for start in range(0, len(embeddings), DECODE_BATCH):
+            nearest = (embeddings[start : start + DECODE_BATCH] @ candidates.T).argmax(axis=1)
+            sentences += [self.bank[rows[i]][1] for i in nearest]
+        return sentences
+
+    def record(self) -> CodecRecord:
+        """Name, dimension, fingerprint and how it was fitted."""
+        return CodecRecord(
+            name="lsa", dim=self.dim, fingerprint=self.fingerprint, options=self.options.model_dump(mode="json")
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write `lsa.safetensors` (numbers) and `lsa.json` (options, n-grams, bank)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {
+                "idf": self.idf,
+                "projection": self.projection,
+                "center": self.center,
+                "bank_embeddings": self.bank_embeddings,
+            },
+            folder / "lsa.safetensors",
+        )
+        text = {"options": self.options.model_dump(mode="json"), "vocabulary": self.vocabulary, "bank": self.bank}
+        (folder / "lsa.json").write_text(json.dumps(text, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, record: CodecRecord, folder: Path) -> Self:
+        """Open what `save` wrote.
+
+        Raises:
+            CodecError: a file is missing or damaged, or it is another codec than the record's.
+        """
+        try:
+            arrays = load_file(folder / "lsa.safetensors")
+            text = json.loads((folder / "lsa.json").read_text(encoding="utf-8"))
+            codec = cls(
+                validate(LsaOptions, text["options"]),
+                text["vocabulary"],
+                arrays["idf"],
+                arrays["projection"],
+                arrays["center"],
+                text["bank"],
+                arrays["bank_embeddings"],
+            )
+        except FileNotFoundError as error:
+            raise CodecError(f"the codec's files are missing in {folder}: build the data set again") from error
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise CodecError(f"the codec's files in {folder} are damaged: build the data set again") from error
+        if codec.fingerprint != record.fingerprint:
+            raise CodecError(
+                f"the codec in {folder} has fingerprint {codec.fingerprint[:12]}, expected {record.fingerprint[:12]}: "
+                "it was fitted on other text"
+            )
+        return codec
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  a process opens a handful of codecs, for its whole life
+    def _rows(self, lang: str | None) -> np.ndarray:
+        rows = np.array([i for i, (code, _) in enumerate(self.bank) if lang is None or code == lang], dtype=np.int64)
+        if not len(rows):
+            known = ", ".join(sorted({code for code, _ in self.bank}))
+            raise CodecError(f"the codec's bank has no sentence in {lang}: it knows {known}")
+        return rows
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        digest.update(json.dumps([self.vocabulary, self.bank], ensure_ascii=False).encode())
+        for array in (self.idf, self.projection, self.center):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def _vectorizer(options: LsaOptions, vocabulary: Sequence[str] | None = None) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        preprocessor=_fold,
+        analyzer="char_wb",
+        ngram_range=(2, 4),
+        sublinear_tf=True,
+        max_features=None if vocabulary is not None else options.max_features,
+        vocabulary=vocabulary,
+        dtype=np.float32,
+    )
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _sample(documents: Iterable[tuple[str, Sequence[str]]], limit: int, seed: int) -> list[tuple[str, Sequence[str]]]:
+    """All documents, or a seeded choice of whole documents with about `limit` sentences, in their order."""
+    everything = list(documents)
+    sizes = np.array([len(sentences) for _, sentences in everything], dtype=np.int64)
+    if sizes.sum() <= limit:
+        return everything
+    order = np.random.default_rng(seed).permutation(len(everything))
+    chosen = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), limit)))]
+    return [everything[i] for i in sorted(chosen)]
+
+
+def _topic_directions(counts: sp.csr_matrix, lengths: Sequence[int], options: LsaOptions) -> np.ndarray:
+    """Whitened singular directions of the corpus's passages, rotated: float32 [features, dim].
+
+    The passages are made shorter where a small corpus has too few of them for `dim` directions.
+    """
+    passage = options.passage
+    while passage > 1 and sum(-(-length // passage) for length in lengths) < 2 * options.dim:
+        passage //= 2
+    passages = normalize(_passage_sums(lengths, passage) @ counts)
+    rank = min(options.dim, passages.shape[0], passages.shape[1])
+    if rank < min(passages.shape):
+        svd = TruncatedSVD(rank, n_iter=4, random_state=options.seed).fit(passages)
+        values, directions = svd.singular_values_, svd.components_
+    else:
+        _, values, directions = np.linalg.svd(passages.toarray(), full_matrices=False)
+    kept = values > 1e-4 * values[0]
+    whitened = directions[kept] / values[kept, None] ** options.whitening
+    rotation = np.linalg.qr(np.random.default_rng(options.seed).standard_normal((options.dim, options.dim)))[0]
+    return (whitened.T @ rotation[: kept.sum()]).astype(np.float32)
+
+
+def _passage_sums(lengths: Sequence[int], passage: int) -> sp.csr_matrix:
+    """A 0/1 matrix [passages, sentences] that sums the sentences of each passage; documents are not mixed."""
+    passage_of_sentence = []
+    count = 0
+    for length in lengths:
+        passage_of_sentence.append(count + np.arange(length) // passage)
+        count += -(-length // passage)
+    rows = np.concatenate(passage_of_sentence)
+    ones = np.ones(len(rows), dtype=np.float32)
+    return sp.csr_matrix((ones, (rows, np.arange(len(rows)))), shape=(count, len(rows)))
+
+
+def _hashed_direction(text: str, dim: int) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    vector = np.random.default_rng(seed).standard_normal(dim)
+    return vector / np.linalg.norm(vector)

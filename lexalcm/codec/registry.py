@@ -1,0 +1,50 @@
+"""Codecs by name. Installed packages add theirs through the entry point group `lexalcm.codecs`."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from lexalcm.codec.base import Codec
+from lexalcm.config import CodecRecord
+from lexalcm.errors import CodecError
+
+ENTRY_POINT_GROUP = "lexalcm.codecs"
+
+
+def codec_names() -> list[str]:
+    """Names of all installed codecs."""
+    return sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)})
+
+
+def codec_class(name: str) -> type[Codec]:
+    """The class behind a codec's name.
+
+    Raises:
+        CodecError: no such codec is installed.
+    """
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == name:
+            return entry.load()
+    near = difflib.get_close_matches(name, codec_names(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"installed are {', '.join(codec_names())}"
+    raise CodecError(f"unknown codec {name!r}: {hint}")
+
+
+def fit_codec(name: str, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Codec:
+    """Make the codec `name`; one that is fitted learns from the (language, sentences) documents."""
+    return codec_class(name).create(documents, **options)
+
+
+def load_codec(record: CodecRecord, folder: Path | str) -> Codec:
+    """Open the codec that a data set or a model was made with.
+
+    Args:
+        record: from the manifest or the model's config.
+        folder: their `codec/` folder.
+
+    Raises:
+        CodecError: unknown codec, missing or damaged files, another fingerprint.
+    """
+    return codec_class(record.name).load(record, Path(folder))
