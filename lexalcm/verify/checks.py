@@ -1,0 +1,39 @@
+"""What a check found, and how several are shown."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+Status = Literal["ok", "note", "problem"]
+
+STYLES: dict[Status, str] = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. A note is worth knowing and nothing to mend; a problem is."""
+
+    name: str
+    status: Status
+    value: str
+    advice: str = ""
+
+
+def passed(checks: Iterable[Check]) -> bool:
+    """Whether there is no problem among them."""
+    return all(check.status != "problem" for check in checks)
+
+
+def checks_table(checks: Iterable[Check], title: str) -> Table:
+    """One line a check, what to do below what was found."""
+    table = Table("", "check", "found", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for check in checks:
+        found = Text(check.value)
+        if check.advice:
+            found.append(f"\n{check.advice}", style=STYLES[check.status])
+        table.add_row(Text(check.status, style=STYLES[check.status]), check.name, found)
+    return table

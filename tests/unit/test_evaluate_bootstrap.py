@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from lexalcm.evaluate import bootstrap
+from lexalcm.evaluate.bootstrap import percentile_interval, resampled_means
+
+
+def test_spread_is_the_standard_error_of_the_mean():
+    values = np.random.default_rng(0).normal(size=200)
+    means = resampled_means(values[None], np.ones(200, dtype=int), 20_000, seed=0)[:, 0]
+    assert means.std() == pytest.approx(values.std() / np.sqrt(200), rel=0.03)
+    assert means.mean() == pytest.approx(values.mean(), abs=0.001)
+
+
+def test_means_weigh_targets_not_documents():
+    # Two documents of 1 and 3 targets with means 0 and 1: a resample holds the second 0, 1 or 2 times in two.
+    means = resampled_means(np.array([[0.0, 3.0]]), np.array([1, 3]), 40_000, seed=1)[:, 0]
+    values, counts = np.unique(means, return_counts=True)
+    assert values.tolist() == [0.0, 0.75, 1.0]
+    assert counts / 40_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.01)
+
+
+def test_rows_share_their_draws_so_a_constant_difference_has_no_spread():
+    values = np.random.default_rng(2).normal(size=30)
+    counts = np.arange(1, 31)
+    means = resampled_means(np.stack([values, values + 2 * counts]), counts, 500, seed=3)
+    assert means[:, 1] - means[:, 0] == pytest.approx(np.full(500, 2.0))
+
+
+def test_blocks_do_not_change_the_draws(monkeypatch):
+    values, counts = np.random.default_rng(3).normal(size=(2, 17)), np.arange(1, 18)
+    whole = resampled_means(values, counts, 100, seed=5)
+    monkeypatch.setattr(bootstrap, "BLOCK", 17 * 7)
+    assert resampled_means(values, counts, 100, seed=5) == pytest.approx(whole)
+    assert resampled_means(values, counts, 100, seed=6) != pytest.approx(whole)
+
+
+def test_interval_holds_its_share_of_the_values():
+    low, high = percentile_interval(np.arange(1001.0), 0.95)
+    assert (low, high) == pytest.approx((25.0, 975.0))
+
+
+def test_intervals_cover_the_true_mean_about_as_often_as_they_say():
+    generator = np.random.default_rng(4)
+    covered = 0
+    for experiment in range(300):
+        values = generator.normal(size=60)
+        low, high = percentile_interval(resampled_means(values[None], np.ones(60, int), 400, seed=experiment)[:, 0])
+        covered += low <= 0 <= high
+    assert 0.90 <= covered / 300 <= 0.98
