@@ -26,6 +26,13 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def _share(path: Path) -> None:
+    """Give a file the permissions of the user's umask: some writers make theirs readable by the owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a path to write to; on success it becomes `path`, on an exception it disappears."""
@@ -33,6 +40,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         yield temporary
+        _share(temporary)
         fsync_path(temporary)
         temporary.replace(path)
         fsync_path(path.parent)
@@ -61,6 +69,7 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path
     try:
         yield temporary
         for entry in [*temporary.rglob("*"), temporary]:
+            _share(entry)
             fsync_path(entry)
         if path.exists():
             replaced = path.with_name(f".{path.name}.{os.getpid()}.old")

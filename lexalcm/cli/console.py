@@ -24,7 +24,7 @@ class RateColumn(ProgressColumn):
         super().__init__()
         self.unit = unit
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: Task) -> Text:  # noqa: D102  inherited
         rate = task.finished_speed or task.speed
         return Text("" if rate is None else f"{rate:,.0f} {self.unit}/s", style="progress.data.speed")
 

@@ -16,7 +16,6 @@ Cost on 20,000 sentences: about 12 s to fit, 4,000 sentences/s to encode, 30 MB 
 `fit_sentences` is fitted on a seeded sample of its documents.
 """
 
-import functools
 import hashlib
 import json
 import unicodedata
@@ -64,7 +63,7 @@ class LsaCodec:
         projection: np.ndarray,
         center: np.ndarray,
         bank: Sequence[tuple[str, str]],
-        bank_embeddings: np.ndarray | None = None,
+        bank_embeddings: np.ndarray,
     ) -> None:
         """Assemble a fitted codec.
 
@@ -75,7 +74,7 @@ class LsaCodec:
             projection: float16 [features, dim], n-gram weights to rotated directions.
             center: float32 [dim], the mean unit vector.
             bank: (language, sentence) pairs that decoding chooses from.
-            bank_embeddings: float16 [sentences, dim]; computed when left out.
+            bank_embeddings: float16 [sentences, dim].
         """
         self.options = options
         self.dim = projection.shape[1]
@@ -86,10 +85,9 @@ class LsaCodec:
         self.center = center
         self.fingerprint = self._fingerprint()
         self._projection_f32 = projection.astype(np.float32)
+        self._bank_languages = np.array([lang for lang, _ in self.bank])
         self._vectorizer = _vectorizer(options, vocabulary=self.vocabulary)
         self._vectorizer.idf_ = idf
-        if bank_embeddings is None:
-            bank_embeddings = self.encode([sentence for _, sentence in self.bank], lang="").astype(np.float16)
         self.bank_embeddings = bank_embeddings
 
     @classmethod
@@ -108,17 +106,23 @@ class LsaCodec:
             counts = vectorizer.fit_transform(sentences)
         except ValueError as error:  # scikit-learn's "empty vocabulary"
             raise CodecError("the codec lsa cannot be fitted: the text has no words") from error
-        directions = _topic_directions(counts, [len(document) for _, document in sample], settings)
-        topics = normalize(counts @ directions)
-        center = topics.mean(axis=0).astype(np.float32)
-        bank = list(dict.fromkeys((lang, sentence) for lang, document in sample for sentence in document))
+        projection = _topic_directions(counts, [len(document) for _, document in sample], settings).astype(np.float16)
+        center = normalize(counts @ projection.astype(np.float32)).mean(axis=0)
+        first_place: dict[tuple[str, str], int] = {}
+        for place, pair in enumerate((lang, sentence) for lang, document in sample for sentence in document):
+            first_place.setdefault(pair, place)
+        bank_counts = counts[list(first_place.values())]
+        bank_sentences = [sentence for _, sentence in first_place]
         return cls(
             settings,
             vocabulary=vectorizer.get_feature_names_out().tolist(),
             idf=vectorizer.idf_,
-            projection=directions.astype(np.float16),
+            projection=projection,
             center=center,
-            bank=bank,
+            bank=list(first_place),
+            bank_embeddings=_embed(bank_counts, bank_sentences, projection.astype(np.float32), center).astype(
+                np.float16
+            ),
         )
 
     def encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
@@ -130,11 +134,7 @@ class LsaCodec:
         for start in range(0, len(sentences), ENCODE_BATCH):
             batch = sentences[start : start + ENCODE_BATCH]
             counts = self._vectorizer.transform(batch)
-            topics = normalize(counts @ self._projection_f32)
-            known = np.diff(counts.indptr) > 0
-            topics[~known] = [_hashed_direction(batch[i], self.dim) for i in np.flatnonzero(~known)] or 0
-            topics[known] -= self.center
-            embeddings[start : start + len(batch)] = normalize(topics)
+            embeddings[start : start + len(batch)] = _embed(counts, batch, self._projection_f32, self.center)
         return embeddings
 
     def decode(self, embeddings: np.ndarray, lang: str | None = None) -> list[str]:
@@ -205,11 +205,10 @@ class LsaCodec:
             )
         return codec
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  a process opens a handful of codecs, for its whole life
     def _rows(self, lang: str | None) -> np.ndarray:
-        rows = np.array([i for i, (code, _) in enumerate(self.bank) if lang is None or code == lang], dtype=np.int64)
+        rows = np.arange(len(self.bank)) if lang is None else np.flatnonzero(self._bank_languages == lang)
         if not len(rows):
-            known = ", ".join(sorted({code for code, _ in self.bank}))
+            known = ", ".join(np.unique(self._bank_languages))
             raise CodecError(f"the codec's bank has no sentence in {lang}: it knows {known}")
         return rows
 
@@ -219,6 +218,14 @@ class LsaCodec:
         for array in (self.idf, self.projection, self.center):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _embed(counts: sp.csr_matrix, sentences: Sequence[str], projection: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Unit vectors [n, dim] of the sentences whose TF-IDF rows are `counts`."""
+    topics = normalize(counts @ projection) - center
+    for unknown in np.flatnonzero(np.diff(counts.indptr) == 0).tolist():
+        topics[unknown] = _hashed_direction(sentences[unknown], projection.shape[1])
+    return normalize(topics)
 
 
 def _vectorizer(options: LsaOptions, vocabulary: Sequence[str] | None = None) -> TfidfVectorizer:
