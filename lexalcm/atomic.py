@@ -55,14 +55,14 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | None = None) -> Iterator[Path]:
     """Yield a new empty folder; on success it becomes `path` in one rename, on an exception it disappears.
 
     Raises:
-        UserError: `path` exists and `overwrite` is false, or the place cannot be written.
+        UserError: as `check_output`.
     """
     path = Path(path)
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite, marker=marker)
     temporary = _beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -83,17 +83,26 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_output(path: Path | str, *, overwrite: bool = False) -> None:
+def check_output(path: Path | str, *, overwrite: bool = False, marker: str | None = None) -> None:
     """Make sure that an output folder may be made, before the work that fills it is begun.
 
+    Args:
+        path: the folder to make.
+        overwrite: it may replace one that is there.
+        marker: a file that only a folder of this kind holds; without it nothing is replaced, so that a mistyped
+            output never costs somebody's home.
+
     Raises:
-        UserError: it exists and `overwrite` is false, or its parent cannot be written.
+        UserError: it exists and may not be replaced, or its parent cannot be written.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a folder: choose another output")
-    if path.exists() and any(path.iterdir()) and not overwrite:
-        raise UserError(f"{path} exists already: add --overwrite to replace it, or choose another output")
+    if path.exists() and any(path.iterdir()):
+        if not overwrite:
+            raise UserError(f"{path} exists already: add --overwrite to replace it, or choose another output")
+        if marker is not None and not (path / marker).exists():
+            raise UserError(f"{path} holds no {marker}, --overwrite does not replace such a folder: choose another output")
     parent = path.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)

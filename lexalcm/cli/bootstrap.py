@@ -1,0 +1,105 @@
+"""`lcm bootstrap`: a new model folder with seeded weights."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lexalcm.cli.console import err, out
+
+if TYPE_CHECKING:
+    from lexalcm.model import LCM
+
+
+def bootstrap(
+    preset: Annotated[
+        str | None, typer.Option("--preset", "-p", help="Architecture and size, see --list.  \\[default: two-tower-tiny]")
+    ] = None,
+    data: Annotated[Path, typer.Option("--data", help="Data set that gives dimension, normalizer and codec.")] = Path(
+        "data/sample"
+    ),
+    to: Annotated[Path | None, typer.Option("--out", help="Folder to make.  \\[default: models/base]")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a size, e.g. model.num_layers=4. May be repeated.")
+    ] = None,
+    list_presets: Annotated[bool, typer.Option("--list", help="List the presets with their parameter counts.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Initialise a model's weights.
+
+    The weights are drawn from a seed as in the published code: the timestep modulators start at zero (adaLN-zero), the
+    other layers at truncated or Xavier normal values. The normalizer is the one fitted on the data set, and the codec
+    is noted down, so that the model is never fed another codec's embeddings.
+
+    \b
+    Examples:
+      lcm bootstrap                                        # two-tower-tiny for data/sample -> models/base
+      lcm bootstrap --list
+      lcm bootstrap --preset base-tiny --out models/mse
+      lcm bootstrap --preset two-tower-small --set model.num_layers=8 --seed 1 --out models/deep
+    """
+    if list_presets:
+        _print_presets(data, as_json)
+        return
+    from lexalcm.data.dataset import Dataset
+    from lexalcm.model.presets import DEFAULT_PRESET
+    from lexalcm.train.bootstrap import DEFAULT_OUT, BootstrapRequest
+    from lexalcm.train.bootstrap import bootstrap as make
+
+    dataset = Dataset.open(data)
+    request = BootstrapRequest.of(preset or DEFAULT_PRESET, dataset, seed, overrides or ())
+    folder = to or Path(DEFAULT_OUT)
+    if to is None and not overwrite and request.is_fulfilled(folder):
+        err.print(f"{folder} is this very model already: nothing to do. Next: lcm train")
+        return
+    model = make(request, dataset, folder, overwrite=overwrite)
+    _print_result(model, folder, as_json)
+
+
+def _print_presets(data: Path, as_json: bool) -> None:
+    from rich.table import Table
+
+    from lexalcm.model.presets import DEFAULT_PRESET, PRESETS, SONAR_DIM, preset
+    from lexalcm.model import count_parameters
+
+    counts = {name: count_parameters(preset(name, SONAR_DIM)) for name in PRESETS}
+    if as_json:
+        out.print_json(json.dumps({name: sum(parts.values()) for name, parts in counts.items()}))
+        return
+    table = Table("preset", "width", "layers", "heads", "feed-forward", title=f"Presets, for concepts of {SONAR_DIM} numbers")
+    table.add_column("parameters", justify="right")
+    for name, parts in counts.items():
+        config = preset(name, SONAR_DIM)
+        layers = f"{config.context_layers} + {config.num_layers}" if config.context_layers else str(config.num_layers)
+        table.add_row(
+            f"[bold]{name}[/] (default)" if name == DEFAULT_PRESET else name,
+            f"{config.width}",
+            layers,
+            f"{config.num_heads}",
+            f"{config.ffn_dim}",
+            f"{sum(parts.values()):,}",
+        )
+    out.print(table)
+
+
+def _print_result(model: "LCM", folder: Path, as_json: bool) -> None:
+    from rich.table import Table
+
+    from lexalcm.model import count_parameters
+
+    parts = count_parameters(model.config)
+    total = sum(parts.values())
+    if as_json:
+        out.print_json(json.dumps({"model": str(folder), "preset": model.config.preset, "parameters": parts, "total": total}))
+        return
+    table = Table("part", title=f"{model.config.preset}, concepts of {model.config.dim} numbers")
+    table.add_column("parameters", justify="right")
+    for part, count in parts.items():
+        table.add_row(part, f"{count:,}")
+    table.add_section()
+    table.add_row("all", f"{total:,}", style="bold")
+    out.print(table)
+    err.print(f"wrote {folder}. Next: lcm train --model {folder}")

@@ -1,0 +1,73 @@
+"""A new model folder: seeded weights, the data set's normalizer and codec, and a note of where it came from.
+
+The folder is complete in itself: generation needs neither the data set nor the command that made it. `bootstrap.json`
+keeps what was asked for, so that asking for the same again is recognised and costs nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from typing_extensions import Self
+
+from lexalcm import __version__
+from lexalcm.atomic import atomic_folder, check_output
+from lexalcm.config import Settings, load_settings
+from lexalcm.data.dataset import Dataset
+from lexalcm.model import LCM, ModelConfig, create_model, preset
+from lexalcm.model.companions import copy_companions
+
+REQUEST_FILE = "bootstrap.json"
+DEFAULT_OUT = "models/base"
+
+
+class BootstrapRequest(Settings):
+    """What decides the content of a new model folder."""
+
+    preset: str
+    seed: int
+    overrides: tuple[str, ...]
+    data: str
+    data_fingerprint: str  # sha256 of the data set's manifest and normalizer
+    version: str = __version__
+
+    @classmethod
+    def of(cls, preset_name: str, dataset: Dataset, seed: int, overrides: Iterable[str]) -> Self:
+        """The request for `dataset` as it is now."""
+        digest = hashlib.sha256()
+        for name in ("dataset.json", "normalizer.safetensors"):
+            digest.update((dataset.path / name).read_bytes())
+        return cls(
+            preset=preset_name,
+            seed=seed,
+            overrides=tuple(overrides),
+            data=str(dataset.path),
+            data_fingerprint=digest.hexdigest(),
+        )
+
+    def is_fulfilled(self, folder: Path) -> bool:
+        """Whether `folder` is the model that this request gives."""
+        try:
+            return json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8")) == self.model_dump(mode="json")
+        except (OSError, ValueError):
+            return False
+
+
+def bootstrap(request: BootstrapRequest, dataset: Dataset, out: Path, *, overwrite: bool = False) -> LCM:
+    """Write a model folder with fresh weights for the concepts of `dataset`, and return the model.
+
+    Raises:
+        ConfigError: unknown preset or setting, or sizes that do not fit together.
+        UserError: `out` exists and `overwrite` is false, or it cannot be written.
+    """
+    check_output(out, overwrite=overwrite, marker=MODEL_FILE)
+    base = preset(request.preset, dataset.dim).model_dump() | {"codec": dataset.manifest.codec.model_dump()}
+    config = load_settings(ModelConfig, overrides=request.overrides, base=base, prefix="model")
+    model = create_model(config, request.seed)
+    model.normalizer.set_statistics(dataset.normalizer())
+    with atomic_folder(out, overwrite=overwrite, marker=MODEL_FILE) as folder:
+        model.save_pretrained(folder)
+        copy_companions(dataset.path, folder)
+        (folder / REQUEST_FILE).write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return model
