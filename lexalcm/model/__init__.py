@@ -1,0 +1,23 @@
+"""The models: configs, presets, base and two-tower LCM, folders, import of published checkpoints."""
+
+from lexalcm.model.base import BaseLCM
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.create import count_parameters, create_model
+from lexalcm.model.folder import load_model
+from lexalcm.model.lcm import LCM, Loss
+from lexalcm.model.presets import DEFAULT_PRESET, PRESETS, preset
+from lexalcm.model.two_tower import TwoTowerLCM
+
+__all__ = [
+    "DEFAULT_PRESET",
+    "LCM",
+    "PRESETS",
+    "BaseLCM",
+    "Loss",
+    "ModelConfig",
+    "TwoTowerLCM",
+    "count_parameters",
+    "create_model",
+    "load_model",
+    "preset",
+]

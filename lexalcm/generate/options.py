@@ -1,0 +1,58 @@
+"""How a model generates: sampler, guidance, stopping. A base model takes notice of the stopping rules alone.
+
+The defaults are those of the LCM paper (arXiv 2412.08821, section 2.4). A model folder may carry its own in
+`generation_config.json`; what a caller asks for goes before both.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from lexalcm.config import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, Settings, validate
+from lexalcm.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Similarity = Annotated[float, Field(ge=-1, le=1)]
+
+
+class GenerationOptions(Settings):
+    """Options of generation.
+
+    Raises:
+        ConfigError: options that contradict each other.
+    """
+
+    sampler: Literal["ddim", "dpm-solver++"] = "ddim"
+    steps: PositiveInt = 40  # denoising steps for a concept; exactly so many are run
+    guidance_scale: NonNegativeFloat = 3.0  # 1: no guidance
+    guidance_rescale: Fraction = 0.7  # arXiv 2305.08891, algorithm 2
+    initial_noise_scale: PositiveFloat = 0.6
+    epsilon_scaling: PositiveFloat = 1.00045  # the predicted noise is divided by it (arXiv 2308.15321)
+    eta: Fraction = 0.0  # ddim: share of fresh noise, 0 deterministic, 1 as DDPM
+    clip_noisy: PositiveFloat = 100.0  # noisy concepts are kept within +- this
+    clip_x0: PositiveFloat | None = None  # predicted concepts, in normalized space, are kept within +- this
+    dynamic_threshold: Probability | None = None  # a quantile of |x0|, e.g. 0.995, to clip and divide by (2205.11487)
+    dynamic_threshold_max: Annotated[float, Field(ge=1)] = 6.0
+    max_sentences: PositiveInt = 10
+    stop_similarity: Similarity | None = 0.9  # stop at a concept so close (cosine) to end of text
+    repetition: Similarity | None = 0.95  # stop at a concept so close (cosine) to an earlier one
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.eta and self.sampler != "ddim":
+            raise ConfigError(f"eta={self.eta} belongs to the ddim sampler, {self.sampler} adds no noise: set eta=0")
+        if self.clip_x0 is not None and self.dynamic_threshold is not None:
+            raise ConfigError("clip_x0 and dynamic_threshold both clip predicted concepts: set one of them")
+        return self
+
+    @classmethod
+    def for_model(cls, generation_config: Mapping[str, Any], **changes: Any) -> Self:
+        """A model's own options with changes; a change of None leaves the model's (or the default) in place.
+
+        Raises:
+            ConfigError: an unknown or contradicting option.
+        """
+        chosen = {name: value for name, value in changes.items() if value is not None}
+        return validate(cls, {**generation_config, **chosen}, prefix="generation")

@@ -1,0 +1,97 @@
+"""Multi-head attention, its masks over packed rows, and rotary positions.
+
+A mask is a boolean tensor [B, 1, Q, K], True where a query sees a key; it is made once per forward pass and shared by
+all layers and heads, so that it costs B x L^2 bytes (a row of 512 concepts: 256 KiB). Everything goes through
+`scaled_dot_product_attention`, whose softmax accumulates in float32. Rotary positions turn neighbouring pairs of
+coordinates, as the published code does, so that its weights load without a permutation.
+
+Shapes: B rows, L positions in a row, Q queries, K keys, W width, H heads, E size of a head (W / H).
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def causal_mask(documents_BL: Tensor) -> Tensor:
+    """Each position sees itself and the earlier positions of its document: bool [B, 1, L, L]."""
+    length = documents_BL.shape[1]
+    same_document_BLL = documents_BL[:, :, None] == documents_BL[:, None, :]
+    earlier_LL = torch.ones(length, length, dtype=torch.bool, device=documents_BL.device).tril()
+    return (same_document_BLL & earlier_LL).unsqueeze(1)
+
+
+def shifted_causal_mask(documents_BL: Tensor, dropped_BL: Tensor) -> Tensor:
+    """What a denoiser position sees of the contexts shifted by one: bool [B, 1, L, L].
+
+    Key 0 is the zero vector, key j the context of position j - 1. Every position sees key 0; position i sees key j when
+    j <= i, both belong to one document, and the conditioning of position i is not dropped.
+    """
+    length = documents_BL.shape[1]
+    no_document_B1 = torch.full_like(documents_BL[:, :1], -2)
+    key_documents_BL = torch.cat([no_document_B1, documents_BL[:, :-1]], dim=1)
+    same_document_BLL = documents_BL[:, :, None] == key_documents_BL[:, None, :]
+    earlier_LL = torch.ones(length, length, dtype=torch.bool, device=documents_BL.device).tril()
+    zero_vector_L = torch.arange(length, device=documents_BL.device) == 0
+    return (same_document_BLL & earlier_LL & ~dropped_BL[:, :, None] | zero_vector_L).unsqueeze(1)
+
+
+def rotary_angles(positions_BL: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angles position * theta^(-2i / E), float32 [B, 1, L, E / 2] each (arXiv 2104.09864)."""
+    exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions_BL.device) / head_size
+    angles = positions_BL[:, None, :, None].float() * theta**-exponents
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BHLE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair of neighbouring coordinates by its angle, in float32."""
+    cos, sin = rotary
+    even, odd = x_BHLE.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return turned.flatten(-2).type_as(x_BHLE)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with biases; queries of one sequence, keys and values of the same or of another.
+
+    Initialised as published: queries, keys and values Xavier-uniform with gain 1/sqrt(2), output Xavier-uniform, biases
+    zero.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.output_proj = nn.Linear(width, width)
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            initialize_attention_input(projection)
+        initialize_attention_output(self.output_proj)
+
+    def queries(self, x_BLW: Tensor) -> Tensor:
+        """Queries, [B, H, L, E]."""
+        return self._split(self.q_proj(x_BLW))
+
+    def keys_values(self, x_BLW: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, [B, H, L, E] each."""
+        return self._split(self.k_proj(x_BLW)), self._split(self.v_proj(x_BLW))
+
+    def attend(self, q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask_B1QK: Tensor) -> Tensor:
+        """Mix the values that each query may see, [B, Q, W]."""
+        mixed_BHQE = nn.functional.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=mask_B1QK)
+        return self.output_proj(mixed_BHQE.transpose(1, 2).flatten(2))
+
+    def _split(self, x_BLW: Tensor) -> Tensor:
+        return x_BLW.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def initialize_attention_input(projection: nn.Linear) -> None:
+    """Xavier-uniform with gain 1/sqrt(2): queries, keys and values taken as one projection of three times the size."""
+    nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
+    nn.init.zeros_(projection.bias)
+
+
+def initialize_attention_output(projection: nn.Linear) -> None:
+    """Xavier-uniform."""
+    nn.init.xavier_uniform_(projection.weight)
+    nn.init.zeros_(projection.bias)

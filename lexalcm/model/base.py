@@ -1,0 +1,47 @@
+"""Base LCM: one causal Transformer that predicts the next concept by least squares (LCM paper, section 2.3.1).
+
+It answers with the mean of what may follow, which is blurred where several continuations are likely; in return a
+concept costs a single forward pass.
+
+Shapes: B rows, L positions, D embedding dimension, W width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.lcm import LCM, Loss, reduce_loss, squared_l2
+from lexalcm.model.transformer import Transformer, TransformerCache
+
+
+class BaseLCM(LCM):
+    """Next-concept regression."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.transformer = Transformer(config, config.num_layers)
+        self.output_proj = nn.Linear(config.width, config.dim)
+
+    def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
+        """The training loss of packed rows; see `LCM.forward`. A document's first concept cannot be a target."""
+        concepts_BLD = self.normalizer.normalize(embeddings)
+        prediction_BLD = self.predict(concepts_BLD, documents, positions)
+        loss_BL = squared_l2(prediction_BLD[:, :-1], concepts_BLD[:, 1:])
+        return reduce_loss(nn.functional.pad(loss_BL, (1, 0)), targets & (positions > 0))
+
+    def blocks(self) -> list[nn.Module]:
+        """The Transformer's layers."""
+        return list(self.transformer.layers)
+
+    def predict(self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor) -> Tensor:
+        """Normalized concepts to the model's guess of the concept after each position, normalized, [B, L, D]."""
+        return self.output_proj(self.transformer(concepts_BLD, documents_BL, positions_BL)).float()
+
+    def new_cache(self, rows: int, slots: int) -> TransformerCache:
+        """An empty cache for `rows` documents of up to `slots` concepts."""
+        return self.transformer.new_cache(rows, slots)
+
+    @torch.no_grad()
+    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TransformerCache) -> Tensor:
+        """Take in new normalized concepts and guess the one after each of them, normalized, [B, L, D]."""
+        return self.output_proj(self.transformer.extend(concepts_BLD, positions_BL, cache)).float()

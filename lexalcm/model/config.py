@@ -1,0 +1,65 @@
+"""Every choice that a model's weights or its computation depend on, in one typed config.
+
+The config is saved as `config.json` beside the weights. Learning rates, batch sizes and generation options are not part
+of it: they may change without the weights changing their meaning.
+"""
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+from typing_extensions import Self
+
+from lexalcm.config import CodecRecord, NonNegativeInt, PositiveFloat, PositiveInt, Probability, Settings
+from lexalcm.diffusion.schedule import DiffusionSettings
+from lexalcm.errors import ConfigError
+
+Architecture = Literal["base", "two-tower"]
+
+
+class ModelConfig(Settings):
+    """Sizes and objective of an LCM.
+
+    Raises:
+        ConfigError: heads that do not divide the width, an odd head size (rotary positions turn pairs), or settings of
+            the other architecture.
+    """
+
+    architecture: Architecture
+    preset: str | None = None  # the preset it was made from; its sizes may have been changed since
+    dim: PositiveInt  # D, numbers in a concept
+    width: PositiveInt  # W, numbers in a hidden state
+    num_heads: PositiveInt
+    ffn_dim: PositiveInt  # inner size of the gated feed-forward network
+    num_layers: PositiveInt  # of the tower that predicts: base's only one, two-tower's denoiser
+    context_layers: NonNegativeInt = 0  # of two-tower's contextualizer
+    dropout: Probability = 0.1  # on the output of every attention and feed-forward block
+    rope_theta: PositiveFloat = 10_000.0
+    norm_eps: PositiveFloat = 1e-5
+    diffusion: DiffusionSettings | None = None  # two-tower only, filled with its defaults there
+    codec: CodecRecord | None = None  # which embeddings the weights were made for
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_diffusion(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("architecture") == "two-tower" and values.get("diffusion") is None:
+            return {**values, "diffusion": {}}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.width % self.num_heads:
+            raise ConfigError(f"num_heads={self.num_heads} does not divide width={self.width}: change one of them")
+        if self.width // self.num_heads % 2:
+            raise ConfigError(
+                f"width={self.width} over num_heads={self.num_heads} gives heads of odd size "
+                f"{self.width // self.num_heads}: change one of them"
+            )
+        if self.architecture == "two-tower" and self.context_layers == 0:
+            raise ConfigError("context_layers=0: a two-tower model needs at least one contextualizer layer")
+        if self.architecture == "base" and (self.context_layers or self.diffusion is not None):
+            raise ConfigError("context_layers and diffusion belong to two-tower models: remove them for a base model")
+        if self.codec is not None and self.codec.dim != self.dim:
+            raise ConfigError(
+                f"dim={self.dim}, but codec {self.codec.name} makes {self.codec.dim}-dimensional concepts"
+            )
+        return self

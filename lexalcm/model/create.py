@@ -1,0 +1,39 @@
+"""From a config to a model: the architectures by name, seeded initialisation, sizes without memory."""
+
+import torch
+from torch import nn
+
+from lexalcm.model.base import BaseLCM
+from lexalcm.model.config import Architecture, ModelConfig
+from lexalcm.model.lcm import LCM
+from lexalcm.model.two_tower import TwoTowerLCM
+
+ARCHITECTURES: dict[Architecture, type[LCM]] = {"base": BaseLCM, "two-tower": TwoTowerLCM}
+
+
+def create_model(config: ModelConfig, seed: int) -> LCM:
+    """Make a model with new weights; the same config and seed give the same weights.
+
+    The initialisation is that of the published code (fairseq2's): attention queries, keys and values Xavier-uniform
+    with gain 1/sqrt(2), attention outputs Xavier-uniform, both with zero biases; feed-forward, input and output
+    projections uniform within 1/sqrt(inputs), biases too; norms one; timestep embedding normal(0.02) with zero biases;
+    modulators zero (adaLN-zero), so that the denoiser starts as a map of its noisy input alone. The normalizer is the
+    identity until statistics are set. The caller's random generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ARCHITECTURES[config.architecture](config)
+
+
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Parameters of each part, e.g. `{"contextualizer": ..., "denoiser": ...}`, without allocating them.
+
+    The normalizer has none: its numbers are fitted, not trained.
+    """
+    with torch.device("meta"):
+        model = ARCHITECTURES[config.architecture](config)
+    return {name: count for name, part in model.named_children() if (count := _count(part))}
+
+
+def _count(part: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())

@@ -1,0 +1,180 @@
+"""A model on disk: `config.json`, `model.safetensors`, `generation_config.json` and a card, `README.md`.
+
+Each file is written beside its goal and renamed, the config last, so that a folder with a config is complete. Nothing
+is unpickled. Reading checks names and shapes before it touches a weight, and needs the weights' size in memory once.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lexalcm.atomic import atomic_file, write_text
+from lexalcm.config import validate
+from lexalcm.errors import ConfigError, UserError
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.create import ARCHITECTURES, count_parameters
+from lexalcm.model.lcm import LCM
+from lexalcm.model.locate import find_model
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+GENERATION_FILE = "generation_config.json"
+CARD_FILE = "README.md"
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+MAX_LISTED = 8
+
+
+def write_model(
+    folder: Path, config: ModelConfig, state: Mapping[str, Tensor], generation_config: Mapping[str, Any]
+) -> None:
+    """Write a model folder; for a whole new folder at once, call it inside `atomic.atomic_folder`.
+
+    Args:
+        folder: exists already; what it holds under the same names is replaced.
+        config: sizes and objective.
+        state: all weights and buffers under the model's names, gathered on one rank.
+        generation_config: generation options that suit these weights.
+    """
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    with atomic_file(folder / WEIGHTS_FILE) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata={"format": "pt"})
+    write_text(folder / GENERATION_FILE, json.dumps(dict(generation_config), indent=2) + "\n")
+    write_text(folder / CARD_FILE, model_card(config))
+    write_text(folder / CONFIG_FILE, json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+
+
+def load_model(path_or_id: str | Path, **hub_options: Any) -> LCM:
+    """Load a model, in evaluation mode, on the CPU, in the type of its saved weights.
+
+    Args:
+        path_or_id: a model folder, the folder of a run that has exported its model, or a hub id `"name/model"`.
+        hub_options: passed to `huggingface_hub.snapshot_download`, e.g. `revision`, `token`.
+
+    Raises:
+        UserError: no such folder or hub model, no config, weights missing, truncated, or not those of the config.
+        ConfigError: a config with unknown keys or contradicting sizes.
+    """
+    if not Path(path_or_id).exists() and HUB_ID.fullmatch(str(path_or_id)):
+        folder = _download(str(path_or_id), hub_options)
+    else:
+        folder = find_model(path_or_id)
+    config = read_config(folder)
+    state = _read_weights(folder)
+    with torch.device("meta"):
+        model = ARCHITECTURES[config.architecture](config)
+    check_state(model, state, str(folder / WEIGHTS_FILE))
+    model.load_state_dict(state, assign=True)
+    model.generation_config = _read_json(folder / GENERATION_FILE) if (folder / GENERATION_FILE).exists() else {}
+    return model.eval()
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read a model folder's config.
+
+    Raises:
+        ConfigError: not JSON, an unknown key, or sizes that contradict each other.
+    """
+    return validate(ModelConfig, _read_json(folder / CONFIG_FILE), source=str(folder / CONFIG_FILE))
+
+
+def check_state(model: LCM, state: Mapping[str, Tensor], source: str) -> None:
+    """Make sure that weights are those of a model: same names, same shapes.
+
+    Raises:
+        UserError: lists what is missing, unknown or of another shape.
+    """
+    expected = model.state_dict()
+    missing = expected.keys() - state.keys()
+    unknown = state.keys() - expected.keys()
+    if missing or unknown:
+        parts = [
+            f"{kind} {list_names(names)}" for kind, names in (("misses", missing), ("has unknown", unknown)) if names
+        ]
+        raise UserError(f"{source} does not fit its config: it {'; it '.join(parts)}")
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise UserError(
+                f"{source} does not fit its config: {name} has shape {list(tensor.shape)}, "
+                f"the config asks for {list(expected[name].shape)}"
+            )
+
+
+def list_names(names: set[str]) -> str:
+    """The first few names in order, and how many more there are."""
+    shown = sorted(names)[:MAX_LISTED]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def model_card(config: ModelConfig) -> str:
+    """The card of a model folder, in the form that the hub reads."""
+    parts = count_parameters(config)
+    codec = f"`{config.codec.name}` (fingerprint `{config.codec.fingerprint}`)" if config.codec else "not recorded"
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {count:,} |" for name, count in parts.items())
+    return f"""---
+library_name: lexalcm
+tags:
+- large-concept-model
+---
+
+# Large Concept Model, {config.architecture}
+
+Reads and writes text one sentence embedding at a time (arXiv 2412.08821).
+
+| part | parameters |
+|---|---|
+{rows}
+| **all** | **{sum(parts.values()):,}** |
+
+Concepts: {config.dim} numbers each, codec {codec}. Sizes and training objective are in `config.json`.
+
+```python
+from lexalcm.model import load_model
+
+model = load_model("path/to/this/folder")
+```
+"""
+
+
+def _download(model_id: str, hub_options: dict[str, Any]) -> Path:
+    try:
+        return find_model(snapshot_download(model_id, **hub_options))
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"no folder {model_id} here, and the hub model of that name cannot be fetched: check the network"
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no folder {model_id} here, and the hub answers: {reason}") from error
+    except OSError as error:
+        raise UserError(f"cannot fetch {model_id} from the hub: {error}") from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} must hold a JSON object")
+    return content
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    file = folder / WEIGHTS_FILE
+    if not file.is_file():
+        raise UserError(f"{folder} has no {WEIGHTS_FILE}: it is not a complete model folder")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is truncated or damaged: copy or export the model again") from error

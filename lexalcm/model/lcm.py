@@ -1,0 +1,125 @@
+"""What every LCM has: a config, a normalizer, a loss over packed rows, a folder to be saved in.
+
+`LCM.forward` is the training objective and nothing else, because that is what engines wrap (DDP, FSDP and DeepSpeed
+hook into `forward`). All its randomness comes from torch's default generator, which a trainer seeds for each
+micro-batch.
+
+Shapes: B rows, L positions, D embedding dimension.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import ModelHubMixin
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from lexalcm.errors import UserError
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.normalizer import Normalizer
+
+
+class Loss(NamedTuple):
+    """The loss of a micro-batch before averaging, which needs the targets of the whole optimizer step.
+
+    Attributes:
+        sum: the loss added up over the targets, float32 scalar: the one to differentiate.
+        count: number of targets, int64 scalar.
+        per_target: each position's loss, float32 [B, L], zero where there is no target; detached. (A compact list would
+            have a size that depends on the data, which stalls a GPU.)
+    """
+
+    sum: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count
+    per_target: Tensor
+
+
+class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-concept-model"]):
+    """Base of the architectures.
+
+    Args:
+        config: sizes and objective.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.normalizer = Normalizer(config.dim)
+        self.generation_config: dict[str, Any] = {}  # generation options that suit these weights, saved beside them
+
+    @abstractmethod
+    def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
+        """The training loss of packed rows.
+
+        Args:
+            embeddings: concepts in the codec's space, [B, L, D]; any finite number on padding.
+            documents: which document of its row a position belongs to, int64 [B, L]; -1 on padding.
+            positions: position within the document, int64 [B, L].
+            targets: where the loss counts, bool [B, L].
+
+        Returns:
+            squared L2 distance in normalized space, added up over the D dimensions of a target and over targets.
+        """
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The repeated layers, in order: what to wrap for activation checkpointing, compilation or sharding."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.normalizer.center.device
+
+    def check_concepts(self, concepts: Tensor, name: str) -> None:
+        """Make sure that concepts from outside fit this model.
+
+        Raises:
+            UserError: not floating-point [..., D], or with NaN or infinity.
+        """
+        if concepts.ndim < 1 or concepts.shape[-1] != self.config.dim:
+            raise UserError(
+                f"{name}: shape {list(concepts.shape)}, this model takes {self.config.dim} numbers a concept"
+            )
+        if not concepts.is_floating_point():
+            raise UserError(f"{name}: type {concepts.dtype}, expected floating-point numbers")
+        if not concepts.isfinite().all():
+            raise UserError(f"{name}: holds NaN or infinity")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from lexalcm.model.folder import write_model
+
+        write_model(save_directory, self.config, self.state_dict(), self.generation_config)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> Self:
+        """Load a model folder, or a model of the Hugging Face hub by its id.
+
+        Args:
+            pretrained_model_name_or_path: a folder, a run folder, or an id like `"name/model"`.
+            hub_options: passed to `huggingface_hub.snapshot_download`, e.g. `revision`, `token`.
+
+        Raises:
+            UserError: missing or foreign folder, unreadable weights, no access to the hub, another architecture.
+        """
+        from lexalcm.model.folder import load_model
+
+        model = load_model(pretrained_model_name_or_path, **hub_options)
+        if not isinstance(model, cls):
+            raise UserError(
+                f"{pretrained_model_name_or_path} holds a {model.config.architecture} model: "
+                "load it with lexalcm.model.load_model"
+            )
+        return model
+
+
+def squared_l2(prediction_BLD: Tensor, target_BLD: Tensor) -> Tensor:
+    """Squared distance of each position, added up over dimensions in float32, [B, L]."""
+    return (prediction_BLD.float() - target_BLD.float()).square().sum(-1)
+
+
+def reduce_loss(loss_BL: Tensor, targets_BL: Tensor) -> Loss:
+    """Add up the loss of the targets."""
+    per_target = torch.where(targets_BL, loss_BL, 0.0)
+    return Loss(per_target.sum(), targets_BL.sum(), per_target.detach())

@@ -1,0 +1,141 @@
+"""Two-tower diffusion LCM: a contextualizer reads the clean concepts, a denoiser predicts the next one (LCM paper,
+section 2.3.4).
+
+In training all concepts of a row are denoised at once, each at its own timestep: position i of the denoiser attends a
+zero vector and the contexts of the earlier positions of its document. A position whose conditioning is dropped attends
+the zero vector alone, which gives the unconditional model that guidance needs. So does a document's first position.
+
+Shapes: B rows, L positions, K keys (L contexts, the zero vector first), S slots of a cache, D embedding dimension,
+W width, M = 9 W modulation.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lexalcm.diffusion.schedule import NoiseSchedule
+from lexalcm.errors import UserError
+from lexalcm.model.attention import shifted_causal_mask
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.denoiser import Denoiser
+from lexalcm.model.lcm import LCM, Loss, reduce_loss, squared_l2
+from lexalcm.model.transformer import LayerCache, Transformer, TransformerCache
+
+
+@dataclass
+class TwoTowerCache:
+    """What generation keeps of a document: the contextualizer's keys and values, and the denoiser's of the contexts.
+
+    Slot 0 of a memory holds the zero vector, slot j + 1 the context of position j.
+    """
+
+    contextualizer: TransformerCache
+    memories: list[LayerCache]
+
+
+class TwoTowerLCM(LCM):
+    """Next-concept diffusion."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        assert config.diffusion is not None  # filled by the config
+        self.schedule = NoiseSchedule(config.diffusion)
+        self.condition_dropout = config.diffusion.condition_dropout
+        self.weighted = config.diffusion.loss_weighting != "none"
+        self.contextualizer = Transformer(config, config.context_layers)
+        self.denoiser = Denoiser(config, config.diffusion.steps)
+
+    def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
+        """The training loss of packed rows; see `LCM.forward`.
+
+        Draws a timestep, noise and, in training mode, dropped conditioning for every position.
+        """
+        timesteps_BL = torch.randint(self.schedule.steps, documents.shape, device=embeddings.device)
+        noise_BLD = torch.randn(embeddings.shape, device=embeddings.device)
+        draw_BL = torch.rand(documents.shape, device=embeddings.device)
+        dropped_BL = draw_BL < (self.condition_dropout if self.training else 0.0)
+        return self.loss(embeddings, documents, positions, targets, timesteps_BL, noise_BLD, dropped_BL)
+
+    def blocks(self) -> list[nn.Module]:
+        """The contextualizer's layers, then the denoiser's."""
+        return [*self.contextualizer.layers, *self.denoiser.layers]
+
+    def loss(
+        self,
+        embeddings_BLD: Tensor,
+        documents_BL: Tensor,
+        positions_BL: Tensor,
+        targets_BL: Tensor,
+        timesteps_BL: Tensor,
+        noise_BLD: Tensor,
+        dropped_BL: Tensor,
+    ) -> Loss:
+        """The training loss for given timesteps, noise and dropped conditioning."""
+        concepts_BLD = self.normalizer.normalize(embeddings_BLD)
+        noisy_BLD = self.schedule.add_noise(concepts_BLD, noise_BLD, timesteps_BL)
+        output_BLD = self.predict(concepts_BLD, documents_BL, positions_BL, noisy_BLD, timesteps_BL, dropped_BL)
+        loss_BL = squared_l2(output_BLD, self.schedule.target(concepts_BLD, noise_BLD, timesteps_BL))
+        if self.weighted:
+            loss_BL = loss_BL * self.schedule.loss_weights(timesteps_BL)
+        return reduce_loss(loss_BL, targets_BL)
+
+    def predict(
+        self,
+        concepts_BLD: Tensor,
+        documents_BL: Tensor,
+        positions_BL: Tensor,
+        noisy_BLD: Tensor,
+        timesteps_BL: Tensor,
+        dropped_BL: Tensor,
+    ) -> Tensor:
+        """Both towers over packed rows of normalized concepts: the denoiser's output at each position, [B, L, D]."""
+        context_BLW = self.contextualizer(concepts_BLD, documents_BL, positions_BL)
+        mask_B1LK = shifted_causal_mask(documents_BL, dropped_BL)
+        return self.denoiser(noisy_BLD, timesteps_BL, shift_contexts(context_BLW), mask_B1LK).float()
+
+    def check_timesteps(self, timesteps: Tensor) -> None:
+        """Make sure that timesteps from outside exist.
+
+        Raises:
+            UserError: not integers from 0 to T - 1.
+        """
+        if timesteps.is_floating_point() or timesteps.dtype == torch.bool:
+            raise UserError(f"timesteps: type {timesteps.dtype}, expected integers")
+        if timesteps.numel() and not 0 <= int(timesteps.min()) <= int(timesteps.max()) < self.schedule.steps:
+            raise UserError(
+                f"timesteps: {int(timesteps.min())} to {int(timesteps.max())}, "
+                f"this model has 0 to {self.schedule.steps - 1}"
+            )
+
+    def new_cache(self, rows: int, slots: int) -> TwoTowerCache:
+        """A cache for `rows` documents of up to `slots` concepts, whose memories hold the zero vector."""
+        memories = [LayerCache.empty(rows, slots + 1, layer.cross_attention) for layer in self.denoiser.layers]
+        cache = TwoTowerCache(self.contextualizer.new_cache(rows, slots), memories)
+        first_slot_B1 = torch.zeros(rows, 1, dtype=torch.int64, device=self.device)
+        zero_vector_B1W = self.denoiser.norm.weight.new_zeros(rows, 1, self.config.width)
+        self._remember(zero_vector_B1W, first_slot_B1, cache)
+        return cache
+
+    @torch.no_grad()
+    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TwoTowerCache) -> None:
+        """Take in new normalized concepts at the given positions."""
+        context_BLW = self.contextualizer.extend(concepts_BLD, positions_BL, cache.contextualizer)
+        self._remember(context_BLW, positions_BL + 1, cache)
+
+    @torch.no_grad()
+    def memories(self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each denoiser layer's keys and values of packed rows, for guesses at every position at once."""
+        memory_BKW = shift_contexts(self.contextualizer(concepts_BLD, documents_BL, positions_BL))
+        return [layer.cross_attention.keys_values(memory_BKW) for layer in self.denoiser.layers]
+
+    @torch.no_grad()
+    def _remember(self, context_BLW: Tensor, slots_BL: Tensor, cache: TwoTowerCache) -> None:
+        for layer, memory in zip(self.denoiser.layers, cache.memories, strict=True):
+            k_BHLE, v_BHLE = layer.cross_attention.keys_values(context_BLW)
+            memory.write(k_BHLE, v_BHLE, slots_BL)
+
+
+def shift_contexts(context_BLW: Tensor) -> Tensor:
+    """The zero vector, then the contexts of all positions but the last: key i is what is known before position i."""
+    return nn.functional.pad(context_BLW[:, :-1], (0, 0, 1, 0))
