@@ -110,3 +110,18 @@ def check_output(path: Path | str, *, overwrite: bool = False, marker: str | Non
         raise UserError(f"cannot make the folder {parent}: {error.strerror}") from error
     if not os.access(parent, os.W_OK):
         raise UserError(f"no permission to write in {parent}: choose another output or change its permissions")
+
+
+def check_output_file(path: Path | str) -> None:
+    """Make sure that an output file may be written, before the work that fills it is begun; one there is replaced.
+
+    Raises:
+        UserError: it is a folder, or the folder it goes into is missing or cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the name of a file")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}: make it first, or choose another output")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"no permission to write in {path.parent}: choose another output or change its permissions")

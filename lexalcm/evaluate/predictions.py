@@ -67,11 +67,12 @@ def predict_batch(
         longest = max(piece.stop - piece.start for _, piece in group)
         embeddings = np.zeros((len(group), longest, batch.embeddings.shape[1]), dtype=np.float32)
         documents = np.full((len(group), longest), -1, dtype=np.int64)
-        positions = np.tile(np.arange(longest), (len(group), 1))
+        positions = np.zeros_like(documents)
         for row, (offset, piece) in enumerate(group):
             size = piece.stop - piece.start
             embeddings[row, :size] = batch.embeddings[offset + piece.start : offset + piece.stop]
             documents[row, :size] = 0
+            positions[row, :size] = np.arange(size)
         tensors = [torch.from_numpy(array).to(device) for array in (embeddings, documents, positions)]
         noise_seed = int(np.random.SeedSequence([seed, number, part]).generate_state(1, np.uint32)[0])
         guesses = predict_each(model, *tensors, options, noise_seed).float().cpu().numpy()

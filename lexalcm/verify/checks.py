@@ -30,7 +30,8 @@ def passed(checks: Iterable[Check]) -> bool:
 
 def checks_table(checks: Iterable[Check], title: str) -> Table:
     """One line a check, what to do below what was found."""
-    table = Table("", "check", "found", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table("", "check", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("found", overflow="fold")
     for check in checks:
         found = Text(check.value)
         if check.advice:

@@ -17,12 +17,12 @@ import torch
 from packaging.requirements import Requirement
 
 from lexalcm import __version__
+from lexalcm.codec.registry import ENTRY_POINT_GROUP
 from lexalcm.verify.checks import Check
 
 GIB = 2**30
 LEAST_DISK = 1 * GIB
 ROOMY_DISK = 10 * GIB
-CODECS = "lexalcm.codecs"
 
 
 def verify_env(folder: Path) -> list[Check]:
@@ -52,7 +52,9 @@ def _python() -> Check:
 
 def _processor() -> Check:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Check("CPU", "ok", f"{usable} of {os.cpu_count()} cores usable, torch computes with {torch.get_num_threads()}")
+    return Check(
+        "CPU", "ok", f"{usable} of {os.cpu_count()} cores usable, torch computes with {torch.get_num_threads()}"
+    )
 
 
 def _memory() -> Check:
@@ -81,7 +83,9 @@ def _torch() -> Check:
     if torch.cuda.is_available():
         return Check("PyTorch", "ok", value)
     if shutil.which("nvidia-smi") and not torch.version.cuda:
-        return Check("PyTorch", "note", value, "there is an NVIDIA driver: install a CUDA build of torch to use the GPU")
+        return Check(
+            "PyTorch", "note", value, "there is an NVIDIA driver: install a CUDA build of torch to use the GPU"
+        )
     if torch.version.cuda:
         return Check("PyTorch", "note", value, "no GPU can be used: check the driver with nvidia-smi")
     return Check("PyTorch", "ok", value)
@@ -124,6 +128,7 @@ def _packages() -> Iterator[Check]:
         yield Check("packages", "problem", "; ".join(wrong), "install them: pip install lexalcm")
     else:
         yield Check("packages", "ok", f"all {len(base)} required ones, in versions that fit")
+        yield Check("TensorBoard", "ok", metadata.version("tensorboard"))
     for extra in sorted(metadata.metadata("lexalcm").get_all("Provides-Extra") or ()):
         wanted = [
             one
@@ -150,7 +155,7 @@ def _lacks(requirement: Requirement) -> str | None:
 
 
 def _codecs() -> Iterator[Check]:
-    for entry in sorted(metadata.entry_points(group=CODECS), key=lambda entry: entry.name):
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
             entry.load()
         except Exception as error:  # noqa: BLE001: whatever a third party's module raises is what is reported

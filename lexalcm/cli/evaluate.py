@@ -1,0 +1,81 @@
+"""`lcm evaluate`: how well models predict held-out text, beside two baselines."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lexalcm.cli.console import out, progress
+
+
+def evaluate(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Model or run folders.  \\[default: newest of runs/*/model]"),
+    ] = None,
+    data: Annotated[Path, typer.Option("--data", help="Data set folder.")] = Path("data/sample"),
+    split: Annotated[str, typer.Option("--split", help="Split to predict.")] = "validation",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use this many documents, evenly spaced over the split.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", min=4, help="Concepts (at least) that a prediction is compared with.")
+    ] = 512,
+    window: Annotated[
+        int, typer.Option("--window", min=2, help="Longest context, in concepts; the row length of training is right.")
+    ] = 128,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Denoising steps.  \\[default: the model's]")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="Guidance scale.  \\[default: the model's]")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and of the resampling.")] = 0,
+    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples of documents.")] = 2000,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    to: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the result to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure how well models predict the next concept of held-out documents.
+
+    Squared L2: distance of the prediction from the true next concept, in the data set's normalized space.
+    Contrastive accuracy: the share of other concepts of the evaluation batch that are farther from the prediction than
+    the true next one is (its two neighbours left out); chance is 50%. Beside each model stand two baselines, repeating
+    the last concept and the mean of the training split, and 95% intervals from resampling documents.
+
+    \b
+    Examples:
+      lcm evaluate                                          # the newest run on data/sample
+      lcm evaluate runs/base runs/deep --seed 1
+      lcm evaluate runs/base --steps 20 --guidance 2 --limit 100
+      lcm evaluate models/published --data data/wiki --json > wiki.json
+    """
+    from lexalcm.atomic import check_output_file, write_text
+    from lexalcm.evaluate.models import evaluate as run
+
+    if to is not None:
+        check_output_file(to)
+    with progress("evaluating", "documents") as report:
+        evaluation = run(
+            models or [None],
+            data,
+            generation={"steps": steps, "guidance_scale": guidance},
+            window=window,
+            device=device,
+            split=split,
+            batch=batch,
+            limit=limit,
+            resamples=resamples,
+            seed=seed,
+            report=report,
+        )
+    text = json.dumps(evaluation.to_json(), ensure_ascii=False, indent=2)
+    if to is not None:
+        write_text(to, text + "\n")
+    if as_json:
+        out.print(text, markup=False)
+        return
+    out.print(evaluation.table())
+    for line in evaluation.verdicts():
+        out.print(line, markup=False)

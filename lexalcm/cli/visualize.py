@@ -1,0 +1,50 @@
+"""`lcm visualize`: pictures that explain, as PNG files and one HTML page."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lexalcm.cli.console import err, out, progress
+
+app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Draw pictures and write them as a report."""
+
+
+@app.command()
+def data(
+    path: Annotated[Path, typer.Argument(metavar="[DIR]", help="Data set folder.")] = Path("data/sample"),
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/data"),
+    split: Annotated[str, typer.Option("--split", help="Split to show.")] = "train",
+    sample: Annotated[
+        int, typer.Option("--sample", min=2, help="Sentences to measure on, whole documents drawn at random.")
+    ] = 20_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the files and the numbers as JSON.")] = False,
+) -> None:
+    """Show what a data set holds: lengths, norms, spread, a map, nearest neighbours.
+
+    Writes PNG files and index.html, one page that needs nothing beside itself: open it in a browser, send it on.
+
+    \b
+    Examples:
+      lcm visualize data                                    # data/sample -> reports/data/index.html
+      lcm visualize data data/wiki --split validation --out reports/wiki
+      lcm visualize data data/wiki --sample 100000 --overwrite
+    """
+    from lexalcm.visualize.data_report import report_data
+
+    with progress("drawing", "figures") as report:
+        result = report_data(path, to, split=split, sentences=sample, seed=seed, overwrite=overwrite, progress=report)
+    if as_json:
+        out.print_json(json.dumps(result))
+        return
+    for name in result["files"]:
+        out.print(str(to / name), markup=False)
+    err.print(f"open {to / 'index.html'} in a browser", markup=False)
