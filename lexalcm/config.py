@@ -115,7 +115,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 def _read_scalar(text: str) -> Any:
     value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text; everyone else as a number
+    if isinstance(value, str) and value == text.strip():  # YAML 1.1 reads 1e-4 as text; everyone else as a number
         try:
             return float(value)
         except ValueError:

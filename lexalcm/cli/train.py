@@ -1,0 +1,139 @@
+"""`lcm train`: train a model in a run folder."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lexalcm.cli.console import err, out
+from lexalcm.errors import LexaError
+
+if TYPE_CHECKING:
+    from lexalcm.train.run import DryRunResult, RunResult
+
+
+def train(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Data set folder.  \\[default: data/sample]")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model folder or hub id to begin from.  \\[default: models/base]")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The run's folder is runs/NAME.  \\[default: the model folder's name]")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="auto, single or deepspeed.  \\[default: auto]")
+    ] = None,
+    deepspeed: Annotated[
+        str | None, typer.Option("--deepspeed", metavar="FILE", help='DeepSpeed JSON; "auto" values are filled in.')
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps in all.")] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            "--resume", metavar="auto|PATH|never", help="Go on where the run stopped, from a checkpoint, or begin anew."
+        ),
+    ] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --resume never: replace the run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make two steps, report memory and speed, write nothing.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting, e.g. train.lr=1e-4. May be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    local_rank: Annotated[int, typer.Option("--local_rank", "--local-rank", hidden=True)] = 0,
+) -> None:
+    """Train a model; the same line again goes on where it stopped.
+
+    The run's folder holds its settings, checkpoints, metrics.jsonl, TensorBoard files (tensorboard --logdir runs) and,
+    at the end, the exported model that lcm infer loads. SIGTERM and SIGUSR1 finish the step, save and end well.
+    torchrun, the deepspeed launcher and srun start one process a GPU of this same command.
+
+    \b
+    Examples:
+      lcm train                                                  # models/base on data/sample -> runs/base
+      lcm train --deepspeed configs/zero2.json
+      lcm train --data data/mine --model models/mine --steps 5000 --set train.lr=3e-4
+      lcm train --config my.yaml --name second --dry-run         # does it fit?
+      lcm train --resume runs/base --steps 2000                  # longer
+      torchrun --nproc-per-node 4 -m lexalcm train --deepspeed configs/zero3.json --set data.global_batch=4
+    """
+    named = {
+        "data.path": data,
+        "model": model,
+        "name": name,
+        "train.engine": engine,
+        "deepspeed": deepspeed,
+        "train.steps": steps,
+    }
+    options = [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
+    try:
+        _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json)
+    except LexaError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # one process of each machine says it
+            raise typer.Exit(error.exit_code) from error
+        raise
+
+
+def _train(
+    config: Path | None, overrides: list[str], resume: str, overwrite: bool, dry_run: bool, as_json: bool
+) -> None:
+    from lexalcm.cli.training_display import training_display
+    from lexalcm.train import run
+
+    settings = run.read_run_config(config, overrides, resume)
+    speaks = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+    if dry_run:
+        report = run.dry_run(settings)
+        if speaks:
+            _print_dry_run(report, as_json)
+        return
+    result = run.train(settings, resume=resume, overwrite=overwrite, display=training_display())
+    if speaks:
+        _print_result(result, as_json)
+
+
+def _print_result(result: "RunResult", as_json: bool) -> None:
+    if as_json:
+        _print_json(result)
+        return
+    if result.status == "complete":
+        err.print(f"{result.run} is complete: all {result.step} steps are done (more: --steps, another run: --name)")
+    elif result.status == "stopped":
+        err.print(f"stopped at step {result.step}, saved in {result.checkpoint}: the same command goes on from there")
+    else:
+        skipped = f", {result.skipped_steps} steps skipped" if result.skipped_steps else ""
+        err.print(f"{result.step} steps, {result.concepts:,} concepts in {result.seconds:.0f} s{skipped}")
+        out.print(f"train loss {_loss(result.train_loss)}, validation loss {_loss(result.validation_loss)}")
+        err.print(f"wrote {result.run}: model/ (exported), checkpoints/, metrics.jsonl, tb/, config.yaml")
+        err.print(f'Next: lcm infer --model {result.run} "We must do more for our schools."')
+
+
+def _print_dry_run(report: "DryRunResult", as_json: bool) -> None:
+    if as_json:
+        _print_json(report)
+        return
+    from rich.table import Table
+
+    table = Table(
+        "memory of one process",
+        title=f"{report.model_parameters:,} parameters, engine {report.engine}, {report.precision}, "
+        f"{report.device}, {report.processes} process{'es' if report.processes > 1 else ''}",
+    )
+    table.add_column("MiB", justify="right")
+    for part in ("parameters", "gradients", "optimizer", "peak"):
+        table.add_row(part, f"{getattr(report, part + '_bytes') / 2**20:,.1f}")
+    out.print(table)
+    out.print(f"{report.seconds_per_step:.2f} s a step (the first ones are slow); loss {report.loss:.4f}; nothing kept")
+
+
+def _print_json(result: "RunResult | DryRunResult") -> None:
+    out.print_json(json.dumps(dataclasses.asdict(result), default=str))
+
+
+def _loss(value: Any) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

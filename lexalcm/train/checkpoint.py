@@ -1,0 +1,159 @@
+"""Checkpoints: the whole state of a run, in a layout of our own that every engine writes and reads.
+
+    checkpoints/step_00000100/
+      weights.safetensors     every parameter, whole, float32, under the model's names
+      optimizer.safetensors   NAME.exp_avg and NAME.exp_avg_sq of every parameter, whole, float32
+      state.json              counters, and size and hash of the other two
+
+There is no generator state: every micro-batch seeds its own, and the batch plan and the learning rate are functions
+of the step. So this is all, and a run goes on under another engine, ZeRO stage or number of processes. The price is
+12 bytes a parameter on disk, gathered and written by the main process one tensor at a time.
+
+A checkpoint is written beside its place and renamed, so that one with a name is complete. It is still checked against
+its hashes before it is used, because disks fail; a damaged one is passed over for the one before.
+"""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import safe_open
+from torch import nn
+
+from lexalcm.atomic import atomic_folder, write_text
+from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
+from lexalcm.errors import TrainingError
+from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.optimizer import MOMENTS
+from lexalcm.train.tensor_file import file_sha256, write_tensors
+from lexalcm.train.world import World
+
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+FORMAT_VERSION = 1
+
+
+class Progress(Settings):
+    """How far a run has come: everything but weights and optimizer state."""
+
+    step: NonNegativeInt = 0  # steps done, skipped ones included
+    updates: NonNegativeInt = 0  # steps that changed the weights
+    bad_steps: NonNegativeInt = 0  # steps skipped in a row, just now
+    concepts: NonNegativeInt = 0  # read so far
+    seconds: NonNegativeFloat = 0.0  # spent in steps so far
+    open_loss: float = 0.0  # of the steps since the last line of metrics.jsonl, summed over targets
+    open_targets: NonNegativeInt = 0  # their targets
+    train_loss: float | None = None  # of the last line of metrics.jsonl
+    validation_loss: float | None = None
+
+    def after_step(self, *, applied: bool, loss: float, targets: int, concepts: int, seconds: float) -> "Progress":
+        """One step further; `loss` is summed over its `targets`, and not counted where it is not finite."""
+        counted = math.isfinite(loss)
+        return self._with(
+            step=self.step + 1,
+            updates=self.updates + applied,
+            bad_steps=0 if applied else self.bad_steps + 1,
+            concepts=self.concepts + concepts,
+            seconds=self.seconds + seconds,
+            open_loss=self.open_loss + (loss if counted else 0.0),
+            open_targets=self.open_targets + (targets if counted else 0),
+        )
+
+    def begin_line(self, train_loss: float, validation_loss: float | None) -> "Progress":
+        """A line of metrics has been written with these losses, the latter only where there was a validation."""
+        if validation_loss is None:
+            validation_loss = self.validation_loss
+        return self._with(open_loss=0.0, open_targets=0, train_loss=train_loss, validation_loss=validation_loss)
+
+    def _with(self, **changes: Any) -> "Progress":
+        return self.model_copy(update=changes)
+
+
+class FileRecord(Settings):
+    """What a file must be, to tell a damaged one by."""
+
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class State(Settings):
+    """`state.json`."""
+
+    format_version: int = FORMAT_VERSION
+    progress: Progress
+    files: dict[str, FileRecord]
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder's name, which sorts by step."""
+    return f"step_{step:08d}"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, newest first."""
+    return sorted(folder.glob("step_" + "[0-9]" * 8), reverse=True)
+
+
+def save_checkpoint(folder: Path, engine: Engine, progress: Progress, *, keep: int, world: World) -> Path:
+    """Write a checkpoint, name it in `latest` beside `folder`, and delete the oldest ones beyond `keep`.
+
+    Every process must call this; the main one writes.
+    """
+    path = folder / checkpoint_name(progress.step)
+    if not world.is_main:
+        for _ in (*engine.weights(), *engine.moments()):
+            pass  # takes part in gathering what the main process writes
+        world.barrier()
+        return path
+    with atomic_folder(path, overwrite=True) as temporary:
+        weights = engine.shapes
+        moments = {f"{name}.{moment}": shape for name, shape in weights.items() for moment in MOMENTS}
+        files = {
+            WEIGHTS: FileRecord(**write_tensors(temporary / WEIGHTS, weights, engine.weights())),
+            OPTIMIZER: FileRecord(**write_tensors(temporary / OPTIMIZER, moments, engine.moments())),
+        }
+        state = State(progress=progress, files=files)
+        write_text(temporary / STATE, state.model_dump_json(indent=2) + "\n")
+    write_text(folder.parent / "latest", path.name + "\n")
+    for old in list_checkpoints(folder)[keep:]:
+        shutil.rmtree(old)
+    world.barrier()
+    return path
+
+
+def read_progress(path: Path) -> Progress:
+    """Check a checkpoint's files against their hashes and give its counters.
+
+    Raises:
+        TrainingError: a file is missing, truncated or damaged; the message says which.
+    """
+    try:
+        state = State.model_validate_json((path / STATE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise TrainingError(f"{path / STATE} is missing or damaged") from error
+    for name, record in state.files.items():
+        file = path / name
+        if not file.is_file():
+            raise TrainingError(f"{file} is missing")
+        if file.stat().st_size != record.bytes:
+            raise TrainingError(f"{file} is truncated: {file.stat().st_size} of {record.bytes} bytes")
+        if file_sha256(file) != record.sha256:
+            raise TrainingError(f"{file} is damaged: its hash is not the one in {STATE}")
+    return state.progress
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Copy a checkpoint's weights into a model that no engine holds yet."""
+    with torch.no_grad(), safe_open(path / WEIGHTS, framework="pt") as file:
+        for name, parameter in model.named_parameters():
+            parameter.copy_(file.get_tensor(name))
+
+
+def restore_engine(path: Path, engine: Engine, updates: int) -> None:
+    """Give an engine a checkpoint's weights and optimizer state."""
+    with safe_open(path / WEIGHTS, framework="pt") as weights, safe_open(path / OPTIMIZER, framework="pt") as moments:
+        engine.restore(weights.get_tensor, moments.get_tensor, updates)

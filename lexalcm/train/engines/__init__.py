@@ -1,0 +1,1 @@
+"""Engines: how a model is held and updated, behind one protocol."""

@@ -1,0 +1,230 @@
+"""DeepSpeed's ZeRO stages 0 to 3 (Rajbhandari et al., arXiv 1910.02054) behind the engine protocol.
+
+Decisions, and what they cost:
+
+- The trainer says which micro-batch ends a step, and the loss comes already scaled, so that DeepSpeed neither
+  counts micro-batches nor divides by their number. Its average over processes stays, and the scale allows for it.
+- The optimizer is torch's fused AdamW over DeepSpeed's flat shards. It needs no compiler; DeepSpeed's own CPU Adam
+  is built on the spot by one, and pays off only with offloading.
+- DeepSpeed compiles a C++ operator for communication between CPUs as soon as it starts (tens of seconds, and a
+  failure without a compiler). Only inference uses it, so it is not asked for: see `import_deepspeed`.
+- DeepSpeed keeps the float32 truth in flat shards that each stage lays out in its own way. `deepspeed.utils` has
+  functions that read a parameter's share back whole. Stage 0 shards nothing and has none: it is read directly.
+- Parameters are loaded whole by every process before they are sharded: the peak at start-up is one model.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from lexalcm.config import TrainSettings
+from lexalcm.data.loader import Batch
+from lexalcm.errors import ConfigError, import_extra
+from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig
+from lexalcm.train.engines.precision import autocast
+from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
+from lexalcm.train.optimizer import MOMENTS, create_state, make_adamw, set_learning_rate
+
+
+class DeepSpeedEngine:
+    """The model under DeepSpeed. In bf16 the parameters are bf16 and the optimizer's copy of them is float32."""
+
+    name = "deepspeed"
+
+    def __init__(
+        self, model: nn.Module, settings: TrainSettings, device: torch.device, deepspeed_config: DeepSpeedConfig
+    ) -> None:
+        """Start DeepSpeed; the process group must be there.
+
+        Raises:
+            MissingExtraError: DeepSpeed is not installed.
+            ConfigError: DeepSpeed does not accept the JSON.
+        """
+        deepspeed = import_deepspeed(device)
+        self.model = model
+        self.precision = deepspeed_config.precision
+        self._stage = deepspeed_config.stage
+        self._device = device
+        self._clip_norm = settings.clip_norm
+        self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        self._adamw = make_adamw(model, settings)
+        try:
+            summed = _SummedLoss(model, device, self.precision)
+            with _quiet():
+                self._engine, *_ = deepspeed.initialize(
+                    model=summed, optimizer=self._adamw, config=deepspeed_config.tree
+                )
+        except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:  # pydantic's is a ValueError
+            first_lines = "; ".join(str(error).splitlines()[:3])
+            raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says: {first_lines}") from error
+        self._utils = deepspeed.utils
+        self._create_state(updates=0)
+
+    def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
+        """See `Engine.accumulate`."""
+        self._engine.train()
+        self._engine.set_gradient_accumulation_boundary(last)
+        loss = self._engine(**batch.to(self._device).model_inputs())
+        # An infinite loss can have a finite gradient; such a step must not be taken.
+        scaled = loss * torch.where(loss.detach().isfinite(), scale, torch.nan)
+        self._engine.backward(scaled, scale_wrt_gas=False)
+        return loss.detach()
+
+    def update(self, lr: float) -> Update:
+        """See `Engine.update`."""
+        set_learning_rate(self._adamw, lr)
+        if self._is_plain:  # DeepSpeed clips here too, but neither tells the norm nor looks whether it is finite
+            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]).item()
+            if not norm < float("inf"):
+                self._engine.zero_grad()
+                return Update(norm, applied=False)
+            self._engine.step()
+            return Update(norm, applied=True)
+        self._engine.step()
+        return Update(float(self._engine.get_global_grad_norm()), self._engine.was_step_applied())
+
+    @torch.no_grad()
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """See `Engine.loss`."""
+        self._engine.eval()
+        return self._engine(**batch.to(self._device).model_inputs())
+
+    def weights(self) -> Iterator[torch.Tensor]:
+        """See `Engine.weights`."""
+        for parameter in self.model.parameters():
+            if self._stage == 0:
+                yield self._master(parameter).detach()
+            else:
+                yield self._utils.safe_get_full_fp32_param(parameter)
+
+    def moments(self) -> Iterator[torch.Tensor]:
+        """See `Engine.moments`."""
+        for parameter in self.model.parameters():
+            for moment in MOMENTS:
+                if self._stage == 0:
+                    yield self._adamw.state[self._master(parameter)][moment]
+                else:
+                    yield self._utils.safe_get_full_optimizer_state(parameter, moment)
+
+    @torch.no_grad()
+    def restore(self, weights: ReadTensor, moments: ReadTensor, updates: int) -> None:
+        """See `Engine.restore`."""
+        self._create_state(updates)
+        for name, parameter in self.model.named_parameters():
+            self._set_weight(parameter, weights(name).to(self._device))
+            for moment in MOMENTS:
+                self._set_moment(parameter, moment, moments(f"{name}.{moment}").to(self._device))
+
+    def memory(self) -> MemoryUse:
+        """See `Engine.memory`."""
+        parameters = [getattr(p, "ds_tensor", p) for p in self.model.parameters()]
+        held = sum(parameter.nbytes for parameter in parameters)
+        shards = self._optimizer_tensors()
+        own = {parameter.data_ptr() for parameter in parameters}
+        moments = sum(self._adamw.state[shard][moment].nbytes for shard in shards for moment in MOMENTS)
+        masters = sum(shard.nbytes for shard in shards if shard.data_ptr() not in own)
+        gradients = held if self._stage < 2 else sum(shard.numel() for shard in shards) * parameters[0].element_size()
+        return MemoryUse(parameters=held, gradients=gradients, optimizer=masters + moments)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether DeepSpeed runs AdamW on the parameters themselves."""
+        return self._stage == 0 and self.precision == "fp32"
+
+    def _optimizer_tensors(self) -> list[torch.Tensor]:
+        """The float32 tensors that AdamW updates: flat shards, but whole parameters in stage 0."""
+        if self._stage == 3:
+            return list(self._engine.optimizer.fp32_partitioned_groups_flat)
+        return [parameter for group in self._adamw.param_groups for parameter in group["params"]]
+
+    def _create_state(self, updates: int) -> None:
+        """Make AdamW's state now, so that it can be saved and restored before the first update."""
+        create_state(self._adamw, self._optimizer_tensors(), updates)
+        if self._stage in (1, 2):  # what links parameters to their share of the state; it is linked once
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _master(self, parameter: nn.Parameter) -> torch.Tensor:
+        """Stage 0's float32 weights: the parameter itself, or DeepSpeed's copy of a bf16 one."""
+        if self._is_plain:
+            return parameter
+        optimizer = self._engine.optimizer
+        for group, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+            for candidate, master in zip(group, masters, strict=True):
+                if candidate is parameter:
+                    return master
+        raise KeyError("a parameter that DeepSpeed's optimizer does not hold")
+
+    def _set_weight(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        if self._stage == 0:
+            self._master(parameter).copy_(value)
+        elif self._stage == 3:
+            self._utils.safe_set_local_fp32_param(parameter, _share(parameter, value))
+        else:
+            self._utils.safe_set_full_fp32_param(parameter, value)
+
+    def _set_moment(self, parameter: nn.Parameter, moment: str, value: torch.Tensor) -> None:
+        if self._stage == 0:
+            self._adamw.state[self._master(parameter)][moment].copy_(value)
+        elif self._stage == 3:
+            self._utils.safe_set_local_optimizer_state(parameter, _share(parameter, value), moment)
+        else:
+            self._utils.safe_set_full_optimizer_state(parameter, value, moment)
+
+
+class _SummedLoss(nn.Module):
+    """The model as DeepSpeed sees it: inputs in, one scalar out, multiplied in the run's precision.
+
+    DeepSpeed switches off an autocast that is on around it, so it is switched on inside.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self.device = device
+        self.precision = precision
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        with autocast(self.device, self.precision):
+            return self.model(**inputs).sum
+
+
+def _share(parameter: Any, value: torch.Tensor) -> torch.Tensor:
+    """This process's part of a value that stage 3 shards: equal parts, the last one filled up with zeros."""
+    size = parameter.ds_tensor.ds_numel
+    start = size * torch.distributed.get_rank()
+    flat = value.flatten()[start : start + size]
+    return nn.functional.pad(flat, (0, size - flat.numel()))
+
+
+def import_deepspeed(device: torch.device) -> ModuleType:
+    """Import DeepSpeed for this device, without its operators that only a compiler can bring.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # it says so on stdout where it has to find out
+    with _quiet():
+        deepspeed = import_extra("deepspeed", "deepspeed", "--deepspeed")
+        import_extra("deepspeed.comm.torch", "deepspeed", "--deepspeed")
+    # `deepspeed.comm.torch` as an attribute is torch itself; the module is found under its name alone.
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+    return deepspeed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what DeepSpeed prints while it starts off our standard output, which programs read."""
+    with redirect_stdout(sys.stderr):
+        yield

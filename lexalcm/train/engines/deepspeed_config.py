@@ -1,0 +1,211 @@
+"""A DeepSpeed JSON file made to agree with our settings, the way Hugging Face users know it.
+
+Our settings decide. Where the file says `"auto"` or nothing, it is filled from them; where it says something else
+than they do, that is an error that names both, because one of the two would otherwise be ignored in silence.
+The sections `optimizer` and `scheduler` are checked in the same way and then left out: the optimizer is torch's
+AdamW, which needs no compiler, and the schedule is the trainer's own.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lexalcm.config import RunConfig
+from lexalcm.errors import ConfigError
+
+AUTO = "auto"
+KNOWN_TO_DEEPSPEED = {"data_types.keep_in_fp32_modules"}  # where "auto" means something to DeepSpeed itself
+SCHEDULERS = {"WarmupLR": "constant", "WarmupDecayLR": "linear", "WarmupCosineLR": "cosine"}
+ZERO_STAGES = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class DeepSpeedConfig:
+    """What DeepSpeed is started with."""
+
+    tree: dict[str, Any]  # the JSON, with every value filled in
+    precision: str  # "fp32" or "bf16"
+    file: str  # where it came from, for messages
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage: 0 shards nothing, 1 the optimizer, 2 also gradients, 3 also parameters."""
+        return self.tree["zero_optimization"]["stage"]
+
+
+def read_deepspeed_json(file: str | Path | None) -> dict[str, Any]:
+    """Read a DeepSpeed JSON file; no file is ZeRO stage 0 with everything from our settings.
+
+    Raises:
+        ConfigError: there is no such file, or it holds no JSON object.
+    """
+    if file is None:
+        return {}
+    try:
+        tree = json.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no such DeepSpeed file: {file}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the DeepSpeed file {file}: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} must hold one JSON object, as DeepSpeed's documentation shows")
+    return tree
+
+
+def fill(tree: dict[str, Any], config: RunConfig, *, world_size: int, width: int, best: str) -> DeepSpeedConfig:
+    """Fill a DeepSpeed JSON from the settings.
+
+    Args:
+        tree: the JSON as read; it is left as it is.
+        config: the settings.
+        world_size: processes of the run.
+        width: the model's width, which sizes ZeRO's buckets.
+        best: the precision that `auto` means on this device.
+
+    Raises:
+        ConfigError: the JSON says something else than the settings, asks for what is not there, or is malformed.
+    """
+    file = config.deepspeed or "the DeepSpeed settings"
+    filled = _Filling(json.loads(json.dumps(tree)), file)
+    data, train = config.data, config.train
+    steps_together = data.global_batch // world_size
+    filled.agree("train_micro_batch_size_per_gpu", data.micro_batch, "data.micro_batch")
+    filled.agree("gradient_accumulation_steps", steps_together, "data.global_batch / processes")
+    filled.agree("train_batch_size", data.micro_batch * data.global_batch, "data.micro_batch x data.global_batch")
+    filled.agree("gradient_clipping", train.clip_norm, "train.clip_norm")
+    _check_optimizer(filled, config)
+    _check_scheduler(filled, config)
+    precision = _fill_precision(filled, config, best)
+    _fill_zero(filled, width)
+    for name in filled.open_names():
+        raise ConfigError(f'{file}: no setting says what "auto" is for {name}: write a value')
+    return DeepSpeedConfig(filled.tree, precision, str(file))
+
+
+class _Filling:
+    """A JSON tree, read and written by dotted names."""
+
+    def __init__(self, tree: dict[str, Any], file: str) -> None:
+        self.tree = tree
+        self.file = file
+
+    def get(self, name: str, default: Any = None) -> Any:
+        node: Any = self.tree
+        for part in name.split("."):
+            if not isinstance(node, dict):
+                raise ConfigError(f"{self.file}: {name.rpartition('.')[0]} must be an object with {part} in it")
+            if part not in node:
+                return default
+            node = node[part]
+        return node
+
+    def set(self, name: str, value: Any) -> None:
+        *parents, last = name.split(".")
+        node = self.tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+
+    def agree(self, name: str, value: Any, setting: str) -> None:
+        """Fill one value, or make sure that it is what the setting says."""
+        given = self.get(name, AUTO)
+        if given != AUTO and not _same(given, value):
+            raise ConfigError(
+                f"{self.file} has {name} = {json.dumps(given)}, but {setting} is {json.dumps(value)}: "
+                f'make them equal, or write "auto" in the file'
+            )
+        self.set(name, value)
+
+    def agree_if_given(self, name: str, value: Any, setting: str) -> None:
+        """Make sure that a value, where there is one, is what the setting says."""
+        if self.get(name) is not None:
+            self.agree(name, value, setting)
+
+    def open_names(self) -> Iterator[str]:
+        """Names that still hold "auto"."""
+
+        def walk(node: Any, path: tuple[str, ...]) -> Iterator[str]:
+            if isinstance(node, dict):
+                for key, value in node.items():
+                    yield from walk(value, (*path, key))
+            elif node == AUTO:
+                yield ".".join(path)
+
+        return (name for name in walk(self.tree, ()) if name not in KNOWN_TO_DEEPSPEED)
+
+
+def _same(given: Any, value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return isinstance(given, list) and len(given) == len(value) and all(map(_same, given, value))
+    if isinstance(value, (int, float)):
+        return isinstance(given, (int, float)) and math.isclose(given, value, rel_tol=1e-9)
+    return bool(given == value)
+
+
+def _check_optimizer(filled: _Filling, config: RunConfig) -> None:
+    if filled.get("optimizer") is None:
+        return
+    kind = filled.get("optimizer.type", AUTO)
+    if kind not in (AUTO, "AdamW", "Adam"):  # DeepSpeed's "Adam" is AdamW too, unless adam_w_mode is false
+        raise ConfigError(f"{filled.file} has optimizer.type = {kind!r}, but this trainer has AdamW: leave it out")
+    filled.agree_if_given("optimizer.params.adam_w_mode", True, "the trainer's decoupled weight decay")
+    for name in ("lr", "betas", "eps", "weight_decay"):
+        filled.agree_if_given(f"optimizer.params.{name}", getattr(config.train, name), f"train.{name}")
+    del filled.tree["optimizer"]
+
+
+def _check_scheduler(filled: _Filling, config: RunConfig) -> None:
+    if filled.get("scheduler") is None:
+        return
+    train = config.train
+    kind = filled.get("scheduler.type", AUTO)
+    if kind != AUTO and SCHEDULERS.get(kind) != train.schedule:
+        raise ConfigError(
+            f"{filled.file} has scheduler.type = {kind!r}, but train.schedule is {train.schedule!r}: "
+            "leave the section out, or set train.schedule"
+        )
+    for name, value, setting in (
+        ("warmup_max_lr", train.lr, "train.lr"),
+        ("warmup_min_lr", 0, "the warm-up's start"),
+        ("warmup_num_steps", train.warmup_steps, "train.warmup_steps"),
+        ("warmup_type", "linear", "the warm-up's shape"),
+        ("total_num_steps", train.steps, "train.steps"),
+        ("cos_min_ratio", train.min_lr_ratio, "train.min_lr_ratio"),
+    ):
+        filled.agree_if_given(f"scheduler.params.{name}", value, setting)
+    del filled.tree["scheduler"]
+
+
+def _fill_precision(filled: _Filling, config: RunConfig, best: str) -> str:
+    if filled.get("fp16.enabled", False) not in (False, AUTO):
+        raise ConfigError(f"{filled.file} has fp16.enabled = true, but training here is fp32 or bf16: use bf16")
+    filled.tree.pop("fp16", None)
+    given = filled.get("bf16.enabled", AUTO)
+    precision: str = config.train.precision
+    if precision == "auto":
+        precision = best if given == AUTO else ("bf16" if given else "fp32")
+    filled.agree("bf16.enabled", precision == "bf16", f"train.precision is {precision!r}, so bf16.enabled")
+    if precision == "bf16":
+        filled.set("bf16.check_grad_overflow", True)  # a step with a gradient that is not finite must be skipped
+    return precision
+
+
+def _fill_zero(filled: _Filling, width: int) -> None:
+    stage = filled.get("zero_optimization.stage", 0)
+    if stage not in ZERO_STAGES or isinstance(stage, bool):
+        raise ConfigError(f"{filled.file} has zero_optimization.stage = {json.dumps(stage)}: it is 0, 1, 2 or 3")
+    filled.set("zero_optimization.stage", stage)
+    for name, value in (  # as Hugging Face fills them, from the model's width
+        ("reduce_bucket_size", width * width),
+        ("stage3_prefetch_bucket_size", width * width * 9 // 10),
+        ("stage3_param_persistence_threshold", 10 * width),
+    ):
+        if filled.get(f"zero_optimization.{name}") == AUTO:
+            filled.set(f"zero_optimization.{name}", value)
+    # Offloaded or not, the optimizer is torch's AdamW, so that no kernel has to be compiled on the spot.
+    filled.set("zero_force_ds_cpu_optimizer", False)

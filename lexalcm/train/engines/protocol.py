@@ -1,0 +1,78 @@
+"""What an engine does for the trainer: it holds the model and its optimizer, on one process or on many.
+
+The trainer knows no engine, and an engine knows no steps, schedules, data or files:
+
+    for batch in the step's micro-batches of this process:
+        engine.accumulate(batch, scale, last)
+    engine.update(lr)
+
+Every process of a run makes the same calls in the same order; each may be a meeting point of them all.
+Weights and optimizer state leave and enter an engine whole, in float32, by parameter name, one at a time. That is
+what lets a run stop under one engine, sharding or number of processes and go on under another.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+
+from lexalcm.data.loader import Batch
+
+ReadTensor = Callable[[str], torch.Tensor]
+"""Gives a stored tensor by its name."""
+
+
+class Update(NamedTuple):
+    """What came of one optimizer update."""
+
+    grad_norm: float  # of all gradients together, before clipping
+    applied: bool  # False: the gradient was not finite, so weights and optimizer state are as before
+
+
+class MemoryUse(NamedTuple):
+    """Bytes that this process holds for the model, by purpose."""
+
+    parameters: int
+    gradients: int
+    optimizer: int  # moments, and the float32 weights that a bf16 model is updated through
+
+
+class Engine(Protocol):
+    """A model in training. See the module's text for how it is used."""
+
+    name: str
+    precision: str  # "fp32" or "bf16"
+    shapes: dict[str, torch.Size]  # of every parameter by name, in the model's order, as they are when whole
+
+    def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
+        """Add the gradient of `scale` x the micro-batch's summed loss, averaged over processes, to the step's.
+
+        Args:
+            batch: the micro-batch, on the CPU.
+            scale: processes / targets in the step, so that the average over processes becomes the mean over targets.
+            last: whether this is the process's last micro-batch of the step.
+
+        Returns:
+            The summed loss, a scalar. Where it is not finite, neither is the step's gradient.
+        """
+
+    def update(self, lr: float) -> Update:
+        """Clip the step's gradient by its global norm, update the weights, forget the gradient."""
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The summed loss of a micro-batch without dropout and without gradient, a scalar."""
+
+    def weights(self) -> Iterator[torch.Tensor]:
+        """Every parameter whole, float32, in the order of `shapes`."""
+
+    def moments(self) -> Iterator[torch.Tensor]:
+        """AdamW's state whole, float32: each parameter's `MOMENTS`, in the order of `shapes`."""
+
+    def restore(self, weights: ReadTensor, moments: ReadTensor, updates: int) -> None:
+        """Take over weights, by name, and optimizer state, by `name.moment`, as after so many updates.
+
+        The model that the engine was made with must have held these weights already.
+        """
+
+    def memory(self) -> MemoryUse:
+        """Bytes held by this process once gradients and optimizer state are there."""

@@ -1,0 +1,254 @@
+"""What `lcm train` does, from settings to result: check everything, decide where to begin, train, export.
+
+Every mistake that can be known is found before the run's folder is touched, so that a run that was refused leaves
+nothing behind.
+"""
+
+import hashlib
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from lexalcm.atomic import atomic_folder
+from lexalcm.config import RunConfig, load_settings
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.loader import TrainingBatches, ValidationBatches
+from lexalcm.data.manifest import MANIFEST_FILE
+from lexalcm.errors import CodecError
+from lexalcm.model.companions import copy_companions
+from lexalcm.model.folder import load_model
+from lexalcm.model.lcm import LCM
+from lexalcm.train.checkpoint import Progress, load_weights, restore_engine, save_checkpoint
+from lexalcm.train.engines.choose import choose_engine, read_engine_file, start_engine
+from lexalcm.train.monitor import Display, Monitor, Silent
+from lexalcm.train.run_folder import Fingerprints, RunFolder, decide_start, prepare, run_folder, saved_run
+from lexalcm.train.stop import StopRequest
+from lexalcm.train.tensor_file import file_sha256
+from lexalcm.train.trainer import Trainer
+from lexalcm.train.world import World, find_world, joined
+
+VALIDATION_SPLIT = "validation"
+DRY_RUN_STEPS = 2
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    status: str  # "finished", "stopped" (asked to, and saved) or "complete" (it was finished before)
+    run: Path
+    step: int
+    train_loss: float | None  # mean per target over the last line's steps
+    validation_loss: float | None
+    skipped_steps: int
+    concepts: int
+    seconds: float  # in all, also before a resumption
+    model: Path | None  # the exported model
+    checkpoint: Path | None
+
+
+@dataclass(frozen=True)
+class DryRunResult:
+    """What two steps showed; bytes are those of this process."""
+
+    engine: str
+    precision: str
+    device: str
+    processes: int
+    model_parameters: int
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    peak_bytes: int  # of the GPU, or of this process's whole memory on a CPU
+    loss: float
+    seconds_per_step: float
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a training is made of, checked and ready."""
+
+    world: World
+    engine_name: str
+    dataset: Dataset
+    batches: TrainingBatches
+    validation: ValidationBatches | None
+    model: LCM
+
+
+def read_run_config(file: Path | None, overrides: Iterable[str], resume: str) -> RunConfig:
+    """Read the settings of a run; where `resume` is a path, those saved there are the base.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, an unreadable file.
+        UserError: the path to resume from is no run.
+    """
+    base: dict[str, Any] = {}
+    if resume not in ("auto", "never"):
+        run, _ = saved_run(resume)
+        base = {**yaml.safe_load(run.config.read_text(encoding="utf-8")), "name": run.path.resolve().name}
+    return load_settings(RunConfig, file, overrides, base)
+
+
+def train(
+    config: RunConfig, *, resume: str = "auto", overwrite: bool = False, display: Display | None = None
+) -> RunResult:
+    """Train a model as the settings say, in the folder `runs/NAME`.
+
+    Args:
+        config: the settings.
+        resume: `auto`: go on where an earlier run of this name stopped; `never`: begin anew; else the folder of a run,
+            or one of its checkpoints, to go on from.
+        overwrite: with `never`, replace an earlier run of this name.
+        display: shows the run; asked on the main process only.
+
+    Raises:
+        UserError: something about settings, data, model or folders must be put right first.
+        TrainingError: the training cannot go on.
+    """
+    parts = _assemble(config)
+    world = parts.world
+    run, checkpoint = (run_folder(config), None) if resume in ("auto", "never") else saved_run(resume)
+    display = display if display is not None and world.is_main else Silent()
+    with joined(world, process_group=parts.engine_name != "single"), StopRequest() as stop:
+        fingerprints = world.from_main(lambda: _fingerprints(parts))
+        start = world.from_main(
+            lambda: decide_start(
+                run, config, fingerprints, resume=resume, checkpoint=checkpoint, overwrite=overwrite, note=display.note
+            )
+        )
+        if start.complete:
+            return _result("complete", run, start.progress, start.checkpoint)
+        if start.checkpoint is not None:
+            load_weights(start.checkpoint, parts.model)
+        engine = start_engine(parts.engine_name, parts.model, config, world)
+        if start.checkpoint is not None:
+            restore_engine(start.checkpoint, engine, start.progress.updates)
+            display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
+        world.from_main(lambda: prepare(run, config, fingerprints, start))
+
+        saved = start.checkpoint
+
+        def save(progress: Progress) -> None:
+            nonlocal saved
+            saved = save_checkpoint(run.checkpoints, engine, progress, keep=config.train.checkpoint.keep, world=world)
+
+        with Monitor(run if world.is_main else None, display, start.progress.step) as monitor:
+            trainer = Trainer(engine, parts.batches, parts.validation, config.train, world, monitor, save)
+            progress = trainer.run(start.progress, stop)
+        if progress.step < config.train.steps:
+            return _result("stopped", run, progress, saved)
+        assert saved is not None
+        world.from_main(lambda: _export(config, parts.dataset, saved, run))
+        return _result("finished", run, progress, saved)
+
+
+def dry_run(config: RunConfig) -> DryRunResult:
+    """Make two steps and measure memory; nothing is written. Raises as `train` does."""
+    parts = _assemble(config)
+    world = parts.world
+    settings = config.train.model_copy(update={"steps": DRY_RUN_STEPS})
+    with joined(world, process_group=parts.engine_name != "single"), StopRequest() as stop:
+        model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
+        engine = start_engine(parts.engine_name, parts.model, config, world)
+        trainer = Trainer(engine, parts.batches, None, settings, world, Monitor(None, Silent()), lambda _: None)
+        began = time.perf_counter()
+        progress = trainer.run(Progress(), stop)
+        seconds = time.perf_counter() - began
+        memory = engine.memory()
+        return DryRunResult(
+            engine=engine.name,
+            precision=engine.precision,
+            device=str(world.device),
+            processes=world.size,
+            model_parameters=model_parameters,
+            parameters_bytes=memory.parameters,
+            gradients_bytes=memory.gradients,
+            optimizer_bytes=memory.optimizer,
+            peak_bytes=_peak_bytes(world.device),
+            loss=progress.train_loss if progress.train_loss is not None else float("nan"),
+            seconds_per_step=seconds / DRY_RUN_STEPS,
+        )
+
+
+def _assemble(config: RunConfig) -> _Parts:
+    """Open and check everything that a training needs, cheapest first."""
+    world = find_world()
+    dataset = Dataset.open(config.data.path)
+    batches = TrainingBatches(dataset, config.data, config.train.seed)
+    validation = None
+    if VALIDATION_SPLIT in dataset.manifest.splits:
+        validation = ValidationBatches(dataset, config.data, VALIDATION_SPLIT)
+    model = load_model(config.model)
+    check_codec(config, model, dataset)
+    engine_name = choose_engine(config, world)
+    if engine_name == "deepspeed":
+        read_engine_file(config, world, model.config.width)
+    return _Parts(world, engine_name, dataset, batches, validation, model)
+
+
+def check_codec(config: RunConfig, model: LCM, dataset: Dataset) -> None:
+    """Make sure that a model was made for the embeddings of a data set.
+
+    Raises:
+        CodecError: they are another codec's, or of another dimension.
+    """
+    made_for, found = model.config.codec, dataset.manifest.codec
+    if model.config.dim != dataset.dim:
+        mismatch = f"{model.config.dim}-dimensional concepts, {config.data.path} has {dataset.dim} dimensions"
+    elif made_for is not None and made_for.name != found.name:
+        mismatch = f"the codec {made_for.name}, {config.data.path} was made with {found.name}"
+    elif made_for is not None and made_for.fingerprint != found.fingerprint:
+        mismatch = f"another fit of the codec {made_for.name} than {config.data.path} was made with"
+    else:
+        return
+    raise CodecError(
+        f"{config.model} is for {mismatch}: choose another --data, "
+        f"or make a model for it with lcm bootstrap --data {config.data.path} --out FOLDER"
+    )
+
+
+def _fingerprints(parts: _Parts) -> Fingerprints:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(parts.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return Fingerprints(weights=digest.hexdigest(), dataset=file_sha256(parts.dataset.path / MANIFEST_FILE))
+
+
+def _export(config: RunConfig, dataset: Dataset, checkpoint: Path, run: RunFolder) -> None:
+    """Write the checkpoint's weights as a model folder that `lcm infer` loads."""
+    model = load_model(config.model)
+    load_weights(checkpoint, model)
+    with atomic_folder(run.model, overwrite=True) as temporary:
+        model.save_pretrained(temporary)
+        copy_companions(dataset.path, temporary)
+
+
+def _result(status: str, run: RunFolder, progress: Progress, checkpoint: Path | None) -> RunResult:
+    return RunResult(
+        status=status,
+        run=run.path,
+        step=progress.step,
+        train_loss=progress.train_loss,
+        validation_loss=progress.validation_loss,
+        skipped_steps=progress.step - progress.updates,
+        concepts=progress.concepts,
+        seconds=progress.seconds,
+        model=run.model if run.model.is_dir() else None,
+        checkpoint=checkpoint,
+    )
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
