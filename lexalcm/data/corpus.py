@@ -1,0 +1,249 @@
+"""Read documents from text files, JSON lines and parquet, one at a time.
+
+A text file holds documents divided by blank lines (the convention of pre-training corpora) or is one document; a JSON
+line or a parquet row is one document. Folders are read recursively in sorted order, so that the same files always give
+the same documents in the same order. Memory: one document (one row group for parquet).
+"""
+
+import gzip
+import io
+import json
+import math
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import zstandard
+
+from lexalcm.data.languages import check_language
+from lexalcm.errors import DataError, UserError
+
+SUFFIXES = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+STDIN = "-"
+
+TextDocuments = Literal["blank-line", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with what is known about it."""
+
+    id: str
+    lang: str
+    text: str
+    title: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to read, or standard input (`path` is None), and the name that its documents' ids begin with."""
+
+    path: Path | None
+    name: str
+
+    @property
+    def shown(self) -> str:
+        """How messages call it."""
+        return "standard input" if self.path is None else str(self.path)
+
+
+def find_sources(paths: Iterable[Path | str]) -> list[Source]:
+    """List the files to read: given files as they are, folders recursively and sorted, `-` for standard input.
+
+    Raises:
+        UserError: a path that does not exist, a file of an unknown kind, a folder without a readable file.
+    """
+    sources: list[Source] = []
+    for given in paths:
+        path = Path(given)
+        if str(given) == STDIN:
+            sources.append(Source(None, "stdin"))
+        elif path.is_dir():
+            inside = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+            found = [Source(path / name, name.as_posix()) for name in inside if _is_readable(name)]
+            if not found:
+                raise UserError(f"{path} holds no text to read: known are {', '.join(SUFFIXES)}")
+            sources += found
+        elif not path.exists():
+            raise UserError(f"no such file or folder: {path}")
+        elif not path.name.lower().endswith(SUFFIXES):
+            raise UserError(f"cannot tell what {path} holds by its name: known are {', '.join(SUFFIXES)}")
+        else:
+            sources.append(Source(path, path.name))
+    return sources
+
+
+def read_documents(
+    sources: Iterable[Source],
+    *,
+    lang: str = "eng_Latn",
+    text_field: str = "text",
+    documents: TextDocuments = "blank-line",
+) -> Iterator[Document]:
+    """Yield every document of the sources, in order.
+
+    Args:
+        sources: what `find_sources` found.
+        lang: SONAR code for documents that do not say theirs (a `lang` field does).
+        text_field: the field of JSON lines and the column of parquet that hold the text. The fields `id`, `title` and
+            `lang` are used too; further ones that hold a plain value are kept as metadata.
+        documents: what a document is in a text file: what stands between blank lines, or the whole file.
+
+    Raises:
+        DataError: an empty, broken or non-UTF-8 file, a bad line, a missing field; the message says where.
+    """
+    for source in sources:
+        try:
+            if source.path is not None and source.path.stat().st_size == 0:
+                raise DataError(f"{source.shown} is empty: nothing to read")
+            if source.name.lower().endswith(".parquet"):
+                yield from _read_parquet(source, lang, text_field)
+                continue
+            with _open_bytes(source) as file:
+                lines = _decoded_lines(file, source.shown)
+                if ".jsonl" in source.name.lower():
+                    yield from _read_json_lines(lines, source, lang, text_field)
+                else:
+                    yield from _read_text(lines, source, lang, documents)
+        except OSError as error:
+            raise UserError(f"cannot read {source.shown}: {error.strerror or error}") from error
+        except (EOFError, zlib.error, zstandard.ZstdError) as error:
+            raise DataError(f"{source.shown} is not a whole compressed file: {error}") from error
+
+
+def _is_readable(name: Path) -> bool:
+    return name.name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.parts)
+
+
+@contextmanager
+def _open_bytes(source: Source) -> Iterator[Iterable[bytes]]:
+    """Open a source as its uncompressed lines."""
+    if source.path is None:
+        yield sys.stdin.buffer
+        return
+    with source.path.open("rb") as file:
+        if source.name.lower().endswith(".gz"):
+            with gzip.GzipFile(fileobj=file) as unzipped:
+                yield unzipped
+        elif source.name.lower().endswith(".zst"):
+            yield io.BufferedReader(_ZstdStream(file))
+        else:
+            yield file
+
+
+class _ZstdStream(io.RawIOBase):
+    """Decompresses Zstandard frames; unlike the library's own reader it notices a file that ends too early."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.frame = zstandard.ZstdDecompressor().decompressobj()
+        self.input = self.output = b""
+        self.within_frame = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.output:
+            self.input = self.input or self.file.read(1 << 18)
+            if not self.input:
+                if self.within_frame:
+                    raise EOFError("it ends too early")
+                return 0
+            self.output = self.frame.decompress(self.input)
+            self.input, self.within_frame = self.frame.unused_data, not self.frame.eof
+            if self.frame.eof:
+                self.frame = zstandard.ZstdDecompressor().decompressobj()
+        taken = self.output[: len(buffer)]
+        self.output = self.output[len(taken) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+def _decoded_lines(file: Iterable[bytes], shown: str) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            byte = f"byte 0x{error.object[error.start]:02x}"
+            raise DataError(f"{shown}:{number}: not UTF-8 ({byte}): convert the file, e.g. with iconv") from error
+
+
+def _read_text(lines: Iterator[str], source: Source, lang: str, documents: TextDocuments) -> Iterator[Document]:
+    if documents == "file":
+        yield Document(source.name, lang, "".join(lines))
+        return
+    gathered: list[str] = []
+    count = 0
+    for line in lines:
+        if line.strip():
+            gathered.append(line)
+        elif gathered:
+            yield Document(f"{source.name}#{count}", lang, "".join(gathered))
+            gathered = []
+            count += 1
+    if gathered:
+        yield Document(f"{source.name}#{count}", lang, "".join(gathered))
+
+
+def _read_json_lines(lines: Iterator[str], source: Source, lang: str, text_field: str) -> Iterator[Document]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{source.shown}:{number}: "
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DataError(f"{where}not valid JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise DataError(f'{where}expected a JSON object like {{"text": "..."}}')
+        yield _document(record, where, f"{source.name}:{number}", lang, text_field)
+
+
+def _read_parquet(source: Source, lang: str, text_field: str) -> Iterator[Document]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(source.path) as file:
+            row = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield _document(record, f"{source.shown}: row {row}: ", f"{source.name}:{row}", lang, text_field)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{source.shown} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _document(record: Mapping[str, Any], where: str, default_id: str, lang: str, text_field: str) -> Document:
+    if text_field not in record:
+        fields = ", ".join(record) or "none"
+        raise DataError(f"{where}no field {text_field!r}: choose one of its fields with --text-field: {fields}")
+    text = record[text_field]
+    if not isinstance(text, str):
+        raise DataError(f"{where}field {text_field!r} holds {type(text).__name__}, not text")
+    return Document(
+        id=default_id if record.get("id") is None else _writable(str(record["id"])),
+        lang=lang if record.get("lang") is None else check_language(str(record["lang"]), where),
+        text=_writable(text),
+        title=_writable(str(record.get("title") or "")),
+        metadata={
+            name: _writable(value) if isinstance(value, str) else value
+            for name, value in record.items()
+            if name not in ("id", "lang", "title", text_field) and _is_plain(value)
+        },
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _writable(text: str) -> str:
+    """Replace lone surrogates, which JSON escapes can spell and UTF-8 cannot, by question marks."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")

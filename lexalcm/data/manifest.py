@@ -1,0 +1,103 @@
+"""`dataset.json`: what a data set folder holds, typed and checked.
+
+The manifest lists every shard with its size and hash, so that a missing or truncated one is noticed when the data set
+is opened and any other damage by `lcm verify data`. The format version is checked before anything else.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lexalcm.atomic import write_text
+from lexalcm.config import CodecRecord, NonNegativeInt, Settings, validate
+from lexalcm.data.normalize import NormalizerSettings
+from lexalcm.errors import DataError
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "dataset.json"
+
+Dtype = Literal["float16", "float32"]
+
+
+class ShardRecord(Settings):
+    """One tar."""
+
+    file: str
+    documents: NonNegativeInt
+    sentences: NonNegativeInt
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class LanguageCount(Settings):
+    """How much of a split is in one language."""
+
+    documents: NonNegativeInt
+    sentences: NonNegativeInt
+
+
+class SplitRecord(Settings):
+    """The documents for one purpose, `train` or `validation`."""
+
+    languages: dict[str, LanguageCount]
+    shards: list[ShardRecord]
+
+    @property
+    def documents(self) -> int:
+        """Documents in all shards."""
+        return sum(shard.documents for shard in self.shards)
+
+    @property
+    def sentences(self) -> int:
+        """Sentences (concepts) in all shards."""
+        return sum(shard.sentences for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards on disk."""
+        return sum(shard.bytes for shard in self.shards)
+
+
+class Manifest(Settings):
+    """A data set folder."""
+
+    format_version: int = FORMAT_VERSION
+    codec: CodecRecord
+    dtype: Dtype
+    normalizer: NormalizerSettings
+    splits: dict[str, SplitRecord]
+    build: dict[str, Any] = Field(default_factory=dict)
+    """How it was made: settings and source. Nothing reads it but people and `lcm data sample`."""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a data set's manifest.
+
+    Raises:
+        DataError: no manifest, another format version, or a damaged one.
+    """
+    file = folder / MANIFEST_FILE
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        missing = "has no dataset.json" if folder.exists() else "does not exist"
+        advice = "make one with `lcm data sample` or `lcm data build`"
+        raise DataError(f"no data set in {folder} (it {missing}): {advice}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{file} is damaged (not valid JSON): build the data set again") from error
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        advice = "upgrade lexalcm" if newer else "build the data set again"
+        raise DataError(f"{folder} has data format version {version}, this lexalcm reads {FORMAT_VERSION}: {advice}")
+    return validate(Manifest, tree, source=str(file))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a data set's manifest in one step."""
+    text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2)
+    write_text(folder / MANIFEST_FILE, text + "\n")

@@ -1,0 +1,50 @@
+"""The packaged text: real documents in English and Japanese, so that every command works without a download.
+
+555 documents (see resources/README.md for sources): State of the Union addresses 1945-2006, Pride and Prejudice, and
+two novels by Miyazawa Kenji. 59 of them, chosen by their ids, are the validation split.
+"""
+
+import hashlib
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from lexalcm.data.build import BuildResult, BuildSettings, Progress, build_dataset, build_record, silent
+from lexalcm.data.corpus import Source, read_documents
+from lexalcm.data.dataset import Dataset
+from lexalcm.errors import LexaError
+
+SAMPLE_FILE = "corpus.jsonl.zst"
+SAMPLE_OUT = Path("data/sample")
+
+_RESOURCE = files("lexalcm.data") / "resources" / SAMPLE_FILE
+
+
+def build_sample(
+    out: Path | str = SAMPLE_OUT,
+    settings: BuildSettings | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> BuildResult:
+    """Write the packaged text as a data set folder; see `build_dataset` for what it raises."""
+    with as_file(_RESOURCE) as path:
+        documents = read_documents([Source(path, SAMPLE_FILE)])
+        return build_dataset(documents, out, settings, source=_source(), overwrite=overwrite, progress=progress)
+
+
+def holds_sample(out: Path | str, settings: BuildSettings | None = None) -> bool:
+    """Whether a folder is the packaged text built with these settings by this version, and complete."""
+    try:
+        dataset = Dataset.open(out)
+        for name in dataset.manifest.splits:
+            dataset.split(name)
+        dataset.normalizer()
+        dataset.special_concepts()
+        dataset.codec()
+    except LexaError:
+        return False
+    return dataset.manifest.build == build_record(settings or BuildSettings(), _source())
+
+
+def _source() -> dict[str, str]:
+    return {"packaged": SAMPLE_FILE, "sha256": hashlib.sha256(_RESOURCE.read_bytes()).hexdigest()}

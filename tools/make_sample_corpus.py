@@ -1,0 +1,32 @@
+"""Make the packaged text from its two source files: `python -m tools.make_sample_corpus ENGLISH JAPANESE`.
+
+The files hold one JSON object a line with id, lang, title, timestamp, text. The result, compressed with Zstandard at
+its highest level, is the same bytes for the same input and library version; it is replaced in the package.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import zstandard
+
+from lexalcm.atomic import atomic_file
+from lexalcm.data.sample import SAMPLE_FILE
+
+FIELDS = ("id", "lang", "title", "timestamp", "text")
+TARGET = Path(__file__).parents[1] / "lexalcm" / "data" / "resources" / SAMPLE_FILE
+
+
+def main(sources: list[str]) -> None:
+    """Compress the documents of the sources, in order, into the package."""
+    records = [json.loads(line) for source in sources for line in Path(source).read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps({field: record[field] for field in FIELDS}, ensure_ascii=False) for record in records]
+    text = "\n".join(lines).encode() + b"\n"
+    with atomic_file(TARGET) as temporary:
+        temporary.write_bytes(zstandard.ZstdCompressor(level=22).compress(text))
+    report = {"file": SAMPLE_FILE, "documents": len(lines), "bytes": len(text), "compressed": TARGET.stat().st_size}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
