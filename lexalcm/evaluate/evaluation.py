@@ -8,7 +8,6 @@ document are kept, so memory does not grow with the split beyond a few numbers p
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Trained models as predictors: found, checked against the data set, loaded one at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,6 @@
 """The machine and its Python: what training and generation will find there.
 
-A problem is what keeps the project from working at all: a Python or a package that does not fit, a folder that
+A problem is what keeps the project from working at all: a package that is missing or does not fit, a folder that
 cannot be written, a codec that does not load. What only limits it (no GPU, no DeepSpeed) is a note with advice.
 DeepSpeed is asked for its version without importing it, which takes seconds and starts its own compilers.
 """
@@ -45,8 +45,6 @@ def verify_env(folder: Path) -> list[Check]:
 
 def _python() -> Check:
     value = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})"
-    if sys.version_info < (3, 10):
-        return Check("Python", "problem", value, "needs Python 3.10 or newer: make the environment with another one")
     return Check("Python", "ok", value)
 
 
@@ -158,7 +156,7 @@ def _codecs() -> Iterator[Check]:
     for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
             entry.load()
-        except Exception as error:  # noqa: BLE001: whatever a third party's module raises is what is reported
+        except Exception as error:  # noqa: BLE001  whatever a third party's module raises is what is reported
             value = f"{type(error).__name__}: {error}"
             yield Check(f"codec {entry.name}", "problem", value, f"reinstall {_package(entry)} or remove it")
         else:

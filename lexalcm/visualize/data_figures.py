@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from lexalcm.visualize.style import colour, new_axes
 
@@ -25,7 +25,7 @@ def document_lengths(lengths: np.ndarray) -> Figure:
     else:
         step = max(1, int(np.ceil(lengths.max() / BINS)))
         edges = np.arange(0, lengths.max() + step + 1, step)
-    axes.hist(lengths, bins=edges, color=colour(0), alpha=0.9, rwidth=1 if long_tailed else 0.9)
+    axes.hist(lengths, bins=edges.tolist(), color=colour(0), alpha=0.9, rwidth=1 if long_tailed else 0.9)
     _count_axis(axes)
     return figure
 
@@ -127,5 +127,5 @@ def _outline(axes: Axes, values: np.ndarray, edges: np.ndarray, number: int, lab
 
 def _count_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.grid(axis="x", visible=False)

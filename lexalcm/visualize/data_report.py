@@ -177,9 +177,9 @@ def _cards(
         (
             "coordinate_spread",
             "Spread of normalized coordinates",
-            f"Each of the {dataset.dim:,} coordinates after normalization, as the model sees it. The bands should be of "
-            "even width and near the dashed lines, where a Gaussian's quantiles lie; a spike is a dimension that will "
-            "dominate the loss.",
+            f"Each of the {dataset.dim:,} coordinates after normalization, as the model sees it. The bands should be "
+            "of even width and near the dashed lines, where a Gaussian's quantiles lie; a spike is a dimension that "
+            "will dominate the loss.",
             figures.coordinate_spread,
             (quantiles,),
         ),

@@ -1,0 +1,50 @@
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from lexalcm.config import CodecRecord
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.manifest import Manifest, write_manifest
+from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
+from lexalcm.data.shards import ShardWriter
+
+MakeDataset = Callable[..., Dataset]
+
+
+@pytest.fixture(scope="session")
+def make_dataset(tmp_path_factory: pytest.TempPathFactory) -> MakeDataset:
+    """Writes a real data set, in a new folder, around given numbers: no text is embedded, no codec is fitted."""
+
+    def make(
+        splits: Mapping[str, Sequence[tuple[str, np.ndarray]]],
+        *,
+        normalizer: Mapping[str, np.ndarray] | None = None,
+        fingerprint: str = "0" * 64,
+    ) -> Dataset:
+        """`splits`: the documents of each split as (language, float [n, dim]); `normalizer`: fitted if not given."""
+        folder = tmp_path_factory.mktemp("dataset")
+        records = {}
+        for split, documents in splits.items():
+            writer = ShardWriter(folder, split, "float32", 2**20)
+            for number, (lang, embeddings) in enumerate(documents):
+                sentences = [f"Sentence {place} of {split} {number}." for place in range(len(embeddings))]
+                document = {
+                    "id": f"{split}-{number}",
+                    "lang": lang,
+                    "title": "",
+                    "sentences": sentences,
+                    "metadata": {},
+                }
+                writer.add(document, embeddings)
+            records[split] = writer.close()
+        dim = next(embeddings.shape[1] for documents in splits.values() for _, embeddings in documents)
+        codec = CodecRecord(name="lsa", dim=dim, fingerprint=fingerprint)
+        settings = NormalizerSettings()
+        write_manifest(folder, Manifest(codec=codec, dtype="float32", normalizer=settings, splits=records))
+        if normalizer is None:
+            normalizer = fit_on_documents(Dataset.open(folder).split("train"), settings)
+        save_normalizer(folder, {key: np.asarray(value, dtype=np.float32) for key, value in normalizer.items()})
+        return Dataset.open(folder)
+
+    return make
