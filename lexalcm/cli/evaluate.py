@@ -74,7 +74,7 @@ def evaluate(
     if to is not None:
         write_text(to, text + "\n")
     if as_json:
-        out.print(text, markup=False)
+        out.print_json(text)
         return
     out.print(evaluation.table())
     for line in evaluation.verdicts():

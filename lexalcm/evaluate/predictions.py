@@ -62,7 +62,6 @@ def predict_batch(
         for offset, length in zip(starts, lengths, strict=True)
         for piece in windows(int(length), window)
     ]
-    device = next(model.parameters()).device
     for part, group in enumerate(_group_rows(rows, max(len(batch.positions), window))):
         longest = max(piece.stop - piece.start for _, piece in group)
         embeddings = np.zeros((len(group), longest, batch.embeddings.shape[1]), dtype=np.float32)
@@ -73,11 +72,17 @@ def predict_batch(
             embeddings[row, :size] = batch.embeddings[offset + piece.start : offset + piece.stop]
             documents[row, :size] = 0
             positions[row, :size] = np.arange(size)
-        tensors = [torch.from_numpy(array).to(device) for array in (embeddings, documents, positions)]
         noise_seed = int(np.random.SeedSequence([seed, number, part]).generate_state(1, np.uint32)[0])
-        guesses = predict_each(model, *tensors, options, noise_seed).float().cpu().numpy()
+        guesses_RLD = predict_each(
+            model,
+            torch.from_numpy(embeddings).to(model.device),
+            torch.from_numpy(documents),
+            torch.from_numpy(positions),
+            options,
+            noise_seed,
+        ).numpy(force=True)
         for row, (offset, piece) in enumerate(group):
-            kept = guesses[row, piece.first - piece.start : piece.stop - piece.start]
+            kept = guesses_RLD[row, piece.first - piece.start : piece.stop - piece.start]
             predictions[offset + piece.first : offset + piece.stop] = kept
     if not np.isfinite(predictions[batch.targets]).all():
         raise LexaError("the model's predictions are not finite numbers: check it with lcm verify model")

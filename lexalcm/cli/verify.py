@@ -1,0 +1,107 @@
+"""`lcm verify`: is a data set, a model or the machine in order?"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from lexalcm.cli.console import err, out, progress
+
+app = typer.Typer(help="Check a data set, a model or the machine.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Check a data set, a model or the machine.
+
+    Exit code 0: all is well; 1: there are problems; 2: there is nothing to check.
+    """
+
+
+@app.command()
+def data(
+    path: Annotated[Path, typer.Argument(metavar="[DIR]", help="Data set folder.")] = Path("data/sample"),
+    as_json: AsJson = False,
+) -> None:
+    """Check a data set against its manifest: files, hashes, index, numbers, texts, codec.
+
+    Reads all of it once. Exit code 1 when there are errors; warnings alone leave it at 0.
+
+    \b
+    Examples:
+      lcm verify data
+      lcm verify data data/wiki --json
+    """
+    from lexalcm.data.verify import verify_dataset
+    from lexalcm.errors import DataError
+
+    if not path.is_dir():
+        raise DataError(f"no data set in {path} (it does not exist): make one with lcm data sample or lcm data build")
+    with progress("checking", "documents") as report:
+        found = verify_dataset(path, report)
+    tables = [found.table()] if found.findings else []
+    summary = f"{path}: {found.documents:,} documents with {found.concepts:,} concepts read"
+    _finish(found.ok, found.to_json() if as_json else None, tables, summary)
+
+
+@app.command()
+def model(
+    path: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Model or run folder.  \\[default: newest of runs/*/model]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a model folder: files, weights, normalizer, codec, special concepts, and a prediction.
+
+    \b
+    Examples:
+      lcm verify model                  # the newest run's model
+      lcm verify model models/base
+      lcm verify model runs/base --json
+    """
+    from lexalcm.model.locate import find_model
+    from lexalcm.verify.checks import checks_table, passed
+    from lexalcm.verify.model import verify_model
+
+    found = verify_model(find_model(path))
+    tables = [checks_table(found.checks, found.model)]
+    if found.parameters:
+        tables.append(found.parameter_table())
+    _finish(passed(found.checks), found.to_json() if as_json else None, tables, found.model)
+
+
+@app.command()
+def env(as_json: AsJson = False) -> None:
+    """Check the machine: Python, PyTorch, GPUs, memory, disk, DeepSpeed, compiler, packages, codecs.
+
+    What is not fine has a line of advice. A note limits what can be done here; a problem must be mended.
+
+    \b
+    Examples:
+      lcm verify env
+      lcm verify env --json
+    """
+    from dataclasses import asdict
+
+    from lexalcm.verify.checks import checks_table, passed
+    from lexalcm.verify.env import verify_env
+
+    checks = verify_env(Path())
+    ok = passed(checks)
+    as_tree = {"ok": ok, "checks": [asdict(check) for check in checks]}
+    _finish(ok, as_tree if as_json else None, [checks_table(checks, "This machine")], "this machine")
+
+
+def _finish(ok: bool, as_tree: Mapping[str, Any] | None, tables: Sequence[RenderableType], subject: str) -> None:
+    if as_tree is not None:
+        out.print_json(json.dumps(as_tree))
+    else:
+        for table in tables:
+            out.print(table)
+        err.print(f"{subject}: {'no problems' if ok else 'there are problems, see above'}", markup=False)
+    raise typer.Exit(0 if ok else 1)
