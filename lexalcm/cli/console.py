@@ -13,8 +13,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 SECONDS_BETWEEN_LINES = 10.0
 
-Report = Callable[[int, int], None]
-"""What long work calls as it goes on: (units done, units in all)."""
+Report = Callable[[int, int | None], None]
+"""What long work calls as it goes on: (units done, units in all or None if that is not known)."""
 
 
 class RateColumn(ProgressColumn):
@@ -50,13 +50,14 @@ def progress(description: str, unit: str) -> Iterator[Report]:
 def _line_report(description: str, unit: str) -> Report:
     start = last = time.monotonic()
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int | None) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             rate = done / (now - start)
-            left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
-            err.print(f"{description}: {done}/{total} {unit}, {rate:,.0f} {unit}/s{left}")
+            left = f", {(total - done) / rate:.0f} s left" if rate > 0 and total is not None else ""
+            of_all = "" if total is None else f"/{total}"
+            err.print(f"{description}: {done}{of_all} {unit}, {rate:,.0f} {unit}/s{left}")
 
     return report

@@ -6,12 +6,13 @@ corpus (fitting the codec `lsa` holds a bounded sample of the text), and standar
 
 Which documents validate is decided by their ids alone: a document's position is its SHA-256 as a number in [0, 1), and
 those below `validation` are held out. It stays on its side when the corpus grows, is reordered, or the seed changes.
-Two documents or more give at least one to each side; a single one is for training.
+Two documents of two sentences give one to each side at least; a single one is for training.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +28,22 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import codec_class, fit_codec
 from lexalcm.codec.special import SPECIAL_FILE, encode_special
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
-from lexalcm.data.corpus import Document
+from lexalcm.data.corpus import Document, TextDocuments, find_sources, read_documents
 from lexalcm.data.dataset import CODEC_FOLDER, Dataset
+from lexalcm.data.info import describe
+from lexalcm.data.languages import check_language
 from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, SplitRecord, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
+from lexalcm.data.plan import MIN_SENTENCES
 from lexalcm.data.segment import MAX_CHARS, SentencexSegmenter, segment
 from lexalcm.data.shards import ShardWriter
 from lexalcm.errors import CodecError, DataError, LexaError, UserError
 
 ENCODE_SENTENCES = 4096
 """Sentences gathered, of whole documents, before they are embedded together."""
+
+MAX_SOURCES_NOTED = 100
+"""File names that the manifest keeps."""
 
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], None]]]
 """Opens a report of long work: (what, unit) -> a function of (done, total or None)."""
@@ -62,7 +69,26 @@ class BuildResult:
     """What `build_dataset` made of its input."""
 
     dataset: Dataset
-    documents_without_sentences: int
+    documents_without_sentences: int = 0
+    made: bool = True
+    """False if it was there already and is as asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, with the data set's summary."""
+        summary = describe(self.dataset).to_json()
+        return summary | {"made": self.made, "documents_without_sentences": self.documents_without_sentences}
+
+    def notes(self) -> list[str]:
+        """What someone who built it should know."""
+        notes = []
+        if not self.made:
+            notes.append(f"{self.dataset.path} is complete already: nothing to do")
+        if self.documents_without_sentences:
+            notes.append(f"left out: {self.documents_without_sentences} documents without a sentence")
+        manifest = self.dataset.manifest
+        if "validation" not in manifest.splits and manifest.build["validation"] > 0:
+            notes.append("no validation split: it takes two documents with two sentences each")
+        return notes
 
 
 @contextmanager
@@ -103,7 +129,7 @@ def build_dataset(
             spool = _Spool(folder / "segmented.jsonl")
             with progress("segmenting", "sentences") as report:
                 spool.fill(documents, settings, report)
-            in_validation = choose_validation(spool.positions, settings.validation)
+            in_validation = choose_validation(spool.positions, spool.lengths, settings.validation)
             codec = _fit_codec(spool, in_validation, settings, progress)
             splits: dict[str, SplitRecord] = {}
             with progress("embedding", "sentences") as report:
@@ -124,6 +150,42 @@ def build_dataset(
     except OSError as error:
         raise LexaError(f"cannot write the data set {out}: {error.strerror or error}") from error
     return BuildResult(Dataset.open(out), spool.dropped)
+
+
+def build_from_paths(
+    paths: Sequence[Path | str],
+    out: Path | str,
+    settings: BuildSettings | None = None,
+    *,
+    lang: str = "eng_Latn",
+    text_field: str = "text",
+    documents: TextDocuments = "blank-line",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> BuildResult:
+    """Write a data set folder of files, folders and standard input: see `read_documents` and `build_dataset`."""
+    sources = find_sources(paths)
+    found = read_documents(sources, lang=check_language(lang), text_field=text_field, documents=documents)
+    source = {"files": [source.name for source in sources][:MAX_SOURCES_NOTED], "count": len(sources)}
+    return build_dataset(found, out, settings, source=source, overwrite=overwrite, progress=progress)
+
+
+def refit_normalizer(path: Path | str, settings: NormalizerSettings) -> dict[str, np.ndarray]:
+    """Fit a data set's normalizer again and put it in its place.
+
+    Models made before keep the normalizer that they were made with.
+
+    Raises:
+        UserError: no data set there, a dimension without spread, or no permission to write.
+    """
+    dataset = Dataset.open(path)
+    stats = fit_on_documents(dataset.split("train"), settings)
+    try:
+        save_normalizer(dataset.path, stats)
+        write_manifest(dataset.path, dataset.manifest.model_copy(update={"normalizer": settings}))
+    except PermissionError as error:
+        raise UserError(f"no permission to write in {path}: change its permissions") from error
+    return stats
 
 
 def build_record(settings: BuildSettings, source: dict[str, Any]) -> dict[str, Any]:
@@ -152,18 +214,23 @@ def document_position(document_id: str) -> float:
     return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8], "big") / 2**64
 
 
-def choose_validation(positions: np.ndarray, share: float) -> np.ndarray:
+def choose_validation(positions: np.ndarray, lengths: np.ndarray, share: float) -> np.ndarray:
     """Which documents are held out: bool [documents].
+
+    Of the documents that have something to predict (two sentences) the lowest is always held out and the highest never;
+    where there are not two such, none is.
 
     Args:
         positions: each document's `document_position`.
-        share: those below it are held out; where that is none, the lowest is; where it is all, the highest is not.
+        lengths: each document's sentences.
+        share: documents below this position are held out.
     """
-    if share == 0 or len(positions) < 2:
+    usable = np.flatnonzero(lengths >= MIN_SENTENCES)
+    if share == 0 or len(usable) < 2:
         return np.zeros(len(positions), dtype=bool)
     chosen = positions < share
-    chosen[positions.argmin()] = True
-    chosen[positions.argmax()] = False
+    chosen[usable[positions[usable].argmin()]] = True
+    chosen[usable[positions[usable].argmax()]] = False
     return chosen
 
 
@@ -173,13 +240,14 @@ class _Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.positions = np.empty(0)
+        self.lengths = np.empty(0, np.int64)
         self.sentences = 0
         self.dropped = 0
 
     def fill(self, documents: Iterable[Document], settings: BuildSettings, report: Callable) -> None:
         """Segment and write all documents that have a sentence."""
         segmenter = SentencexSegmenter()
-        positions = []
+        positions, lengths = array("d"), array("i")
         with self.path.open("w", encoding="utf-8") as file:
             for document in documents:
                 sentences = segment(
@@ -201,11 +269,12 @@ class _Spool:
                 }
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 positions.append(document_position(document.id))
+                lengths.append(len(sentences))
                 self.sentences += len(sentences)
                 report(self.sentences, None)
         if not positions:
             raise DataError("the input has no sentence: give a text with words")
-        self.positions = np.array(positions)
+        self.positions, self.lengths = np.array(positions), np.array(lengths)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with self.path.open(encoding="utf-8") as file:

@@ -20,13 +20,23 @@ _RESOURCE = files("lexalcm.data") / "resources" / SAMPLE_FILE
 
 
 def build_sample(
-    out: Path | str = SAMPLE_OUT,
+    out: Path | str | None = None,
     settings: BuildSettings | None = None,
     *,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> BuildResult:
-    """Write the packaged text as a data set folder; see `build_dataset` for what it raises."""
+    """Write the packaged text as a data set folder; see `build_dataset` for what it raises.
+
+    Args:
+        out: the folder. None: `SAMPLE_OUT`, and if that already holds what is asked for, nothing is done.
+        settings: how.
+        overwrite: replace a data set that is there, even one that is what is asked for.
+        progress: opens a report of each stage.
+    """
+    if out is None and not overwrite and holds_sample(SAMPLE_OUT, settings):
+        return BuildResult(Dataset.open(SAMPLE_OUT), made=False)
+    out = SAMPLE_OUT if out is None else out
     with as_file(_RESOURCE) as path:
         documents = read_documents([Source(path, SAMPLE_FILE)])
         return build_dataset(documents, out, settings, source=_source(), overwrite=overwrite, progress=progress)

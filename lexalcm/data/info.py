@@ -1,0 +1,111 @@
+"""What a data set holds and how a training would read it, in numbers."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from lexalcm.config import DataSettings
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.plan import PackedRows, TrainingPlan, concept_counts
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """An epoch of training."""
+
+    row_length: int
+    micro_batch: int
+    global_batch: int
+    rows: int
+    fill: float
+    """Share of positions that hold a concept."""
+    targets: int
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """A data set folder."""
+
+    path: str
+    format_version: int
+    codec: str
+    dim: int
+    fingerprint: str
+    dtype: str
+    splits: dict[str, dict[str, Any]]
+    plan: PlanSummary | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; `plan` only if one was asked for."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def table(self) -> Table:
+        """A line for each split and language."""
+        table = Table("split", "language", box=box.SIMPLE_HEAD)
+        for column in ("documents", "sentences", "shards", "MB"):
+            table.add_column(column, justify="right")
+        for name, split in self.splits.items():
+            counts = (split["documents"], split["sentences"], split["shards"])
+            table.add_row(
+                name, "all", *(f"{count:,}" for count in counts), f"{split['bytes'] / 1e6:,.1f}", style="bold"
+            )
+            for lang, count in split["languages"].items():
+                table.add_row("", lang, f"{count['documents']:,}", f"{count['sentences']:,}")
+        return table
+
+    def lines(self) -> str:
+        """What the table leaves out: where, which codec, and the plan if one was asked for."""
+        text = f"{self.path}: {self.dim} dimensions in {self.dtype}, codec {self.codec} {self.fingerprint[:12]}"
+        plan = self.plan
+        if plan is not None:
+            text += (
+                f"\nplan: {plan.rows:,} rows of {plan.row_length} ({plan.fill:.1%} used), {plan.targets:,} targets, "
+                f"{plan.steps_per_epoch:,} steps an epoch with {plan.global_batch} x {plan.micro_batch} rows a step"
+            )
+        return text
+
+
+def describe(dataset: Dataset, settings: DataSettings | None = None) -> DatasetSummary:
+    """Sum up a data set, and with settings also the plan of a training with them.
+
+    Raises:
+        DataError: as `TrainingBatches`, if a plan is asked for.
+    """
+    manifest = dataset.manifest
+    return DatasetSummary(
+        path=str(dataset.path),
+        format_version=manifest.format_version,
+        codec=manifest.codec.name,
+        dim=dataset.dim,
+        fingerprint=manifest.codec.fingerprint,
+        dtype=manifest.dtype,
+        splits={
+            name: {
+                "documents": split.documents,
+                "sentences": split.sentences,
+                "shards": len(split.shards),
+                "bytes": split.bytes,
+                "languages": {lang: count.model_dump() for lang, count in split.languages.items()},
+            }
+            for name, split in manifest.splits.items()
+        },
+        plan=None if settings is None else summarize_plan(dataset, settings),
+    )
+
+
+def summarize_plan(dataset: Dataset, settings: DataSettings) -> PlanSummary:
+    """Plan an epoch on the `train` split and count."""
+    rows = PackedRows(concept_counts(dataset.split("train").lengths, settings.end_of_text), settings.row_length)
+    plan = TrainingPlan(rows, micro_batch=settings.micro_batch, global_batch=settings.global_batch, seed=0)
+    return PlanSummary(
+        row_length=settings.row_length,
+        micro_batch=settings.micro_batch,
+        global_batch=settings.global_batch,
+        rows=len(rows),
+        fill=rows.fill,
+        targets=int(rows.targets.sum()),
+        steps_per_epoch=plan.steps_per_epoch,
+    )
