@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def bootstrap(
     preset: Annotated[
-        str | None, typer.Option("--preset", "-p", help="Architecture and size, see --list.  \\[default: two-tower-tiny]")
+        str | None,
+        typer.Option("--preset", "-p", help="Architecture and size, see --list.  \\[default: two-tower-tiny]"),
     ] = None,
     data: Annotated[Path, typer.Option("--data", help="Data set that gives dimension, normalizer and codec.")] = Path(
         "data/sample"
@@ -62,17 +63,19 @@ def bootstrap(
 def _print_presets(data: Path, as_json: bool) -> None:
     from rich.table import Table
 
-    from lexalcm.model.presets import DEFAULT_PRESET, PRESETS, SONAR_DIM, preset
     from lexalcm.model import count_parameters
+    from lexalcm.model.presets import DEFAULT_PRESET, PRESETS, PUBLISHED_DIM, preset
 
-    counts = {name: count_parameters(preset(name, SONAR_DIM)) for name in PRESETS}
+    counts = {name: count_parameters(preset(name, PUBLISHED_DIM)) for name in PRESETS}
     if as_json:
         out.print_json(json.dumps({name: sum(parts.values()) for name, parts in counts.items()}))
         return
-    table = Table("preset", "width", "layers", "heads", "feed-forward", title=f"Presets, for concepts of {SONAR_DIM} numbers")
+    table = Table(
+        "preset", "width", "layers", "heads", "feed-forward", title=f"Presets, for concepts of {PUBLISHED_DIM} numbers"
+    )
     table.add_column("parameters", justify="right")
     for name, parts in counts.items():
-        config = preset(name, SONAR_DIM)
+        config = preset(name, PUBLISHED_DIM)
         layers = f"{config.context_layers} + {config.num_layers}" if config.context_layers else str(config.num_layers)
         table.add_row(
             f"[bold]{name}[/] (default)" if name == DEFAULT_PRESET else name,
@@ -93,7 +96,9 @@ def _print_result(model: "LCM", folder: Path, as_json: bool) -> None:
     parts = count_parameters(model.config)
     total = sum(parts.values())
     if as_json:
-        out.print_json(json.dumps({"model": str(folder), "preset": model.config.preset, "parameters": parts, "total": total}))
+        out.print_json(
+            json.dumps({"model": str(folder), "preset": model.config.preset, "parameters": parts, "total": total})
+        )
         return
     table = Table("part", title=f"{model.config.preset}, concepts of {model.config.dim} numbers")
     table.add_column("parameters", justify="right")

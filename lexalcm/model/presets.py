@@ -15,6 +15,7 @@ from lexalcm.model.config import ModelConfig
 
 DEFAULT_PRESET = "two-tower-tiny"
 MAX_BOTTLENECK = 4
+PUBLISHED_DIM = 1024  # of SONAR, for which the published presets were made
 
 _WIDTHS: dict[str, dict[str, Any]] = {
     "small": {"width": 512, "num_heads": 8, "ffn_dim": 1536},

@@ -17,6 +17,7 @@ from lexalcm.config import Settings, load_settings
 from lexalcm.data.dataset import Dataset
 from lexalcm.model import LCM, ModelConfig, create_model, preset
 from lexalcm.model.companions import copy_companions
+from lexalcm.model.folder import CONFIG_FILE
 
 REQUEST_FILE = "bootstrap.json"
 DEFAULT_OUT = "models/base"
@@ -61,12 +62,12 @@ def bootstrap(request: BootstrapRequest, dataset: Dataset, out: Path, *, overwri
         ConfigError: unknown preset or setting, or sizes that do not fit together.
         UserError: `out` exists and `overwrite` is false, or it cannot be written.
     """
-    check_output(out, overwrite=overwrite, marker=MODEL_FILE)
+    check_output(out, overwrite=overwrite, marker=CONFIG_FILE)
     base = preset(request.preset, dataset.dim).model_dump() | {"codec": dataset.manifest.codec.model_dump()}
     config = load_settings(ModelConfig, overrides=request.overrides, base=base, prefix="model")
     model = create_model(config, request.seed)
     model.normalizer.set_statistics(dataset.normalizer())
-    with atomic_folder(out, overwrite=overwrite, marker=MODEL_FILE) as folder:
+    with atomic_folder(out, overwrite=overwrite, marker=CONFIG_FILE) as folder:
         model.save_pretrained(folder)
         copy_companions(dataset.path, folder)
         (folder / REQUEST_FILE).write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")

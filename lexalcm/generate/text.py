@@ -1,0 +1,155 @@
+"""Text in, text out: a model folder with its codec, its end-of-text concept and the stopping rules.
+
+A prompt is segmented into sentences and embedded; what the model makes is decoded sentence by sentence as it comes. The
+model's own concepts, not the re-embedded text, are the context of what follows, as in the published code.
+
+Shapes: n sentences, D embedding dimension.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor
+from typing_extensions import Self
+
+from lexalcm.codec.base import Codec
+from lexalcm.codec.registry import load_codec
+from lexalcm.codec.special import SPECIAL_FILE
+from lexalcm.data.segment import segment
+from lexalcm.errors import CodecError, UserError
+from lexalcm.generate.autoregressive import generate
+from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.stopping import StoppingRules, StopReason
+from lexalcm.generate.teacher_forced import predict_each
+from lexalcm.model.companions import CODEC_FOLDER
+from lexalcm.model.folder import load_model
+from lexalcm.model.lcm import LCM
+from lexalcm.model.locate import find_model
+
+
+@dataclass(frozen=True)
+class WrittenSentence:
+    """A sentence that the model made."""
+
+    text: str
+    concept: Tensor  # float32 [D], in the codec's space
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the model expected at a sentence of the prompt, beside what stands there."""
+
+    actual: str
+    guess: str
+    squared_l2: float  # in normalized space
+    cosine: float  # in the codec's space
+
+
+class TextModel:
+    """A model with the codec it was made for."""
+
+    def __init__(self, folder: Path, model: LCM, codec: Codec, end_of_text: Tensor | None) -> None:
+        self.folder = folder
+        self.model = model
+        self.codec = codec
+        self.end_of_text = end_of_text
+
+    @classmethod
+    def open(cls, path: str | Path | None = None, *, device: torch.device | str = "cpu") -> Self:
+        """Open a model folder or the folder of a run; none: the newest run's.
+
+        Raises:
+            UserError: no such model, or an incomplete folder.
+            CodecError: the model notes no codec, or its codec cannot be opened.
+        """
+        folder = find_model(path)
+        model = load_model(folder).to(device)
+        if model.config.codec is None:
+            raise CodecError(f"{folder} does not say which codec it was made for: it cannot read or write text")
+        special = load_file(folder / SPECIAL_FILE) if (folder / SPECIAL_FILE).is_file() else {}
+        end_of_text = torch.from_numpy(special["end_of_text"]) if "end_of_text" in special else None
+        return cls(folder, model, load_codec(model.config.codec, folder / CODEC_FOLDER), end_of_text)
+
+    def options(self, **changes: Any) -> GenerationOptions:
+        """The model's own generation options with changes; a change of None changes nothing."""
+        return GenerationOptions.for_model(self.model.generation_config, **changes)
+
+    def read(self, text: str, lang: str) -> list[str]:
+        """Segment a prompt into sentences.
+
+        Raises:
+            UserError: it has none.
+        """
+        sentences = segment(text, lang)
+        if not sentences:
+            raise UserError("the prompt has no sentence: give a text with words")
+        return sentences
+
+    def embed(self, sentences: Sequence[str], lang: str) -> Tensor:
+        """Concepts of sentences, float32 [n, D]."""
+        return torch.from_numpy(np.asarray(self.codec.encode(sentences, lang), dtype=np.float32))
+
+    def write(self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int) -> "Continuation":
+        """Continue a prompt.
+
+        Args:
+            sentences: the prompt.
+            lang: language to read and to write.
+            options: of generation, with the rules of when to stop.
+            seed: of the noise; the same seed gives the same text.
+        """
+        prompt = self.embed(sentences, lang)
+        concepts = generate(self.model, [prompt], options, [seed], options.max_sentences)
+        rules = StoppingRules(options, self.end_of_text, list(prompt))
+        return Continuation((batch[0].cpu() for batch in concepts), rules, self.codec, lang)
+
+    def guess_each(self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int) -> list[Guess]:
+        """The model's guess of every sentence but the first from those before it.
+
+        Raises:
+            UserError: fewer than two sentences.
+        """
+        if len(sentences) < 2:
+            raise UserError("--each compares guesses with what follows: give at least two sentences")
+        actual = self.embed(sentences, lang)
+        documents = torch.zeros(1, len(sentences), dtype=torch.int64)
+        positions = torch.arange(len(sentences))[None]
+        guesses = predict_each(self.model, actual[None], documents, positions, options, seed)[0, 1:].cpu()
+        actual = actual[1:]
+        normalize = self.model.normalizer.cpu().normalize
+        distances = (normalize(guesses) - normalize(actual)).square().sum(-1)
+        cosines = torch.cosine_similarity(guesses, actual, dim=-1)
+        texts = self.codec.decode(guesses.numpy(), lang)
+        return [
+            Guess(sentence, text, float(distance), float(cosine))
+            for sentence, text, distance, cosine in zip(sentences[1:], texts, distances, cosines, strict=True)
+        ]
+
+
+class Continuation:
+    """The sentences that continue a prompt, to be iterated once; each is made when it is asked for.
+
+    Attributes:
+        stop: why the text ended, once it has.
+    """
+
+    def __init__(self, concepts: Iterator[Tensor], rules: StoppingRules, codec: Codec, lang: str) -> None:
+        self.stop: StopReason | None = None
+        self._concepts = concepts
+        self._rules = rules
+        self._codec = codec
+        self._lang = lang
+
+    def __iter__(self) -> Iterator[WrittenSentence]:
+        for concept in self._concepts:
+            self.stop = self._rules.before(concept)
+            if self.stop is None:
+                self.stop = self._rules.after(concept)
+                yield WrittenSentence(self._codec.decode(concept[None].numpy(), self._lang)[0], concept)
+            if self.stop is not None:
+                return
