@@ -5,6 +5,7 @@ two novels by Miyazawa Kenji. 59 of them, chosen by their ids, are the validatio
 """
 
 import hashlib
+from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -17,6 +18,11 @@ SAMPLE_FILE = "corpus.jsonl.zst"
 SAMPLE_OUT = Path("data/sample")
 
 _RESOURCE = files("lexalcm.data") / "resources" / SAMPLE_FILE
+
+
+def packaged_text() -> AbstractContextManager[Path]:
+    """The packaged documents as a file of JSON lines."""
+    return as_file(_RESOURCE)
 
 
 def build_sample(
@@ -37,7 +43,7 @@ def build_sample(
     if out is None and not overwrite and holds_sample(SAMPLE_OUT, settings):
         return BuildResult(Dataset.open(SAMPLE_OUT), made=False)
     out = SAMPLE_OUT if out is None else out
-    with as_file(_RESOURCE) as path:
+    with packaged_text() as path:
         documents = read_documents([Source(path, SAMPLE_FILE)])
         return build_dataset(documents, out, settings, source=_source(), overwrite=overwrite, progress=progress)
 

@@ -1,0 +1,162 @@
+"""The embedded codec on real text: what training and generation rely on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lexalcm.codec import encode_special, fit_codec, load_codec
+from lexalcm.codec.lsa import LsaCodec
+from lexalcm.data.corpus import Source, read_documents
+from lexalcm.data.sample import packaged_text
+from lexalcm.data.segment import segment
+from lexalcm.errors import CodecError, ConfigError
+
+Documents = list[tuple[str, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def documents() -> Documents:
+    """Every fifth packaged document: about 4,500 sentences in both languages."""
+    with packaged_text() as path:
+        chosen = list(read_documents([Source(path, path.name)]))[::5]
+    return [(document.lang, segment(document.text, document.lang)) for document in chosen]
+
+
+@pytest.fixture(scope="module")
+def codec(documents: Documents) -> LsaCodec:
+    return LsaCodec.create(documents)
+
+
+@pytest.fixture(scope="module")
+def saved(codec: LsaCodec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codec")
+    codec.save(folder)
+    return folder
+
+
+def of_language(documents: Documents, lang: str) -> list[list[str]]:
+    return [sentences for code, sentences in documents if code == lang]
+
+
+def test_vectors_have_unit_length(codec: LsaCodec, documents: Documents) -> None:
+    sentences = [sentence for _, document in documents[:40] for sentence in document] + ["✈", "", "zzzz"]
+    embeddings = codec.encode(sentences, "eng_Latn")
+    assert embeddings.shape == (len(sentences), 256)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+
+
+def test_normalized_coordinates_are_well_behaved(codec: LsaCodec, documents: Documents) -> None:
+    """Near Gaussian, seen or unseen in fitting: a plain SVD has coordinates up to 190 on this text."""
+    embeddings = np.concatenate([codec.encode(sentences, lang) for lang, sentences in documents])
+    lower, center, upper = np.percentile(embeddings, [25, 50, 75], axis=0)
+    scale = 0.7413 * (upper - lower)
+    assert scale.min() > 0.5 * scale.max()
+    assert np.abs((embeddings - center) / scale).max() < 8
+
+
+@pytest.mark.parametrize("lang", ["eng_Latn", "jpn_Jpan"])
+def test_neighbouring_sentences_are_alike(codec: LsaCodec, documents: Documents, lang: str) -> None:
+    """The next sentence is nearer than one from elsewhere in the same language, for most of the text."""
+    texts = of_language(documents, lang)
+    parts = [codec.encode(sentences, lang) for sentences in texts]
+    here = np.concatenate([part[:-1] for part in parts])
+    following = np.concatenate([part[1:] for part in parts])
+    elsewhere = np.random.default_rng(0).permutation(following)
+    closer = (here * following).sum(1) > (here * elsewhere).sum(1)
+    assert closer.mean() > 0.55
+
+
+@pytest.mark.parametrize("lang", ["eng_Latn", "jpn_Jpan"])
+def test_a_sentence_of_the_bank_decodes_to_itself(codec: LsaCodec, documents: Documents, lang: str) -> None:
+    sentences = list(dict.fromkeys(s for document in of_language(documents, lang) for s in document if len(s) > 20))
+    decoded = codec.decode(codec.encode(sentences, lang), lang)
+    assert np.mean([a == b for a, b in zip(sentences, decoded, strict=True)]) > 0.995
+
+
+def test_decoding_keeps_to_the_language_asked_for(codec: LsaCodec, documents: Documents) -> None:
+    japanese = {sentence for document in of_language(documents, "jpn_Jpan") for sentence in document}
+    english = codec.encode(of_language(documents, "eng_Latn")[0], "eng_Latn")
+    assert set(codec.decode(english, "jpn_Jpan")) <= japanese
+    with pytest.raises(CodecError, match="no sentence in deu_Latn: it knows eng_Latn, jpn_Jpan"):
+        codec.decode(english, "deu_Latn")
+
+
+def test_fitting_again_gives_the_same_codec(codec: LsaCodec, documents: Documents) -> None:
+    again = LsaCodec.create(iter(documents))
+    assert again.fingerprint == codec.fingerprint
+    np.testing.assert_array_equal(again.encode(documents[0][1], ""), codec.encode(documents[0][1], ""))
+
+
+def test_a_loaded_codec_is_the_saved_one(codec: LsaCodec, saved: Path, documents: Documents) -> None:
+    loaded = load_codec(codec.record(), saved)
+    sentences = documents[0][1] + ["✈"]
+    np.testing.assert_array_equal(loaded.encode(sentences, ""), codec.encode(sentences, ""))
+    embeddings = codec.encode(sentences, "")
+    assert loaded.decode(embeddings) == codec.decode(embeddings)
+
+
+def test_nothing_saved_is_a_pickle(saved: Path) -> None:
+    assert sorted(file.name for file in saved.iterdir()) == ["lsa.json", "lsa.safetensors"]
+    json.loads((saved / "lsa.json").read_text(encoding="utf-8"))
+
+
+def test_another_codecs_files_are_refused(codec: LsaCodec, saved: Path) -> None:
+    record = codec.record().model_copy(update={"fingerprint": "f" * 64})
+    with pytest.raises(CodecError, match="fitted on other text"):
+        load_codec(record, saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("lsa.json", lambda file: file.unlink(), "missing"),
+        ("lsa.json", lambda file: file.write_text("{"), "damaged"),
+        ("lsa.safetensors", lambda file: file.write_bytes(file.read_bytes()[:1000]), "damaged"),
+    ],
+)
+def test_missing_or_damaged_files_are_named(
+    codec: LsaCodec, tmp_path: Path, name: str, harm: object, message: str
+) -> None:
+    codec.save(tmp_path)
+    harm(tmp_path / name)
+    with pytest.raises(CodecError, match=message):
+        load_codec(codec.record(), tmp_path)
+
+
+def test_a_tiny_corpus_has_a_codec_too() -> None:
+    codec = fit_codec("lsa", [("eng_Latn", ["Hello there.", "How are you?", "I am well."])])
+    embeddings = codec.encode(["Hello there.", "How are you?"], "eng_Latn")
+    assert embeddings.shape == (2, 256)
+    assert codec.decode(embeddings) == ["Hello there.", "How are you?"]
+
+
+def test_text_unlike_the_corpus_has_vectors_of_its_own(codec: LsaCodec) -> None:
+    strange = codec.encode(["✈✈", "☂", "✈✈"], "eng_Latn")
+    np.testing.assert_array_equal(strange[0], strange[2])
+    assert abs(float(strange[0] @ strange[1])) < 0.5
+
+
+def test_special_concepts_differ(codec: LsaCodec) -> None:
+    vectors = np.stack(list(encode_special(codec).values()))
+    similarities = vectors @ vectors.T - np.eye(len(vectors))
+    assert similarities.max() < 0.95
+
+
+def test_a_sample_of_a_large_corpus_is_whole_documents() -> None:
+    corpus = [("eng_Latn", [f"Sentence {i} of document {d} tells a story." for i in range(10)]) for d in range(20)]
+    codec = LsaCodec.create(corpus, fit_sentences=50)
+    banked = {sentence for _, sentence in codec.bank}
+    assert 0 < len(banked) <= 50
+    assert banked == {s for _, sentences in corpus if sentences[0] in banked for s in sentences}
+
+
+def test_wrong_options_and_wordless_text_are_explained() -> None:
+    with pytest.raises(ConfigError, match=r"codec\.dims: did you mean dim"):
+        fit_codec("lsa", [("eng_Latn", ["Hello."])], dims=3)
+    with pytest.raises(CodecError, match="no words"):
+        fit_codec("lsa", [("eng_Latn", [])])
+    with pytest.raises(CodecError, match="did you mean lsa"):
+        fit_codec("lsaa", [])
