@@ -38,6 +38,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the line.")] = False,
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # the deepspeed launcher puts it here
 ) -> None:
     """Prepare data for, train and run Large Concept Models."""
 
@@ -53,6 +54,9 @@ app.add_typer(visualize.app, name="visualize")
 
 def main() -> None:
     """Run `lcm`: 0 when all went well, 1 for a failure while running, 2 for a mistake in what was asked."""
+    # Threads that wait by spinning make torch many times slower beside another busy process (8x on two cores); set
+    # before torch is loaded, because OpenMP reads it then.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:

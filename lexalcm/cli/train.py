@@ -55,12 +55,13 @@ def train(
 
     \b
     Examples:
-      lcm train                                                  # models/base on data/sample -> runs/base
+      lcm train                                  # models/base on data/sample
       lcm train --deepspeed configs/zero2.json
-      lcm train --data data/mine --model models/mine --steps 5000 --set train.lr=3e-4
-      lcm train --config my.yaml --name second --dry-run         # does it fit?
-      lcm train --resume runs/base --steps 2000                  # longer
-      torchrun --nproc-per-node 4 -m lexalcm train --deepspeed configs/zero3.json --set data.global_batch=4
+      lcm train --data data/mine --model models/mine --set train.lr=3e-4
+      lcm train --config my.yaml --name second --dry-run     # does it fit?
+      lcm train --resume runs/base --steps 2000              # go on, longer
+      torchrun --nproc-per-node 2 -m lexalcm train \\
+        --deepspeed configs/zero3.json --set data.global_batch=4
     """
     named = {
         "data.path": data,

@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,26 +129,26 @@ def train(
             return _result("complete", run, start.progress, start.checkpoint)
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
-        engine = start_engine(parts.engine_name, parts.model, config, world)
-        if start.checkpoint is not None:
-            restore_engine(start.checkpoint, engine, start.progress.updates)
-            display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
-        world.from_main(lambda: prepare(run, config, fingerprints, start))
+        with closing(start_engine(parts.engine_name, parts.model, config, world)) as engine:
+            if start.checkpoint is not None:
+                restore_engine(start.checkpoint, engine, start.progress.updates)
+                display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
+            world.from_main(lambda: prepare(run, config, fingerprints, start))
+            last_saved = start.checkpoint
 
-        saved = start.checkpoint
+            def save(progress: Progress) -> None:
+                nonlocal last_saved
+                keep = config.train.checkpoint.keep
+                last_saved = save_checkpoint(run.checkpoints, engine, progress, keep=keep, world=world)
 
-        def save(progress: Progress) -> None:
-            nonlocal saved
-            saved = save_checkpoint(run.checkpoints, engine, progress, keep=config.train.checkpoint.keep, world=world)
-
-        with Monitor(run if world.is_main else None, display, start.progress.step) as monitor:
-            trainer = Trainer(engine, parts.batches, parts.validation, config.train, world, monitor, save)
-            progress = trainer.run(start.progress, stop)
-        if progress.step < config.train.steps:
-            return _result("stopped", run, progress, saved)
-        assert saved is not None
-        world.from_main(lambda: _export(config, parts.dataset, saved, run))
-        return _result("finished", run, progress, saved)
+            with Monitor(run if world.is_main else None, display, start.progress.step) as monitor:
+                trainer = Trainer(engine, parts.batches, parts.validation, config.train, world, monitor, save)
+                progress = trainer.run(start.progress, stop)
+            if progress.step < config.train.steps:
+                return _result("stopped", run, progress, last_saved)
+            assert last_saved is not None
+            world.from_main(lambda: _export(config, parts.dataset, last_saved, run))
+            return _result("finished", run, progress, last_saved)
 
 
 def dry_run(config: RunConfig) -> DryRunResult:
@@ -155,9 +156,12 @@ def dry_run(config: RunConfig) -> DryRunResult:
     parts = _assemble(config)
     world = parts.world
     settings = config.train.model_copy(update={"steps": DRY_RUN_STEPS})
-    with joined(world, process_group=parts.engine_name != "single"), StopRequest() as stop:
-        model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
-        engine = start_engine(parts.engine_name, parts.model, config, world)
+    model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
+    with (
+        joined(world, process_group=parts.engine_name != "single"),
+        StopRequest() as stop,
+        closing(start_engine(parts.engine_name, parts.model, config, world)) as engine,
+    ):
         trainer = Trainer(engine, parts.batches, None, settings, world, Monitor(None, Silent()), lambda _: None)
         began = time.perf_counter()
         progress = trainer.run(Progress(), stop)

@@ -134,7 +134,8 @@ def joined(world: World, *, process_group: bool) -> Iterator[None]:
         yield
     finally:
         world._messages.clear()
-        dist.destroy_process_group()
+        if dist.is_initialized():  # an engine's end may have been the group's
+            dist.destroy_process_group()
 
 
 def _complete_environment(world: World) -> None:

@@ -65,7 +65,7 @@ class DeepSpeedEngine:
         except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:  # pydantic's is a ValueError
             first_lines = "; ".join(str(error).splitlines()[:3])
             raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says: {first_lines}") from error
-        self._utils = deepspeed.utils
+        self._deepspeed = deepspeed
         self._create_state(updates=0)
 
     def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
@@ -103,7 +103,7 @@ class DeepSpeedEngine:
             if self._stage == 0:
                 yield self._master(parameter).detach()
             else:
-                yield self._utils.safe_get_full_fp32_param(parameter)
+                yield self._deepspeed.utils.safe_get_full_fp32_param(parameter)
 
     def moments(self) -> Iterator[torch.Tensor]:
         """See `Engine.moments`."""
@@ -112,7 +112,7 @@ class DeepSpeedEngine:
                 if self._stage == 0:
                     yield self._adamw.state[self._master(parameter)][moment]
                 else:
-                    yield self._utils.safe_get_full_optimizer_state(parameter, moment)
+                    yield self._deepspeed.utils.safe_get_full_optimizer_state(parameter, moment)
 
     @torch.no_grad()
     def restore(self, weights: ReadTensor, moments: ReadTensor, updates: int) -> None:
@@ -133,6 +133,11 @@ class DeepSpeedEngine:
         masters = sum(shard.nbytes for shard in shards if shard.data_ptr() not in own)
         gradients = held if self._stage < 2 else sum(shard.numel() for shard in shards) * parameters[0].element_size()
         return MemoryUse(parameters=held, gradients=gradients, optimizer=masters + moments)
+
+    def close(self) -> None:
+        """See `Engine.close`; DeepSpeed remembers groups, and must forget them for another run in this process."""
+        self._engine.destroy()
+        self._deepspeed.comm.destroy_process_group()
 
     @property
     def _is_plain(self) -> bool:
@@ -167,17 +172,17 @@ class DeepSpeedEngine:
         if self._stage == 0:
             self._master(parameter).copy_(value)
         elif self._stage == 3:
-            self._utils.safe_set_local_fp32_param(parameter, _share(parameter, value))
+            self._deepspeed.utils.safe_set_local_fp32_param(parameter, _share(parameter, value))
         else:
-            self._utils.safe_set_full_fp32_param(parameter, value)
+            self._deepspeed.utils.safe_set_full_fp32_param(parameter, value)
 
     def _set_moment(self, parameter: nn.Parameter, moment: str, value: torch.Tensor) -> None:
         if self._stage == 0:
             self._adamw.state[self._master(parameter)][moment].copy_(value)
         elif self._stage == 3:
-            self._utils.safe_set_local_optimizer_state(parameter, _share(parameter, value), moment)
+            self._deepspeed.utils.safe_set_local_optimizer_state(parameter, _share(parameter, value), moment)
         else:
-            self._utils.safe_set_full_optimizer_state(parameter, value, moment)
+            self._deepspeed.utils.safe_set_full_optimizer_state(parameter, value, moment)
 
 
 class _SummedLoss(nn.Module):

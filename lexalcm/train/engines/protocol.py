@@ -76,3 +76,6 @@ class Engine(Protocol):
 
     def memory(self) -> MemoryUse:
         """Bytes held by this process once gradients and optimizer state are there."""
+
+    def close(self) -> None:
+        """Let go of everything, the process group included; nothing may follow."""

@@ -74,6 +74,9 @@ class SingleEngine:
         size = sum(parameter.nbytes for parameter in self._parameters.values())
         return MemoryUse(parameters=size, gradients=size, optimizer=len(MOMENTS) * size)
 
+    def close(self) -> None:
+        """See `Engine.close`; nothing is held that outlives the object."""
+
     def _summed_loss(self, batch: Batch) -> torch.Tensor:
         with self._autocast():
             return self.model(**batch.to(self._device).model_inputs()).sum
