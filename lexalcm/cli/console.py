@@ -26,7 +26,7 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:  # noqa: D102  inherited
         rate = task.finished_speed or task.speed
-        return Text("" if rate is None else f"{rate:,.0f} {self.unit}/s", style="progress.data.speed")
+        return Text("" if rate is None else f"{_rate(rate)} {self.unit}/s", style="progress.data.speed")
 
 
 @contextmanager
@@ -58,6 +58,10 @@ def _line_report(description: str, unit: str) -> Report:
             rate = done / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if rate > 0 and total is not None else ""
             of_all = "" if total is None else f"/{total}"
-            err.print(f"{description}: {done}{of_all} {unit}, {rate:,.0f} {unit}/s{left}")
+            err.print(f"{description}: {done}{of_all} {unit}, {_rate(rate)} {unit}/s{left}")
 
     return report
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

@@ -12,7 +12,7 @@ from lexalcm.cli.console import out, progress
 def evaluate(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Model or run folders.  \\[default: newest of runs/*/model]"),
+        typer.Argument(metavar="MODEL", help="Model or run folders.  \\[default: newest of runs/*/model]"),
     ] = None,
     data: Annotated[Path, typer.Option("--data", help="Data set folder.")] = Path("data/sample"),
     split: Annotated[str, typer.Option("--split", help="Split to predict.")] = "validation",
@@ -39,37 +39,41 @@ def evaluate(
 ) -> None:
     """Measure how well models predict the next concept of held-out documents.
 
-    Squared L2: distance of the prediction from the true next concept, in the data set's normalized space.
-    Contrastive accuracy: the share of other concepts of the evaluation batch that are farther from the prediction than
-    the true next one is (its two neighbours left out); chance is 50%. Beside each model stand two baselines, repeating
-    the last concept and the mean of the training split, and 95% intervals from resampling documents.
+    Squared L2: distance of the prediction from the true next concept, in
+    the data set's normalized space.
+
+    Contrastive accuracy: the share of the other concepts of the evaluation
+    batch that are farther from the prediction than the true one is (its two
+    neighbours left out); chance is 50%.
+
+    Beside the models stand two baselines, the last concept repeated and the
+    mean of the training split. Intervals (95%) come from resampling documents.
 
     \b
     Examples:
-      lcm evaluate                                          # the newest run on data/sample
+      lcm evaluate                                 # newest run, data/sample
       lcm evaluate runs/base runs/deep --seed 1
       lcm evaluate runs/base --steps 20 --guidance 2 --limit 100
-      lcm evaluate models/published --data data/wiki --json > wiki.json
+      lcm evaluate models/mine --data data/wiki --json > wiki.json
     """
     from lexalcm.atomic import check_output_file, write_text
     from lexalcm.evaluate.models import evaluate as run
 
     if to is not None:
         check_output_file(to)
-    with progress("evaluating", "documents") as report:
-        evaluation = run(
-            models or [None],
-            data,
-            generation={"steps": steps, "guidance_scale": guidance},
-            window=window,
-            device=device,
-            split=split,
-            batch=batch,
-            limit=limit,
-            resamples=resamples,
-            seed=seed,
-            report=report,
-        )
+    evaluation = run(
+        models or [None],
+        data,
+        generation={"steps": steps, "guidance_scale": guidance},
+        window=window,
+        device=device,
+        split=split,
+        batch=batch,
+        limit=limit,
+        resamples=resamples,
+        seed=seed,
+        progress=progress,
+    )
     text = json.dumps(evaluation.to_json(), ensure_ascii=False, indent=2)
     if to is not None:
         write_text(to, text + "\n")

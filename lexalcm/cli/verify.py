@@ -10,27 +10,24 @@ from rich.console import RenderableType
 
 from lexalcm.cli.console import err, out, progress
 
-app = typer.Typer(help="Check a data set, a model or the machine.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check a data set, a model or the machine.\n\n"
+    "Exit code 0: all is well; 1: there are problems; 2: there is nothing to check.",
+    no_args_is_help=True,
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Check a data set, a model or the machine.
-
-    Exit code 0: all is well; 1: there are problems; 2: there is nothing to check.
-    """
-
-
 @app.command()
 def data(
-    path: Annotated[Path, typer.Argument(metavar="[DIR]", help="Data set folder.")] = Path("data/sample"),
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="Data set folder.")] = Path("data/sample"),
     as_json: AsJson = False,
 ) -> None:
-    """Check a data set against its manifest: files, hashes, index, numbers, texts, codec.
+    """Check a data set: files, hashes, index, numbers, texts, codec.
 
-    Reads all of it once. Exit code 1 when there are errors; warnings alone leave it at 0.
+    Reads all of it once. Exit code 1 when there are errors; warnings alone
+    leave it at 0.
 
     \b
     Examples:
@@ -52,11 +49,13 @@ def data(
 @app.command()
 def model(
     path: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Model or run folder.  \\[default: newest of runs/*/model]")
+        str | None, typer.Argument(metavar="MODEL", help="Model or run folder.  \\[default: newest of runs/*/model]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a model folder: files, weights, normalizer, codec, special concepts, and a prediction.
+    """Check a model: files, weights, normalizer, codec, and a prediction.
+
+    Exit code 1 when there are problems.
 
     \b
     Examples:
@@ -77,9 +76,10 @@ def model(
 
 @app.command()
 def env(as_json: AsJson = False) -> None:
-    """Check the machine: Python, PyTorch, GPUs, memory, disk, DeepSpeed, compiler, packages, codecs.
+    """Check the machine: PyTorch, GPUs, memory, disk, packages, codecs.
 
-    What is not fine has a line of advice. A note limits what can be done here; a problem must be mended.
+    What is not fine has a line of advice. A note limits what can be done
+    here; a problem must be mended, and makes the exit code 1.
 
     \b
     Examples:

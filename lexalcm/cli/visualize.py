@@ -11,14 +11,9 @@ from lexalcm.cli.console import err, out, progress
 app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Draw pictures and write them as a report."""
-
-
 @app.command()
 def data(
-    path: Annotated[Path, typer.Argument(metavar="[DIR]", help="Data set folder.")] = Path("data/sample"),
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="Data set folder.")] = Path("data/sample"),
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/data"),
     split: Annotated[str, typer.Option("--split", help="Split to show.")] = "train",
     sample: Annotated[
@@ -28,13 +23,14 @@ def data(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files and the numbers as JSON.")] = False,
 ) -> None:
-    """Show what a data set holds: lengths, norms, spread, a map, nearest neighbours.
+    """Show what a data set holds: lengths, norms, spread, a map, neighbours.
 
-    Writes PNG files and index.html, one page that needs nothing beside itself: open it in a browser, send it on.
+    Writes PNG files and index.html, one page that needs nothing beside
+    itself: open it in a browser, or send it to somebody.
 
     \b
     Examples:
-      lcm visualize data                                    # data/sample -> reports/data/index.html
+      lcm visualize data                  # data/sample -> reports/data
       lcm visualize data data/wiki --split validation --out reports/wiki
       lcm visualize data data/wiki --sample 100000 --overwrite
     """

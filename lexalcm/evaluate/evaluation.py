@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lexalcm import __version__
+from lexalcm.data.build import Progress, silent
 from lexalcm.data.dataset import Dataset, Split
 from lexalcm.errors import DataError
 from lexalcm.evaluate.baselines import repeat_last, spread, training_mean
@@ -62,7 +63,7 @@ def evaluate_predictors(
     limit: int | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Score predictors on a split and compare every model with every baseline.
 
@@ -74,7 +75,7 @@ def evaluate_predictors(
         limit: use this many documents, evenly spaced over the split; default all.
         resamples: bootstrap resamples of documents.
         seed: of the bootstrap.
-        report: called with (documents done, documents) for each predictor in turn.
+        progress: opens a report of each predictor's documents.
 
     Raises:
         DataError: an unknown split, or one with no target or nothing to compare a prediction with.
@@ -94,9 +95,10 @@ def evaluate_predictors(
     sums = []
     for predictor in predictors:
         totals = np.zeros((len(METRICS), len(documents)))
-        for number, (places, held) in enumerate(read_batches(held_out, documents, batch)):
-            totals[:, places] = _score(predictor.predict(held, number), held, space, split)
-            report(int(places[-1]) + 1, len(documents))
+        with progress(f"evaluating {predictor.name}", "documents") as report:
+            for number, (places, held) in enumerate(read_batches(held_out, documents, batch)):
+                totals[:, places] = _score(predictor.predict(held, number), held, space, split)
+                report(int(places[-1]) + 1, len(documents))
         rows.append(Row(predictor.name, predictor.kind, {}, predictor.settings))
         sums.append(totals[:, scored])
         del predictor  # and with it a model's weights, before the next one is loaded
@@ -170,8 +172,8 @@ def _score(predictions: np.ndarray, batch: EvaluationBatch, space: NormalizedSpa
             "after a target and its two neighbours, none is left to compare with"
         )
     owners = batch.documents[targets]
-    size = int(batch.documents[-1]) + 1
-    return np.stack([np.bincount(owners, weights=values, minlength=size) for values in (distances, accuracies)])
+    documents = int((batch.positions == 0).sum())
+    return np.stack([np.bincount(owners, weights=values, minlength=documents) for values in (distances, accuracies)])
 
 
 def _estimates(scores: np.ndarray, counts: np.ndarray, resamples: int, seed: int) -> list[list[Estimate]]:

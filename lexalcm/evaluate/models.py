@@ -1,12 +1,13 @@
 """Trained models as predictors: found, checked against the data set, loaded one at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lexalcm.data.build import Progress, silent
 from lexalcm.data.dataset import Dataset
 from lexalcm.errors import CodecError, UserError
 from lexalcm.evaluate.evaluation import Predictor, baselines, evaluate_predictors
@@ -44,7 +45,7 @@ def evaluate(
     limit: int | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate models and the baselines on a split of a data set.
 
@@ -54,7 +55,7 @@ def evaluate(
         generation: changes to each model's own generation options; None values change nothing.
         window: longest stretch of a document that a model reads at once, in concepts.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, ...
-        split, batch, limit, resamples, report: see `evaluate_predictors`.
+        split, batch, limit, resamples, progress: see `evaluate_predictors`.
         seed: of the models' noise and of the bootstrap.
 
     Raises:
@@ -77,7 +78,7 @@ def evaluate(
         limit=limit,
         resamples=resamples,
         seed=seed,
-        report=report,
+        progress=progress,
     )
 
 

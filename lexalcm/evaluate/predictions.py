@@ -2,7 +2,8 @@
 
 A document longer than the window is read in overlapping windows, each beginning half a window after the one before,
 so that past the first window every guess sees at least half a window of context, at positions the model was trained
-on. That costs at most twice the concepts of the document.
+on. That costs at most twice the concepts of the document. Windows are packed into rows (first fit, longest first),
+since a diffusion model's time is rows times denoising steps.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.model.lcm import LCM
 
+POSITIONS = 4096
+"""Positions in the rows that a model is given at a time, at most (but one row always)."""
+
 
 class Window(NamedTuple):
     """A stretch of a document: concepts start..stop are read, those from `first` on are predicted."""
@@ -25,15 +29,38 @@ class Window(NamedTuple):
     stop: int
     first: int
 
+    @property
+    def length(self) -> int:
+        """Concepts read."""
+        return self.stop - self.start
+
+    def shifted(self, offset: int) -> "Window":
+        """The same stretch, counted from `offset` before."""
+        return Window(*(place + offset for place in self))
+
 
 def windows(length: int, size: int) -> Iterator[Window]:
     """Cut a document into windows of at most `size` concepts, so that each concept but the first is predicted once."""
-    start = stop = 0
-    first = 1
+    start, first = 0, 1
     while first < length:
         stop = min(start + size, length)
         yield Window(start, stop, first)
         start, first = start + size // 2, stop
+
+
+def pack_rows(pieces: list[Window], size: int) -> list[list[Window]]:
+    """Put windows into rows of `size` positions: each, the longest first, into the first row that has room."""
+    rows: list[list[Window]] = []
+    room: list[int] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.length):
+        row = next((row for row, left in enumerate(room) if left >= piece.length), None)
+        if row is None:
+            rows.append([])
+            room.append(size)
+            row = len(rows) - 1
+        rows[row].append(piece)
+        room[row] -= piece.length
+    return rows
 
 
 def predict_batch(
@@ -42,10 +69,10 @@ def predict_batch(
     """Predict each concept of a batch from those before it in its document.
 
     Args:
-        model: in the state it is evaluated in, on its device.
+        model: on its device.
         batch: [n, dim] embeddings as the data set holds them.
         options: how a diffusion model generates; a base model takes no notice.
-        window: longest context, in concepts, of any prediction, plus one.
+        window: most concepts of a document that are read at once.
         seed, number: the run's seed and the batch's number; together they seed the noise.
 
     Returns:
@@ -54,51 +81,54 @@ def predict_batch(
     Raises:
         LexaError: the model's output is not finite.
     """
-    predictions = np.full_like(batch.embeddings, np.nan)
     starts = np.flatnonzero(batch.positions == 0)
     lengths = np.diff([*starts, len(batch.positions)])
-    rows = [
-        (int(offset), piece)
-        for offset, length in zip(starts, lengths, strict=True)
-        for piece in windows(int(length), window)
+    pieces = [
+        piece.shifted(start)
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
+        for piece in windows(length, window)
     ]
-    for part, group in enumerate(_group_rows(rows, max(len(batch.positions), window))):
-        longest = max(piece.stop - piece.start for _, piece in group)
-        embeddings = np.zeros((len(group), longest, batch.embeddings.shape[1]), dtype=np.float32)
-        documents = np.full((len(group), longest), -1, dtype=np.int64)
-        positions = np.zeros_like(documents)
-        for row, (offset, piece) in enumerate(group):
-            size = piece.stop - piece.start
-            embeddings[row, :size] = batch.embeddings[offset + piece.start : offset + piece.stop]
-            documents[row, :size] = 0
-            positions[row, :size] = np.arange(size)
+    rows = pack_rows(pieces, window)
+    predictions = np.full_like(batch.embeddings, np.nan)
+    at_once = max(1, POSITIONS // window)
+    for part, first in enumerate(range(0, len(rows), at_once)):
         noise_seed = int(np.random.SeedSequence([seed, number, part]).generate_state(1, np.uint32)[0])
-        guesses_RLD = predict_each(
-            model,
-            torch.from_numpy(embeddings).to(model.device),
-            torch.from_numpy(documents),
-            torch.from_numpy(positions),
-            options,
-            noise_seed,
-        ).numpy(force=True)
-        for row, (offset, piece) in enumerate(group):
-            kept = guesses_RLD[row, piece.first - piece.start : piece.stop - piece.start]
-            predictions[offset + piece.first : offset + piece.stop] = kept
+        _predict_rows(model, batch.embeddings, rows[first : first + at_once], options, noise_seed, predictions)
     if not np.isfinite(predictions[batch.targets]).all():
         raise LexaError("the model's predictions are not finite numbers: check it with lcm verify model")
     return predictions
 
 
-def _group_rows(rows: list[tuple[int, Window]], budget: int) -> Iterator[list[tuple[int, Window]]]:
-    """Groups of rows, in order, that padded to the longest of them hold at most `budget` positions."""
-    group: list[tuple[int, Window]] = []
-    longest = 0
-    for row in rows:
-        size = row[1].stop - row[1].start
-        if group and (len(group) + 1) * max(longest, size) > budget:
-            yield group
-            group, longest = [], 0
-        group.append(row)
-        longest = max(longest, size)
-    if group:
-        yield group
+def _predict_rows(
+    model: LCM,
+    concepts: np.ndarray,
+    rows: list[list[Window]],
+    options: GenerationOptions,
+    seed: int,
+    predictions: np.ndarray,
+) -> None:
+    """Predict the windows of some rows, of `concepts` [n, dim] into `predictions` [n, dim]."""
+    length = max(sum(piece.length for piece in row) for row in rows)
+    embeddings = np.zeros((len(rows), length, concepts.shape[1]), dtype=np.float32)
+    documents = np.full((len(rows), length), -1, dtype=np.int64)
+    positions = np.zeros_like(documents)
+    places = []
+    for row, pieces in enumerate(rows):
+        begin = 0
+        for document, piece in enumerate(pieces):
+            end = begin + piece.length
+            embeddings[row, begin:end] = concepts[piece.start : piece.stop]
+            documents[row, begin:end] = document
+            positions[row, begin:end] = np.arange(piece.length)
+            places.append((row, slice(begin + piece.first - piece.start, end), slice(piece.first, piece.stop)))
+            begin = end
+    guesses = predict_each(
+        model,
+        torch.from_numpy(embeddings),
+        torch.from_numpy(documents),
+        torch.from_numpy(positions),
+        options,
+        seed,
+    ).numpy(force=True)
+    for row, guessed, predicted in places:
+        predictions[predicted] = guesses[row, guessed]

@@ -80,24 +80,24 @@ class Evaluation:
 
     def table(self) -> Table:
         """One line per predictor, for all documents and for each language."""
-        table = Table(box=box.SIMPLE_HEAD, title=self._title(), title_justify="left", caption_justify="left")
-        table.caption = self._caption()
+        table = Table(box=box.SIMPLE_HEAD, title=Text(self._title()), title_justify="left", caption_justify="left")
+        table.caption = Text(self._caption())
         table.add_column("predictor", overflow="fold")
-        table.add_column("squared L2, lower is better", justify="right")
-        table.add_column("contrastive accuracy, higher is better", justify="right")
+        table.add_column("squared L2\nlower is better", justify="right")
+        table.add_column("contrastive accuracy\nhigher is better", justify="right")
         for language, size in self.sizes.items():
-            if table.row_count:
-                table.add_section()
-            name = "all languages" if language == ALL else language
+            table.add_section()
             table.add_row(
-                Text(name, style="bold"), Text(f"{size.documents:,} documents, {size.targets:,} targets", style="dim")
+                Text("all languages" if language == ALL else language, style="bold"),
+                Text(f"{size.documents:,} documents", style="dim"),
+                Text(f"{size.targets:,} targets", style="dim"),
             )
             for row in self.rows:
                 scores = row.scores[language]
                 table.add_row(
-                    Text(f"  {row.name}", style="bold" if row.kind == "model" else ""),
-                    _number(scores["squared_l2"], scale=1, unit=""),
-                    _number(scores["contrastive_accuracy"], scale=100, unit="%"),
+                    Text(row.name, style="cyan" if row.kind == "model" else ""),
+                    Text(_number(scores["squared_l2"], scale=1, unit="")),
+                    Text(_number(scores["contrastive_accuracy"], scale=100, unit="%")),
                 )
         return table
 
@@ -128,7 +128,8 @@ def _describe(settings: dict[str, Any]) -> str:
     parameters = f"{settings['architecture']}, {settings['parameters']:,} parameters"
     if generation is None:
         return f"{parameters}, predicts directly"
-    return f"{parameters}, " + ", ".join(f"{name} {value}" for name, value in generation.items())
+    options = ", ".join(f"{name} {value}" for name, value in generation.items() if value is not None)
+    return f"{parameters}, {options}"
 
 
 def _number(estimate: Estimate, *, scale: float, unit: str) -> str:
@@ -140,7 +141,7 @@ def _digits(value: float | None, scale: float, sign: str = "") -> str:
     if value is None:
         return ""
     number = value * scale
-    decimals = 1 if scale == 100 else max(0, 3 - math.floor(math.log10(max(abs(number), 0.1))) - 1)
+    decimals = 1 if scale == 100 else max(0, 4 - math.floor(math.log10(max(abs(number), 0.1))) - 1)
     return f"{number:{sign},.{decimals}f}"
 
 
