@@ -30,11 +30,11 @@ def passed(checks: Iterable[Check]) -> bool:
 
 def checks_table(checks: Iterable[Check], title: str) -> Table:
     """One line a check, what to do below what was found."""
-    table = Table("", "check", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table("", "check", title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("found", overflow="fold")
     for check in checks:
         found = Text(check.value)
         if check.advice:
             found.append(f"\n{check.advice}", style=STYLES[check.status])
-        table.add_row(Text(check.status, style=STYLES[check.status]), check.name, found)
+        table.add_row(Text(check.status, style=STYLES[check.status]), Text(check.name), found)
     return table
