@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import tarfile
-import zipfile
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -84,11 +83,13 @@ def read_index(folder: Path, split: str) -> Index:
     """
     file = folder / index_name(split)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
             index = Index(arrays["shard"], arrays["offset"], arrays["n"])
     except FileNotFoundError as error:
         raise DataError(f"{file} is missing: build the data set again") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except PermissionError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    except Exception as error:
         raise DataError(f"{file} is damaged: build the data set again") from error
     if not len(index.shard) == len(index.offset) == len(index.n):
         raise DataError(f"{file} is damaged (arrays of different lengths): build the data set again")

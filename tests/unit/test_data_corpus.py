@@ -1,0 +1,131 @@
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from lexalcm.data.corpus import Document, find_sources, read_documents
+from lexalcm.data.languages import check_language, iso_code
+from lexalcm.errors import DataError, UserError
+
+
+def read(*paths: Path | str, **options: Any) -> list[Document]:
+    return list(read_documents(find_sources(paths), **options))
+
+
+def test_blank_lines_divide_a_text_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf\r\nOne.\r\nMore.\r\n \r\n\r\nTwo.")
+    assert [(d.id, d.text, d.lang) for d in read(tmp_path / "a.txt")] == [
+        ("a.txt#0", "One.\r\nMore.\r\n", "eng_Latn"),
+        ("a.txt#1", "Two.", "eng_Latn"),
+    ]
+    [whole] = read(tmp_path / "a.txt", documents="file", lang="deu_Latn")
+    assert (whole.id, whole.lang) == ("a.txt", "deu_Latn")
+    assert whole.text.split() == ["One.", "More.", "Two."]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_json_lines(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {"id": 7, "title": "T", "lang": "jpn_Jpan", "body": "はい。", "year": 1934, "tags": ["a"], "score": None},
+        {"body": "Text."},
+    ]
+    data = "\n\n".join(json.dumps(row) for row in rows).encode()
+    compress = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}[suffix]
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(compress(data))
+    assert read(path, text_field="body", lang="fra_Latn") == [
+        Document("7", "jpn_Jpan", "はい。", "T", {"year": 1934}),
+        Document(f"{path.name}:3", "fra_Latn", "Text."),
+    ]
+
+
+def test_zstandard_frames_one_after_another(tmp_path: Path) -> None:
+    compress = zstandard.ZstdCompressor().compress
+    (tmp_path / "a.txt.zst").write_bytes(compress(b"One.\n\nTw") + compress(b"o.\n"))
+    assert [d.text for d in read(tmp_path / "a.txt.zst")] == ["One.\n", "Two.\n"]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": ["One.", "Two."], "id": ["x", None], "lang": ["deu_Latn", None], "n": [1, 2]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path) == [
+        Document("x", "deu_Latn", "One.", "", {"n": 1}),
+        Document("a.parquet:2", "eng_Latn", "Two.", "", {"n": 2}),
+    ]
+
+
+def test_a_folder_is_read_recursively_and_sorted(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.txt", "a/b/c.TXT", ".hidden/x.txt", "notes.md", "a/.y.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("Text.")
+    assert [d.id for d in read(tmp_path)] == ["a/b/c.TXT#0", "a/z.txt#0", "b.txt#0"]
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"One.\n\nTwo.\n")))
+    assert [(d.id, d.text) for d in read("-")] == [("stdin#0", "One.\n"), ("stdin#1", "Two.\n")]
+
+
+def test_lone_surrogates_of_json_do_not_reach_the_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(r'{"id": "\ud800", "text": "a \udfff b", "note": "\ud8ff"}')
+    [document] = read(tmp_path / "a.jsonl")
+    json.dumps([document.id, document.text, document.metadata], ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "a.txt is empty"),
+        ("a.txt", b"one\ntw\xe9\n", "a.txt:2: not UTF-8 (byte 0xe9)"),
+        ("a.txt", "text".encode("utf-16"), "a.txt:1: not UTF-8"),
+        ("a.jsonl", b'{"text": "ok"}\n{"text": oh}\n', "a.jsonl:2: not valid JSON"),
+        ("a.jsonl", b'["ok"]\n', "a.jsonl:1: expected a JSON object"),
+        ("a.jsonl", b'{"txt": "ok", "id": 1}\n', "a.jsonl:1: no field 'text': choose one of its fields with --text-field: txt, id"),
+        ("a.jsonl", b'{"text": null}\n', "a.jsonl:1: field 'text' holds NoneType, not text"),
+        ("a.jsonl", b'{"text": "ok", "lang": "en"}\n', "a.jsonl:1: language 'en' is not a SONAR code: write eng_Latn"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "ok"}\n' * 99)[:-9], "a.jsonl.gz is not a whole compressed file"),
+        ("a.jsonl.gz", b"no gzip at all", "cannot read"),
+        ("a.txt.zst", zstandard.ZstdCompressor().compress(bytes(range(250)) * 9)[:-4], "not a whole compressed file"),
+        ("a.txt.zst", b"no zstandard at all", "not a whole compressed file"),
+        ("a.parquet", b"PAR1 or not", "a.parquet is not a readable parquet file"),
+        ("a.docx", b"x", "cannot tell what"),
+    ],
+)  # fmt: skip
+def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / name)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_paths_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_sources([tmp_path / "none.txt"])
+    with pytest.raises(UserError, match="holds no text to read"):
+        find_sources([tmp_path])
+
+
+@pytest.mark.parametrize(("given", "meant"), [("en", "eng_Latn"), ("ja-JP", "jpn_Jpan"), ("DE", "deu_Latn")])
+def test_other_language_codes_are_answered_with_the_right_one(given: str, meant: str) -> None:
+    with pytest.raises(DataError, match=f"write {meant}"):
+        check_language(given)
+
+
+@pytest.mark.parametrize("given", ["", "eng", "eng_latn", "english", "Eng_Latn", "eng_Latn\n"])
+def test_malformed_language_codes(given: str) -> None:
+    with pytest.raises(DataError, match="is not a SONAR code"):
+        check_language(given)
+
+
+@pytest.mark.parametrize(("code", "iso"), [("eng_Latn", "en"), ("ary_Arab", "ar"), ("zho_Hant", "zh"), ("ceb_Latn", "ceb")])
+def test_iso_codes(code: str, iso: str) -> None:
+    assert iso_code(check_language(code)) == iso

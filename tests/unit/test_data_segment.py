@@ -1,0 +1,135 @@
+import unicodedata
+
+import pytest
+import regex
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lexalcm.data.segment import cut_long, segment
+
+pieces_of_text = st.sampled_from(
+    [
+        *"abcMrXyz0123 ..,,;:!?—-\"'()[]。、！？「」かな漢字ー\u3000\u00a0\t\n\r\n\u2028\x00\x1b\ufeff",
+        "Mr. ",
+        "U.S. ",
+        "e\u0301",
+        "\u0301",
+        "👨‍👩‍👧",
+        "🇯🇵",
+        "🇺🇸",
+        "क्षि",
+        "각",
+        "\u200d",
+        "\ufe0f",
+        "word " * 20,
+        "とても長い文、" * 10,
+    ]
+)
+texts = st.one_of(
+    st.lists(pieces_of_text, max_size=60).map("".join), st.text(alphabet=st.characters(exclude_categories=("Cs",)))
+)
+languages = st.sampled_from(["eng_Latn", "jpn_Jpan", "deu_Latn", "arb_Arab", "zho_Hans", "hin_Deva", "mya_Mymr", "xxx_Latn"])
+caps = st.sampled_from([1, 2, 7, 30, 250])
+
+
+def visible(text: str) -> str:
+    """What segmenting must keep: all but whitespace, control characters and byte order marks."""
+    return "".join(c for c in text if not c.isspace() and unicodedata.category(c) != "Cc" and c != "\ufeff")
+
+
+def graphemes(text: str) -> list[str]:
+    return [kept for grapheme in regex.findall(r"\X", text) if (kept := visible(grapheme))]
+
+
+@given(texts, languages, caps, st.booleans())
+def test_nothing_is_lost_and_every_piece_fits(text: str, lang: str, cap: int, join_lines: bool) -> None:
+    sentences = segment(text, lang, max_chars=cap, join_lines=join_lines)
+    if not sentences:
+        assert not any(c.isalnum() for c in text)
+        return
+    assert visible("".join(sentences)) == visible(text)
+    assert all(sentence and sentence == sentence.strip() for sentence in sentences)
+    assert all(len(s) <= cap or len(regex.findall(r"\X", s)) == 1 for s in sentences)
+
+
+@given(texts, languages, caps)
+def test_no_grapheme_is_divided(text: str, lang: str, cap: int) -> None:
+    sentences = segment(text, lang, max_chars=cap)
+    if sentences:
+        assert [g for sentence in sentences for g in graphemes(sentence)] == graphemes(text)
+
+
+@pytest.mark.parametrize(
+    ("lang", "text", "expected"),
+    [
+        ("eng_Latn", "Dr. Smith went home. He slept.", ["Dr. Smith went home.", "He slept."]),
+        ("eng_Latn", "A title\nThen a text.", ["A title", "Then a text."]),
+        ("jpn_Jpan", "そうです。いいえ、違います。", ["そうです。", "いいえ、違います。"]),
+        ("jpn_Jpan", "「はい。」\n「いいえ。」", ["「はい。」", "「いいえ。」"]),
+        ("deu_Latn", "Das ist z.B. gut. Am 5. Mai auch.", ["Das ist z.B. gut.", "Am 5. Mai auch."]),
+        ("eng_Latn", "Spaces   and\ttabs\x00 go.", ["Spaces and tabs go."]),
+    ],
+)
+def test_sentences(lang: str, text: str, expected: list[str]) -> None:
+    assert segment(text, lang) == expected
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t", "\x00\x01", "...", "* * *\n---"])
+def test_a_text_without_words_has_no_sentence(text: str) -> None:
+    assert segment(text, "eng_Latn") == []
+
+
+def test_lines_wrapped_by_hand_are_joined_on_request() -> None:
+    text = "It is a truth\nuniversally known.\r\nThat is\r\nall.\n\nNew paragraph\nhere."
+    assert segment(text, "eng_Latn", join_lines=True) == [
+        "It is a truth universally known.",
+        "That is all.",
+        "New paragraph here.",
+    ]
+
+
+def test_a_no_break_space_behind_an_initial_is_a_space() -> None:
+    assert segment("He met J.\u00a0K.\u00a0Rowling.\u2028Then he left.", "eng_Latn")[-1] == "Then he left."
+
+
+def test_lone_surrogates_are_replaced() -> None:
+    assert segment("bad \ud800 escape", "eng_Latn") == ["bad \ufffd escape"]
+
+
+def test_long_sentences_are_cut_behind_clauses_first() -> None:
+    left, right = "one two, three four five six seven eight nine;", "ten, eleven twelve thirteen fourteen"
+    assert cut_long(f"{left} {right}", max_chars=60) == [left, right]
+
+
+def test_long_sentences_are_cut_behind_commas_before_spaces() -> None:
+    left, right = "one two three four five six, ", "seven eight nine ten eleven twelve"
+    assert cut_long(left + right, max_chars=50) == [left.strip(), right]
+
+
+def test_japanese_is_cut_behind_its_own_comma() -> None:
+    left, right = "あ" * 130 + "、", "い" * 125
+    assert cut_long(left + right) == [left, right]
+
+
+def test_neither_abbreviations_nor_numbers_are_boundaries() -> None:
+    left, right = "he saw the old Mr. Smith,", "who came there by train"
+    assert cut_long(f"{left} {right}", max_chars=40) == [left, right]
+    left, right = "he has paid Ann 3,000.50", "pounds for all of it"
+    assert cut_long(f"{left} {right}", max_chars=40) == [left, right]
+
+
+def test_pieces_are_of_similar_length() -> None:
+    lengths = [len(piece) for piece in cut_long(" ".join(["word"] * 102))]  # 509 characters
+    assert len(lengths) == 3
+    assert max(lengths) - min(lengths) <= 10
+
+
+def test_text_without_any_boundary_is_cut_between_graphemes() -> None:
+    pieces = cut_long("e\u0301" * 200, max_chars=250)
+    assert len(pieces) == 2
+    assert all(len(piece) % 2 == 0 for piece in pieces)
+
+
+def test_a_grapheme_above_the_cap_stays_whole() -> None:
+    zalgo = "a" + "\u0301" * 300
+    assert segment(zalgo, "eng_Latn") == [zalgo]

@@ -1,0 +1,185 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from lexalcm.data.build import BuildSettings, build_dataset
+from lexalcm.data.corpus import Document
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.shards import ShardWriter
+from lexalcm.data.verify import DataReport, verify_dataset
+
+
+@pytest.fixture
+def folder(tmp_path: Path, hash_codec: type) -> Path:
+    documents = [Document(f"{i}", "eng_Latn", f"Number {i}. " * (2 + i % 4) + f"End {i}.") for i in range(30)]
+    settings = BuildSettings(codec="hash", shard_size=8192)
+    return build_dataset(documents, tmp_path / "d", settings).dataset.path
+
+
+def errors(report: DataReport) -> list[tuple[str, str]]:
+    return [(finding.where, finding.what) for finding in report.findings if finding.severity == "error"]
+
+
+def warnings(report: DataReport) -> list[tuple[str, str]]:
+    return [(finding.where, finding.what) for finding in report.findings if finding.severity == "warning"]
+
+
+def rewrite(folder: Path, change: Callable[[int, dict, np.ndarray], tuple[dict, np.ndarray]]) -> None:
+    """Write the training split anew, index and manifest agreeing, with changed documents."""
+    dataset = Dataset.open(folder)
+    split = dataset.split("train")
+    writer = ShardWriter(folder, "train", dataset.manifest.dtype, 8192)
+    contents = [(split.document(i), np.array(split.embeddings(i))) for i in range(len(split))]
+    for i, (document, embeddings) in enumerate(contents):
+        writer.add(*change(i, document, embeddings))
+    edit_manifest(folder, lambda tree: tree["splits"].update(train=writer.close().model_dump()))
+
+
+def edit_manifest(folder: Path, change: Callable[[dict], object]) -> None:
+    tree = json.loads((folder / "dataset.json").read_text())
+    change(tree)
+    (folder / "dataset.json").write_text(json.dumps(tree))
+
+
+def test_a_fresh_data_set_is_well(folder: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    report = verify_dataset(folder, lambda done, total: calls.append((done, total)))
+    assert report.ok
+    assert report.findings == []
+    splits = Dataset.open(folder).manifest.splits.values()
+    assert report.documents == sum(split.documents for split in splits) == 30
+    assert report.concepts == sum(split.sentences for split in splits)
+    assert calls[-1] == (30, 30)
+
+
+def test_a_flipped_bit_is_found(folder: Path) -> None:
+    shard = folder / "train-000001.tar"
+    content = bytearray(shard.read_bytes())
+    content[900] ^= 1
+    shard.write_bytes(content)
+    assert ("train-000001.tar", "other content than when it was built (SHA-256)") in errors(verify_dataset(folder))
+
+
+def test_a_missing_shard_is_found(folder: Path) -> None:
+    (folder / "train-000001.tar").unlink()
+    [(where, what)] = errors(verify_dataset(folder))
+    assert where == "train-000001.tar"
+    assert "missing" in what
+
+
+def test_a_shard_truncated_anywhere_is_found_and_survived(folder: Path) -> None:
+    shard = folder / "train-000000.tar"
+    content = shard.read_bytes()
+    for size in [0, 1, 100, 511, 512, 513, 700, 1000, len(content) // 2, len(content) - 1500, len(content) - 1]:
+        shard.write_bytes(content[:size])
+        report = verify_dataset(folder)
+        assert not report.ok
+        assert any(where.startswith("train-000000.tar") and "truncated" in what for where, what in errors(report))
+    assert verify_dataset(folder).documents > 10  # the other shards are still read
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_damage_never_crashes(folder: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for file in folder.rglob("*"):
+        if file.is_file() and rng.random() < 0.4:
+            content = bytearray(file.read_bytes())
+            for place in rng.integers(0, len(content), 20):
+                content[place] = rng.integers(0, 256)
+            file.write_bytes(content)
+    verify_dataset(folder)
+
+
+def test_a_shard_swapped_for_another_is_found(folder: Path) -> None:
+    shutil.copy(folder / "train-000002.tar", folder / "train-000001.tar")
+    found = errors(verify_dataset(folder))
+    assert any(where.startswith("train-000001.tar 000002-000000") for where, _ in found)
+
+
+def test_bad_numbers_are_named_by_document(folder: Path) -> None:
+    def spoil(i: int, document: dict, embeddings: np.ndarray) -> tuple[dict, np.ndarray]:
+        if i == 1:
+            embeddings[2] = 0
+        return document, embeddings
+
+    rewrite(folder, spoil)
+    shard = folder / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    first_number = int(np.load(folder / "train.index.npz")["offset"][0])
+    content[first_number : first_number + 2] = np.float16(np.nan).tobytes()
+    shard.write_bytes(content)
+    found = errors(verify_dataset(folder))
+    assert ("train-000000.tar 000000-000001", "zero vector in 1 of its embeddings, at sentence 2") in found
+    assert ("train-000000.tar 000000-000000", "NaN or infinity in 1 of its embeddings, at sentence 0") in found
+
+
+def test_sentences_and_embeddings_must_agree(folder: Path) -> None:
+    def lose(i: int, document: dict, embeddings: np.ndarray) -> tuple[dict, np.ndarray]:
+        return (document | {"sentences": document["sentences"][1:]}, embeddings) if i == 0 else (document, embeddings)
+
+    rewrite(folder, lose)
+    [(where, what)] = errors(verify_dataset(folder))
+    assert where == "train-000000.tar 000000-000000"
+    assert what == "2 sentences for 3 embeddings"
+
+
+def test_documents_that_are_there_twice_are_a_warning(folder: Path) -> None:
+    first: list = []
+
+    def repeat(i: int, document: dict, embeddings: np.ndarray) -> tuple[dict, np.ndarray]:
+        first.append((document, embeddings))
+        return first[0] if i == 5 else (document, embeddings)
+
+    rewrite(folder, repeat)
+    report = verify_dataset(folder)
+    assert report.ok
+    assert [what for _, what in warnings(report)] == ["the same text as train-000000.tar 000000-000000"]
+
+
+def test_index_dimension_and_counts(folder: Path) -> None:
+    index = dict(np.load(folder / "train.index.npz"))
+    index["offset"][4] += 16
+    np.savez(folder / "train.index.npz", **index)
+    assert [what for _, what in errors(verify_dataset(folder))] == ["not where the index says, or of another length"]
+    edit_manifest(folder, lambda tree: tree["codec"].update(dim=9))
+    assert any("8 dimensions, expected 9" in what for _, what in errors(verify_dataset(folder)))
+
+
+def test_manifest_that_counts_wrong(folder: Path) -> None:
+    edit_manifest(folder, lambda tree: tree["splits"]["train"]["shards"][0].update(documents=99))
+    found = errors(verify_dataset(folder))
+    assert {where for where, _ in found} == {"train.index.npz", "train-000000.tar"}
+    assert all("the manifest says 99" in what for _, what in found)
+
+
+def test_companions(folder: Path) -> None:
+    special = load_file(folder / "special_concepts.safetensors")
+    special["pad"][:] = np.nan
+    del special["user"]
+    save_file(special, folder / "special_concepts.safetensors")
+    save_file({"center": np.zeros(8, np.float32), "scale": np.zeros(8, np.float32)}, folder / "normalizer.safetensors")
+    shutil.rmtree(folder / "codec")
+    (folder / "train-000099.tar").touch()
+    report = verify_dataset(folder)
+    assert set(errors(report)) == {
+        ("special_concepts.safetensors", "pad is not 8 finite numbers"),
+        ("special_concepts.safetensors", "user is missing"),
+        ("normalizer.safetensors", "a scale is not positive"),
+    }
+    assert {where for where, _ in warnings(report)} == {"codec", "train-000099.tar"}
+
+
+def test_a_codec_folder_of_another_codec_is_an_error(folder: Path) -> None:
+    (folder / "codec" / "hash.txt").unlink()
+    assert [where for where, _ in errors(verify_dataset(folder))] == ["codec"]
+
+
+def test_no_data_set(tmp_path: Path) -> None:
+    report = verify_dataset(tmp_path)
+    assert not report.ok
+    assert report.to_json()["findings"][0]["where"] == "dataset.json"
