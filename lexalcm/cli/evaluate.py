@@ -22,6 +22,9 @@ def evaluate(
     batch: Annotated[
         int, typer.Option("--batch", min=4, help="Concepts (at least) that a prediction is compared with.")
     ] = 512,
+    corpus_order: Annotated[
+        bool, typer.Option("--corpus-order", help="Batches of neighbouring documents instead of random ones: harder.")
+    ] = False,
     window: Annotated[
         int, typer.Option("--window", min=2, help="Longest context, in concepts; the row length of training is right.")
     ] = 128,
@@ -69,6 +72,7 @@ def evaluate(
         device=device,
         split=split,
         batch=batch,
+        corpus_order=corpus_order,
         limit=limit,
         resamples=resamples,
         seed=seed,

@@ -1,9 +1,14 @@
 """Which concepts are compared with which: the evaluation batches of contrastive accuracy.
 
-Documents are taken in the order of the split, one after another, until a batch holds at least `size` concepts; what
-is left over at the end joins the batch before. So every batch holds at least `size` concepts (unless the whole split
-holds fewer), no document is divided, and the same documents and size always give the same batches. The order matters
-to the number: a corpus keeps related documents together, and telling apart what is related is harder.
+Documents are taken in an order, one after another, until a batch holds at least `size` concepts; what is left over at
+the end joins the batch before. So every batch holds at least `size` concepts (unless the whole split holds fewer), no
+document is divided, and the same documents and size always give the same batches.
+
+The order matters to the number. A corpus keeps related documents together, the parts of a speech, the chapters of a
+book, and telling apart what is related is harder. By default the order is therefore a fixed random one, always the same
+for the same number of documents: the number then depends little on how the corpus is sorted, and comes close to a
+comparison with the whole split. On the packaged text a small model reached 71.2% in corpus order, 79.9% in random
+order, and 80.5% against the whole split; repeating the last concept 71.0%, 72.6% and 72.9%.
 """
 
 from collections.abc import Iterator
@@ -26,6 +31,15 @@ class EvaluationBatch:
     def targets(self) -> np.ndarray:
         """Which concepts are predicted: all but the first of each document, bool [n]."""
         return self.positions > 0
+
+
+ORDER_SEED = 0
+"""Of the random order: a constant, so that baselines are the same in every report on a split."""
+
+
+def order_documents(documents: np.ndarray, *, corpus_order: bool) -> np.ndarray:
+    """Put document numbers into the order in which they are grouped: a fixed random one, or as they are."""
+    return documents if corpus_order else np.random.default_rng(ORDER_SEED).permutation(documents)
 
 
 def group_documents(lengths: np.ndarray, size: int) -> list[np.ndarray]:

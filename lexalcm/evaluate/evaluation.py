@@ -17,7 +17,7 @@ from lexalcm.data.build import Progress, silent
 from lexalcm.data.dataset import Dataset, Split
 from lexalcm.errors import DataError
 from lexalcm.evaluate.baselines import repeat_last, spread, training_mean
-from lexalcm.evaluate.batches import EvaluationBatch, group_documents, read_batches
+from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batches
 from lexalcm.evaluate.bootstrap import percentile_interval, resampled_means
 from lexalcm.evaluate.metrics import contrastive_accuracy, squared_l2
 from lexalcm.evaluate.report import ALL, METRICS, Difference, Estimate, Evaluation, Row, Size
@@ -60,6 +60,7 @@ def evaluate_predictors(
     *,
     split: str = "validation",
     batch: int = 512,
+    corpus_order: bool = False,
     limit: int | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -72,6 +73,7 @@ def evaluate_predictors(
         dataset: what is evaluated on; its normalizer defines the space of all distances.
         split: name of the held-out split.
         batch: least number of concepts that are compared with one another in contrastive accuracy.
+        corpus_order: group neighbouring documents of the corpus, which are alike, into a batch; default random ones.
         limit: use this many documents, evenly spaced over the split; default all.
         resamples: bootstrap resamples of documents.
         seed: of the bootstrap.
@@ -82,6 +84,7 @@ def evaluate_predictors(
     """
     held_out = dataset.split(split)
     documents = np.arange(len(held_out)) if limit is None else spread(len(held_out), min(limit, len(held_out)))
+    documents = order_documents(documents, corpus_order=corpus_order)
     counts = np.maximum(np.asarray(held_out.lengths[documents], dtype=np.int64) - 1, 0)
     if not counts.any():
         raise DataError(f"split {split} of {dataset.path} has no document of two concepts or more: nothing to predict")
@@ -129,6 +132,7 @@ def evaluate_predictors(
         },
         settings={
             "batch": batch,
+            "batch_order": "corpus" if corpus_order else "random",
             "limit": limit,
             "seed": seed,
             "resamples": resamples,

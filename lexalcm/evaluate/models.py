@@ -42,6 +42,7 @@ def evaluate(
     device: str = "auto",
     split: str = "validation",
     batch: int = 512,
+    corpus_order: bool = False,
     limit: int | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -55,7 +56,7 @@ def evaluate(
         generation: changes to each model's own generation options; None values change nothing.
         window: longest stretch of a document that a model reads at once, in concepts.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, ...
-        split, batch, limit, resamples, progress: see `evaluate_predictors`.
+        split, batch, corpus_order, limit, resamples, progress: see `evaluate_predictors`.
         seed: of the models' noise and of the bootstrap.
 
     Raises:
@@ -75,6 +76,7 @@ def evaluate(
         dataset,
         split=split,
         batch=batch,
+        corpus_order=corpus_order,
         limit=limit,
         resamples=resamples,
         seed=seed,

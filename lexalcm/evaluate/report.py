@@ -117,7 +117,8 @@ class Evaluation:
         lines = [
             f"[low, high]: {settings['confidence']:.0%} bootstrap interval over documents "
             f"({settings['resamples']:,} resamples). Distances in the data set's normalized space. "
-            f"{self.dataset['batches']} batches of at least {settings['batch']} concepts, seed {settings['seed']}."
+            f"{self.dataset['batches']} batches of at least {settings['batch']} concepts from documents in "
+            f"{settings['batch_order']} order. Seed {settings['seed']}."
         ]
         lines += [f"{row.name}: {_describe(row.settings)}" for row in self.rows if row.kind == "model"]
         return "\n".join(lines)

@@ -41,7 +41,7 @@ def model(dataset, tmp_path, monkeypatch):
 def test_the_newest_run_is_evaluated_beside_the_baselines(lcm, model, dataset):
     result = lcm("evaluate", "--data", dataset.path, "--resamples", 100)
     assert result.code == 0
-    for text in ("runs/first", "repeat the last concept", "the training mean", "8 documents", "seed 0"):
+    for text in ("runs/first", "repeat the last concept", "the training mean", "8 documents", "Seed 0"):
         assert text in result.out
     assert result.out.count("runs/first ") >= 3  # a line of the table and a sentence for each baseline
 

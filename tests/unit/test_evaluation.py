@@ -65,7 +65,7 @@ def estimates_by_loops(dataset, predict, batch):
 
 def test_baselines_equal_loops_over_the_definitions(dataset):
     train = dataset.split("train")
-    evaluation = evaluate_predictors(baselines(train), dataset, batch=100, resamples=100)
+    evaluation = evaluate_predictors(baselines(train), dataset, batch=100, corpus_order=True, resamples=100)
     mean = np.concatenate([train.embeddings(i) for i in range(len(train))]).astype(np.float64).mean(0)
     mean = (mean - NORMALIZER["center"]) / NORMALIZER["scale"]
     for row, predict in zip(
@@ -125,6 +125,24 @@ def test_interval_of_equally_long_documents_has_the_standard_error_of_their_mean
     estimate = evaluation.rows[0].scores["all"]["squared_l2"]
     assert estimate.value == pytest.approx(np.mean(values))
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * np.std(values) / np.sqrt(120), rel=0.1)
+
+
+def test_random_batches_come_close_to_comparing_with_the_whole_split(make_dataset):
+    # Forty topics, three documents each, side by side in the corpus: neighbours are the hard ones to tell apart.
+    generator = np.random.default_rng(7)
+    topics = np.repeat(generator.normal(size=(40, DIM)) * 9, 3, axis=0)
+    documents = [("eng_Latn", (topic + generator.normal(size=(8, DIM))).astype(np.float32)) for topic in topics]
+    dataset = make_dataset({"train": documents, "validation": documents}, normalizer=NORMALIZER)
+
+    def repeat(**options):
+        row = evaluate_predictors(baselines(dataset.split("train")), dataset, resamples=100, **options).rows[0]
+        return row.scores["all"]["contrastive_accuracy"].value
+
+    whole, random, corpus = repeat(batch=960), repeat(batch=192), repeat(batch=192, corpus_order=True)
+    assert repeat(batch=960, corpus_order=True) == pytest.approx(whole)
+    assert random == repeat(batch=192)
+    assert random == pytest.approx(whole, abs=0.03)
+    assert corpus < random - 0.02
 
 
 def test_limit_takes_documents_from_all_over_the_split(dataset):
