@@ -102,7 +102,9 @@ def check_output(path: Path | str, *, overwrite: bool = False, marker: str | Non
         if not overwrite:
             raise UserError(f"{path} exists already: add --overwrite to replace it, or choose another output")
         if marker is not None and not (path / marker).exists():
-            raise UserError(f"{path} holds no {marker}, --overwrite does not replace such a folder: choose another output")
+            raise UserError(
+                f"{path} holds no {marker}, --overwrite does not replace such a folder: choose another output"
+            )
     parent = path.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)

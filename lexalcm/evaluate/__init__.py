@@ -1,0 +1,1 @@
+"""How well models predict held-out text, beside baselines, with intervals."""

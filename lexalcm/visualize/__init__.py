@@ -1,0 +1,1 @@
+"""Pictures that explain, as PNG files and self-contained HTML pages."""

@@ -64,6 +64,7 @@ def test_json_goes_to_stdout_and_to_a_file_alike(lcm, model, dataset, tmp_path):
         (["--data", "nowhere"], "no data set in nowhere"),
         (["--split", "test"], "has no split 'test'"),
         (["--out", "missing/result.json"], "there is no folder missing"),
+        (["--out", "."], ". is a folder"),
         (["--device", "abacus"], "no device abacus"),
     ],
 )
