@@ -4,8 +4,8 @@ The files hold one JSON object a line with id, lang, title, timestamp, text. The
 its highest level, is the same bytes for the same input and library version; it is replaced in the package.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import zstandard
@@ -17,9 +17,12 @@ FIELDS = ("id", "lang", "title", "timestamp", "text")
 TARGET = Path(__file__).parents[1] / "lexalcm" / "data" / "resources" / SAMPLE_FILE
 
 
-def main(sources: list[str]) -> None:
+def main() -> None:
     """Compress the documents of the sources, in order, into the package."""
-    records = [json.loads(line) for source in sources for line in Path(source).read_text(encoding="utf-8").splitlines()]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sources", nargs="+", type=Path, metavar="FILE")
+    sources = parser.parse_args().sources
+    records = [json.loads(line) for source in sources for line in source.read_text(encoding="utf-8").splitlines()]
     lines = [json.dumps({field: record[field] for field in FIELDS}, ensure_ascii=False) for record in records]
     text = "\n".join(lines).encode() + b"\n"
     with atomic_file(TARGET) as temporary:
@@ -29,4 +32,4 @@ def main(sources: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

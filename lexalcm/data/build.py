@@ -122,10 +122,10 @@ def build_dataset(
     """
     settings = settings or BuildSettings()
     out = Path(out)
-    check_dataset_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, marker=MANIFEST_FILE)
     codec_class(settings.codec)
     try:
-        with atomic_folder(out, overwrite=overwrite) as folder:
+        with atomic_folder(out, overwrite=overwrite, marker=MANIFEST_FILE) as folder:
             spool = _Spool(folder / "segmented.jsonl")
             with progress("segmenting", "sentences") as report:
                 spool.fill(documents, settings, report)
@@ -196,17 +196,6 @@ def build_record(settings: BuildSettings, source: dict[str, Any]) -> dict[str, A
         **settings.model_dump(mode="json"),
         "source": source,
     }
-
-
-def check_dataset_output(out: Path, *, overwrite: bool) -> None:
-    """Make sure that a data set may be written to a folder; only a data set is ever replaced.
-
-    Raises:
-        UserError: it exists and is not to be replaced, holds something else, or cannot be written.
-    """
-    check_output(out, overwrite=overwrite)
-    if out.exists() and any(out.iterdir()) and not (out / MANIFEST_FILE).is_file():
-        raise UserError(f"{out} is not empty and no data set, --overwrite does not replace it: choose another output")
 
 
 def document_position(document_id: str) -> float:

@@ -223,7 +223,7 @@ def _read_parquet(source: Source, lang: str, text_field: str) -> Iterator[Docume
 def _document(record: Mapping[str, Any], where: str, default_id: str, lang: str, text_field: str) -> Document:
     if text_field not in record:
         fields = ", ".join(record) or "none"
-        raise DataError(f"{where}no field {text_field!r}: choose one of its fields with --text-field: {fields}")
+        raise DataError(f"{where}no field {text_field!r}: choose one with --text-field: {fields}")
     text = record[text_field]
     if not isinstance(text, str):
         raise DataError(f"{where}field {text_field!r} holds {type(text).__name__}, not text")

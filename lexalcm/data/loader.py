@@ -195,5 +195,6 @@ def _load(reader: BatchReader, planned: Iterable[Planned], num_workers: int) -> 
             sampler=planned,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # or it would draw from the default one, which belongs to the training
         )
     )

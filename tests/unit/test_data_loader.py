@@ -115,6 +115,13 @@ def test_resume_at_every_step_of_an_epoch(dataset: Dataset) -> None:
         assert all(same(a, b) for a, b in zip(undisturbed[step:], rest, strict=True))
 
 
+def test_reading_leaves_the_default_generator_alone(dataset: Dataset) -> None:
+    before = torch.get_rng_state()
+    list(TrainingBatches(dataset, settings(), seed=0).iterate(0, 2))
+    list(ValidationBatches(dataset, settings()).iterate())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_training_goes_on_without_end(dataset: Dataset) -> None:
     batches = TrainingBatches(dataset, settings(), seed=0)
     endless = batches.iterate()

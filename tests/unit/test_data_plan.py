@@ -120,7 +120,9 @@ def test_epochs_differ_and_seeds_differ_and_nothing_else_matters() -> None:
         plan = TrainingPlan(PackedRows(documents(300), 64), micro_batch=2, global_batch=2, seed=seed)
         first = epoch * plan.micro_batches_per_epoch
         plan.micro_batch_rows(first + 40)
-        return [c for number in range(first, first + 10) for row in plan.micro_batch_rows(number) for c in concepts(row)]
+        return [
+            c for number in range(first, first + 10) for row in plan.micro_batch_rows(number) for c in concepts(row)
+        ]
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)

@@ -28,7 +28,9 @@ pieces_of_text = st.sampled_from(
 texts = st.one_of(
     st.lists(pieces_of_text, max_size=60).map("".join), st.text(alphabet=st.characters(exclude_categories=("Cs",)))
 )
-languages = st.sampled_from(["eng_Latn", "jpn_Jpan", "deu_Latn", "arb_Arab", "zho_Hans", "hin_Deva", "mya_Mymr", "xxx_Latn"])
+languages = st.sampled_from(
+    ["eng_Latn", "jpn_Jpan", "deu_Latn", "arb_Arab", "zho_Hans", "hin_Deva", "mya_Mymr", "xxx_Latn"]
+)
 caps = st.sampled_from([1, 2, 7, 30, 250])
 
 
