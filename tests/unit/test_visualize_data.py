@@ -10,7 +10,6 @@ import pytest
 
 from lexalcm.errors import DataError, UserError
 from lexalcm.visualize import data_statistics as statistics
-from lexalcm.visualize import style
 from lexalcm.visualize.data_report import report_data
 
 DIM = 6
@@ -158,22 +157,16 @@ def test_text_of_the_data_cannot_become_markup(dataset, tmp_path, monkeypatch):
     assert "<script>alert(1)</script> & more" in page.text
 
 
-def test_special_shapes_of_data_are_drawn_too(make_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "DPI", 20)  # fast
+@pytest.mark.parametrize("shape", ["nine languages, one sentence a document", "unit vectors, one very long document"])
+def test_special_shapes_of_data_are_drawn_too(make_dataset, tmp_path, shape):
     generator = np.random.default_rng(0)
-    unit = generator.normal(size=(60, DIM))
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    many = [(f"l{i:02d}_Latn", generator.normal(size=(3, DIM))) for i in range(9)]
-    shapes = {
-        "unit vectors": [("eng_Latn", unit)],
-        "nine languages": many,
-        "documents of one sentence": [("eng_Latn", row[None]) for row in generator.normal(size=(12, DIM))],
-        "a long tail": [("eng_Latn", generator.normal(size=(n, DIM))) for n in (1, 1, 2, 2, 3, 900)],
-    }
-    for name, documents in shapes.items():
-        folder = name.replace(" ", "-")
-        data = make_dataset({"train": [(lang, array.astype(np.float32)) for lang, array in documents]})
-        assert len(report_data(data.path, tmp_path / f"{folder}-report")["files"]) == 7
+    if shape.startswith("nine"):
+        documents = [(f"l{i % 9:02d}_Latn", generator.normal(size=(1, DIM))) for i in range(27)]
+    else:
+        documents = [("eng_Latn", generator.normal(size=(n, DIM))) for n in (1, 1, 2, 2, 3, 900)]
+        documents = [(lang, array / np.linalg.norm(array, axis=1, keepdims=True)) for lang, array in documents]
+    data = make_dataset({"train": documents})
+    assert len(report_data(data.path, tmp_path / "out")["files"]) == 7
 
 
 def test_mistakes_are_said_before_anything_is_written(dataset, report, tmp_path):
