@@ -74,11 +74,11 @@ class NoiseSchedule:
         return self.alphas_cumprod / (1 - self.alphas_cumprod)
 
     def alpha_sigma(self, timestep: int) -> tuple[float, float]:
-        """alpha_t and sigma_t of one timestep; (1, 0) below the first one, where the concept is clean."""
+        """alpha_t and sigma_t of one timestep, as float32 has them; (1, 0) below the first one, without noise."""
         if timestep < 0:
             return 1.0, 0.0
-        alpha_cumprod = float(self.alphas_cumprod[timestep])
-        return math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod)
+        alpha_cumprod = self.alphas_cumprod[timestep]
+        return float(alpha_cumprod.sqrt()), float((1 - alpha_cumprod).sqrt())
 
     def add_noise(self, x0_BLD: Tensor, noise_BLD: Tensor, timesteps_BL: Tensor) -> Tensor:
         """x_t of each position at its own timestep."""

@@ -36,10 +36,14 @@ def shifted_causal_mask(documents_BL: Tensor, dropped_BL: Tensor) -> Tensor:
 
 
 def rotary_angles(positions_BL: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles position * theta^(-2i / E), float32 [B, 1, L, E / 2] each (arXiv 2104.09864)."""
+    """Cosines and sines of the angles position / theta^(2i / E), float32 [B, 1, L, E / 2] each (arXiv 2104.09864).
+
+    Angles are float32 as in the published code; their cosines go through float64, because vectorized float32 ones are
+    off by a unit in the last place, which a hundred guided denoising steps can turn into three times 1e-5.
+    """
     exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions_BL.device) / head_size
-    angles = positions_BL[:, None, :, None].float() * theta**-exponents
-    return angles.cos(), angles.sin()
+    angles = (positions_BL[:, None, :, None].float() * (1.0 / theta**exponents)).double()
+    return angles.cos().float(), angles.sin().float()
 
 
 def rotate(x_BHLE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
@@ -48,6 +52,11 @@ def rotate(x_BHLE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     even, odd = x_BHLE.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     return turned.flatten(-2).type_as(x_BHLE)
+
+
+def mix_values(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask_B1QK: Tensor) -> Tensor:
+    """Softmax attention: the values that each query sees, mixed, [B, H, Q, E]."""
+    return nn.functional.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=mask_B1QK)
 
 
 class Attention(nn.Module):
@@ -76,9 +85,8 @@ class Attention(nn.Module):
         """Keys and values, [B, H, L, E] each."""
         return self._split(self.k_proj(x_BLW)), self._split(self.v_proj(x_BLW))
 
-    def attend(self, q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask_B1QK: Tensor) -> Tensor:
-        """Mix the values that each query may see, [B, Q, W]."""
-        mixed_BHQE = nn.functional.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=mask_B1QK)
+    def output(self, mixed_BHQE: Tensor) -> Tensor:
+        """Join the heads' mixtures of values, [B, Q, W]."""
         return self.output_proj(mixed_BHQE.transpose(1, 2).flatten(2))
 
     def _split(self, x_BLW: Tensor) -> Tensor:

@@ -42,6 +42,9 @@ class BaseLCM(LCM):
         return self.transformer.new_cache(rows, slots)
 
     @torch.no_grad()
-    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TransformerCache) -> Tensor:
-        """Take in new normalized concepts and guess the one after each of them, normalized, [B, L, D]."""
-        return self.output_proj(self.transformer.extend(concepts_BLD, positions_BL, cache)).float()
+    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TransformerCache, used: int) -> Tensor:
+        """Take in new normalized concepts and guess the one after each of them, normalized, [B, L, D].
+
+        Arguments as for `Transformer.extend`.
+        """
+        return self.output_proj(self.transformer.extend(concepts_BLD, positions_BL, cache, used)).float()

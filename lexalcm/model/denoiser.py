@@ -11,7 +11,8 @@ Three decisions make it cheaper than the published code at equal results:
 
 It has no positions of its own: the contexts carry them.
 
-Shapes: B rows, L positions, K keys, T timesteps, D embedding dimension, W width, M = 9 W modulation, H heads, E head.
+Shapes: B rows, L positions, Q of them that see contexts, K keys, T timesteps, D embedding dimension, W width, M = 9 W
+modulation, H heads, E size of a head.
 """
 
 import math
@@ -21,7 +22,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lexalcm.model.attention import Attention, initialize_attention_input, initialize_attention_output
+from lexalcm.model.attention import Attention, initialize_attention_input, initialize_attention_output, mix_values
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.transformer import RMSNorm, SwiGLU
 
@@ -92,26 +93,36 @@ class DenoiserLayer(nn.Module):
     ) -> Tensor:
         """One layer in training: each position at its own timestep."""
         modulation_BLM = nn.functional.embedding(timesteps_BL, self.modulation(time_TW))
-        return self.denoise(x_BLW, modulation_BLM, self.cross_attention.keys_values(memory_BKW), mask_B1LK)
+        k_BHKE, v_BHKE = self.cross_attention.keys_values(memory_BKW)
+        return self.denoise(x_BLW, modulation_BLM, k_BHKE, v_BHKE, mask_B1LK)
 
     def modulation(self, time_TW: Tensor) -> Tensor:
         """Shift, scale and gate of the three parts for each timestep, [T, M]."""
         return self.modulator(nn.functional.silu(time_TW))
 
     def denoise(
-        self, x_BLW: Tensor, modulation_BLM: Tensor, memory: tuple[Tensor, Tensor], mask_B1LK: Tensor
+        self, x_BLW: Tensor, modulation_BLM: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask_B1QK: Tensor
     ) -> Tensor:
-        """One layer, given modulations and the keys and values of the contexts."""
+        """One layer, given modulations and the keys and values of the contexts.
+
+        The mask is of the first Q positions. Any further ones see the zero vector alone, whose value they take whole.
+        """
         shift, scale, gate, cross_shift, cross_scale, cross_gate, ffn_shift, ffn_scale, ffn_gate = modulation_BLM.chunk(
             9, dim=-1
         )
         modulated = self.self_norm(x_BLW) * (1 + scale) + shift
         x_BLW = x_BLW + gate * self.dropout(self.self_projection(modulated))
         modulated = self.cross_attention_norm(x_BLW) * (1 + cross_scale) + cross_shift
-        attended = self.cross_attention.attend(self.cross_attention.queries(modulated), *memory, mask_B1LK)
-        x_BLW = x_BLW + cross_gate * self.dropout(attended)
+        x_BLW = x_BLW + cross_gate * self.dropout(self._attend(modulated, k_BHKE, v_BHKE, mask_B1QK))
         modulated = self.ffn_norm(x_BLW) * (1 + ffn_scale) + ffn_shift
         return x_BLW + ffn_gate * self.dropout(self.ffn(modulated))
+
+    def _attend(self, x_BLW: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask_B1QK: Tensor) -> Tensor:
+        seeing, blind = mask_B1QK.shape[2], x_BLW.shape[1] - mask_B1QK.shape[2]
+        mixed_BHLE = mix_values(self.cross_attention.queries(x_BLW)[:, :, :seeing], k_BHKE, v_BHKE, mask_B1QK)
+        if blind:
+            mixed_BHLE = torch.cat([mixed_BHLE, v_BHKE[:, :, :1].expand(-1, -1, blind, -1)], dim=2)
+        return self.cross_attention.output(mixed_BHLE)
 
 
 class Denoiser(nn.Module):
@@ -150,22 +161,26 @@ class Denoiser(nn.Module):
         time_TW = self.time_embedding(timesteps_T)
         return [layer.modulation(time_TW) for layer in self.layers]
 
+    def keys_values(self, memory_BKW: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values of what may be attended."""
+        return [layer.cross_attention.keys_values(memory_BKW) for layer in self.layers]
+
     def denoise(
         self,
         noisy_BLD: Tensor,
         modulations: list[Tensor],
-        memories: list[tuple[Tensor, Tensor]],
-        mask_B1LK: Tensor,
+        keys_values: list[tuple[Tensor, Tensor]],
+        mask_B1QK: Tensor,
     ) -> Tensor:
         """The network's prediction in generation, [B, L, D].
 
         Args:
             noisy_BLD: normalized concepts with noise.
             modulations: of the present timestep, for each layer [M].
-            memories: keys and values of the contexts, for each layer.
-            mask_B1LK: who attends what.
+            keys_values: of the contexts, for each layer.
+            mask_B1QK: who attends what; positions after the first Q see the zero vector alone.
         """
         x_BLW = self.input_proj(noisy_BLD.to(self.input_proj.weight.dtype))
-        for layer, modulation_M, memory in zip(self.layers, modulations, memories, strict=True):
-            x_BLW = layer.denoise(x_BLW, modulation_M, memory, mask_B1LK)
+        for layer, modulation_M, (k_BHKE, v_BHKE) in zip(self.layers, modulations, keys_values, strict=True):
+            x_BLW = layer.denoise(x_BLW, modulation_M, k_BHKE, v_BHKE, mask_B1QK)
         return self.output_proj(self.norm(x_BLW))

@@ -31,7 +31,7 @@ GENERATION_FILE = "generation_config.json"
 CARD_FILE = "README.md"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-MAX_LISTED = 8
+MAX_LISTED = 20
 
 
 def write_model(
@@ -94,19 +94,30 @@ def check_state(model: LCM, state: Mapping[str, Tensor], source: str) -> None:
         UserError: lists what is missing, unknown or of another shape.
     """
     expected = model.state_dict()
-    missing = expected.keys() - state.keys()
-    unknown = state.keys() - expected.keys()
+    missing, unknown = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or unknown:
-        parts = [
-            f"{kind} {list_names(names)}" for kind, names in (("misses", missing), ("has unknown", unknown)) if names
-        ]
-        raise UserError(f"{source} does not fit its config: it {'; it '.join(parts)}")
-    for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
+        raise UserError(f"{source} does not fit its config: {describe_names(missing, unknown)}")
+    check_shapes(model, state, source)
+
+
+def check_shapes(model: LCM, state: Mapping[str, Tensor], source: str) -> None:
+    """Make sure that weights of the right names have the model's shapes.
+
+    Raises:
+        UserError: names the first that has not.
+    """
+    for name, expected in model.state_dict().items():
+        if state[name].shape != expected.shape:
             raise UserError(
-                f"{source} does not fit its config: {name} has shape {list(tensor.shape)}, "
-                f"the config asks for {list(expected[name].shape)}"
+                f"{source} does not fit its config: {name} has shape {list(state[name].shape)}, "
+                f"the config asks for {list(expected.shape)}"
             )
+
+
+def describe_names(missing: set[str], unknown: set[str]) -> str:
+    """Which parameters are missing and which unknown, in words."""
+    parts = [f"{kind} {list_names(names)}" for kind, names in (("missing", missing), ("unknown", unknown)) if names]
+    return "; ".join(parts)
 
 
 def list_names(names: set[str]) -> str:

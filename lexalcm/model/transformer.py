@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lexalcm.model.attention import Attention, causal_mask, rotary_angles, rotate
+from lexalcm.model.attention import Attention, causal_mask, mix_values, rotary_angles, rotate
 from lexalcm.model.config import ModelConfig
 
 
@@ -63,6 +63,10 @@ class LayerCache:
         shape = (rows, attention.num_heads, slots, weight.shape[0] // attention.num_heads)
         return cls(weight.new_zeros(shape), weight.new_zeros(shape))
 
+    def first(self, slots: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first slots."""
+        return self.keys[:, :, :slots], self.values[:, :, :slots]
+
     def write(self, k_BHLE: Tensor, v_BHLE: Tensor, slots_BL: Tensor) -> None:
         """Store keys and values in each row's slots."""
         index_BHLE = slots_BL[:, None, :, None].expand_as(k_BHLE)
@@ -84,7 +88,7 @@ class TransformerLayer(nn.Module):
     def forward(self, x_BLW: Tensor, rotary: tuple[Tensor, Tensor], mask_B1LL: Tensor) -> Tensor:
         """One layer over whole rows."""
         q_BHLE, k_BHLE, v_BHLE = self._project(x_BLW, rotary)
-        return self._finish(x_BLW, self.attention.attend(q_BHLE, k_BHLE, v_BHLE, mask_B1LL))
+        return self._finish(x_BLW, mix_values(q_BHLE, k_BHLE, v_BHLE, mask_B1LL))
 
     def extend(
         self, x_BLW: Tensor, rotary: tuple[Tensor, Tensor], mask_B1LS: Tensor, cache: LayerCache, slots_BL: Tensor
@@ -92,15 +96,15 @@ class TransformerLayer(nn.Module):
         """One layer over new positions, which see what the cache holds; their keys and values are added to it."""
         q_BHLE, k_BHLE, v_BHLE = self._project(x_BLW, rotary)
         cache.write(k_BHLE, v_BHLE, slots_BL)
-        return self._finish(x_BLW, self.attention.attend(q_BHLE, cache.keys, cache.values, mask_B1LS))
+        return self._finish(x_BLW, mix_values(q_BHLE, *cache.first(mask_B1LS.shape[-1]), mask_B1LS))
 
     def _project(self, x_BLW: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         normed_BLW = self.attention_norm(x_BLW)
         k_BHLE, v_BHLE = self.attention.keys_values(normed_BLW)
         return rotate(self.attention.queries(normed_BLW), rotary), rotate(k_BHLE, rotary), v_BHLE
 
-    def _finish(self, x_BLW: Tensor, attended_BLW: Tensor) -> Tensor:
-        x_BLW = x_BLW + self.dropout(attended_BLW)
+    def _finish(self, x_BLW: Tensor, mixed_BHLE: Tensor) -> Tensor:
+        x_BLW = x_BLW + self.dropout(self.attention.output(mixed_BHLE))
         return x_BLW + self.dropout(self.ffn(self.ffn_norm(x_BLW)))
 
 
@@ -109,7 +113,6 @@ class TransformerCache:
     """The caches of all layers of a Transformer."""
 
     layers: list[LayerCache]
-    slots: int
 
 
 class Transformer(nn.Module):
@@ -140,16 +143,22 @@ class Transformer(nn.Module):
 
     def new_cache(self, rows: int, slots: int) -> TransformerCache:
         """An empty cache for `rows` documents of up to `slots` concepts."""
-        return TransformerCache([LayerCache.empty(rows, slots, layer.attention) for layer in self.layers], slots)
+        return TransformerCache([LayerCache.empty(rows, slots, layer.attention) for layer in self.layers])
 
-    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TransformerCache) -> Tensor:
+    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TransformerCache, used: int) -> Tensor:
         """Contexts of new concepts at the given positions, one document a row; the cache takes them in, [B, L, W].
 
         Positions beyond a row's end may be written (padding of shorter prompts): no position sees a later one, and each
         slot is written anew before its turn comes.
+
+        Args:
+            concepts_BLD: normalized.
+            positions_BL: of the concepts in their documents, which are also their slots.
+            cache: what came before.
+            used: how many slots are in use with the new concepts, at most: those that are looked at.
         """
         rotary = rotary_angles(positions_BL, self.head_size, self.rope_theta)
-        mask_B1LS = (torch.arange(cache.slots, device=positions_BL.device) <= positions_BL[..., None]).unsqueeze(1)
+        mask_B1LS = (torch.arange(used, device=positions_BL.device) <= positions_BL[..., None]).unsqueeze(1)
         x_BLW = self.input_proj(concepts_BLD.to(self.input_proj.weight.dtype))
         for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
             x_BLW = layer.extend(x_BLW, rotary, mask_B1LS, layer_cache, positions_BL)

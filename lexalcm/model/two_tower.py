@@ -20,18 +20,21 @@ from lexalcm.model.attention import shifted_causal_mask
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.denoiser import Denoiser
 from lexalcm.model.lcm import LCM, Loss, reduce_loss, squared_l2
-from lexalcm.model.transformer import LayerCache, Transformer, TransformerCache
+from lexalcm.model.transformer import Transformer, TransformerCache
 
 
 @dataclass
 class TwoTowerCache:
-    """What generation keeps of a document: the contextualizer's keys and values, and the denoiser's of the contexts.
+    """What generation keeps of the concepts so far: the contextualizer's keys and values, and the contexts.
 
-    Slot 0 of a memory holds the zero vector, slot j + 1 the context of position j.
+    `memory`, [B, S, W], holds the zero vector in slot 0 and the context of position j in slot j + 1. From it, the keys
+    and values of all contexts are computed anew for each concept (not for each denoising step): with n contexts and s
+    guided steps that adds about n / (15 s) to a concept's work, 4% for 32 contexts and 50 steps, and keeps W numbers of
+    a context instead of 2 W in every layer.
     """
 
     contextualizer: TransformerCache
-    memories: list[LayerCache]
+    memory: Tensor
 
 
 class TwoTowerLCM(LCM):
@@ -109,31 +112,16 @@ class TwoTowerLCM(LCM):
             )
 
     def new_cache(self, rows: int, slots: int) -> TwoTowerCache:
-        """A cache for `rows` documents of up to `slots` concepts, whose memories hold the zero vector."""
-        memories = [LayerCache.empty(rows, slots + 1, layer.cross_attention) for layer in self.denoiser.layers]
-        cache = TwoTowerCache(self.contextualizer.new_cache(rows, slots), memories)
-        first_slot_B1 = torch.zeros(rows, 1, dtype=torch.int64, device=self.device)
-        zero_vector_B1W = self.denoiser.norm.weight.new_zeros(rows, 1, self.config.width)
-        self._remember(zero_vector_B1W, first_slot_B1, cache)
-        return cache
+        """An empty cache for `rows` documents of up to `slots` concepts."""
+        memory_BSW = self.denoiser.norm.weight.new_zeros(rows, slots + 1, self.config.width)
+        return TwoTowerCache(self.contextualizer.new_cache(rows, slots), memory_BSW)
 
     @torch.no_grad()
-    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TwoTowerCache) -> None:
-        """Take in new normalized concepts at the given positions."""
-        context_BLW = self.contextualizer.extend(concepts_BLD, positions_BL, cache.contextualizer)
-        self._remember(context_BLW, positions_BL + 1, cache)
-
-    @torch.no_grad()
-    def memories(self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each denoiser layer's keys and values of packed rows, for guesses at every position at once."""
-        memory_BKW = shift_contexts(self.contextualizer(concepts_BLD, documents_BL, positions_BL))
-        return [layer.cross_attention.keys_values(memory_BKW) for layer in self.denoiser.layers]
-
-    @torch.no_grad()
-    def _remember(self, context_BLW: Tensor, slots_BL: Tensor, cache: TwoTowerCache) -> None:
-        for layer, memory in zip(self.denoiser.layers, cache.memories, strict=True):
-            k_BHLE, v_BHLE = layer.cross_attention.keys_values(context_BLW)
-            memory.write(k_BHLE, v_BHLE, slots_BL)
+    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TwoTowerCache, used: int) -> None:
+        """Take in new normalized concepts; arguments as for `Transformer.extend`."""
+        context_BLW = self.contextualizer.extend(concepts_BLD, positions_BL, cache.contextualizer, used)
+        index_BLW = (positions_BL + 1).unsqueeze(-1).expand_as(context_BLW)
+        cache.memory.scatter_(1, index_BLW, context_BLW.to(cache.memory.dtype))
 
 
 def shift_contexts(context_BLW: Tensor) -> Tensor:

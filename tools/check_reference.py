@@ -1,0 +1,275 @@
+"""Check this code against numbers that the published implementations computed on tiny random models.
+
+    python -m tools.check_reference tests/data/reference_lcm
+
+The folder holds `config.json` (sizes and generation options), weights under the publisher's names and tensors as
+safetensors. Each check compares one quantity and prints its largest error relative to the quantity's largest magnitude;
+the last line is one JSON object; the exit code is 1 when a check fails and 2 when the folder cannot be read.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lexalcm.config import validate
+from lexalcm.data.normalize import NormalizerSettings, fit_normalizer
+from lexalcm.diffusion.schedule import DiffusionSettings, compute_alphas_cumprod
+from lexalcm.errors import LexaError, UserError
+from lexalcm.generate.autoregressive import generate_from_noise
+from lexalcm.generate.options import GenerationOptions
+from lexalcm.model import BaseLCM, TwoTowerLCM
+from lexalcm.model.import_fairseq2 import import_fairseq2
+from lexalcm.model.lcm import squared_l2
+from lexalcm.model.normalizer import Normalizer
+
+TOLERANCE = 1e-5
+TRAINING_TOLERANCE = 1e-3
+CLIP_NORM = 25.0
+
+# the published fit gives 0.25 and 0.75 to a parameter that counts in percent
+PUBLISHED_QUANTILES = (0.0025, 0.0075)
+
+NORMALIZER_FITS = {
+    "robust": NormalizerSettings(quantiles=PUBLISHED_QUANTILES),
+    "clipped": NormalizerSettings(quantiles=PUBLISHED_QUANTILES, clip_probability=0.001),
+    "standard": NormalizerSettings(method="standard"),
+}
+
+GENERATION_NAMES = {
+    "inference_timesteps": "steps",
+    "ddim_eta": "eta",
+    "clip_noise": "clip_noisy",
+    "guidance_scale": "guidance_scale",
+    "guidance_rescale": "guidance_rescale",
+    "initial_noise_scale": "initial_noise_scale",
+    "epsilon_scaling": "epsilon_scaling",
+}
+PUBLISHED_GENERATION = {
+    "guidance_scale": 1.0,
+    "guidance_rescale": 0.0,
+    "initial_noise_scale": 1.0,
+    "epsilon_scaling": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One compared quantity; the error is relative to the expected quantity's largest magnitude."""
+
+    name: str
+    error: float
+    tolerance: float = TOLERANCE
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; NaN is not."""
+        return self.error <= self.tolerance
+
+
+def compare(name: str, computed: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> Check:
+    """Largest absolute difference over the largest expected magnitude."""
+    if computed.shape != expected.shape:
+        return Check(f"{name}: shape {list(computed.shape)}, expected {list(expected.shape)}", float("nan"), tolerance)
+    scale = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+    return Check(name, float((computed.detach() - expected).abs().max() / scale), tolerance)
+
+
+def check_reference(folder: Path) -> Iterator[Check]:
+    """Run all checks on a reference folder.
+
+    Raises:
+        UserError: a file is missing or damaged, or its weights are not those of the published code.
+    """
+    config = json.loads(_read(folder / "config.json"))
+    yield from check_normalizer_fits(_tensors(folder, "normalizer"))
+    yield from check_schedules(_tensors(folder, "schedules"))
+
+    base = import_fairseq2(folder / "base_weights.safetensors", folder / "config.json")
+    assert isinstance(base, BaseLCM)
+    yield from check_base(base, _tensors(folder, "base_tensors"))
+
+    two_tower = import_fairseq2(folder / "two_tower_weights.safetensors", folder / "config.json")
+    assert isinstance(two_tower, TwoTowerLCM)
+    tensors = _tensors(folder, "two_tower_tensors")
+    yield from check_towers(two_tower, tensors)
+    yield from check_generation(two_tower, tensors, config["generation"])
+    yield from check_training(two_tower, tensors)  # last: it changes the weights
+
+
+def check_normalizer_fits(reference: Mapping[str, Tensor]) -> Iterator[Check]:
+    """Three fits on the same data, and what they do to the first concepts of it."""
+    data = reference["fit_data"]
+    for name, settings in NORMALIZER_FITS.items():
+        statistics = fit_normalizer(data.numpy(), settings)
+        for part, value in statistics.items():
+            yield compare(f"normalizer fit, {name}, {part}", torch.from_numpy(value), reference[f"{name}_{part}"])
+        normalizer = Normalizer(data.shape[1])
+        normalizer.set_statistics(statistics)
+        normalized = reference[f"{name}_normalized"]
+        yield compare(f"normalizer, {name}, normalize", normalizer.normalize(data[: len(normalized)]), normalized)
+        denormalized = normalizer.denormalize(normalized)
+        yield compare(f"normalizer, {name}, denormalize", denormalized, reference[f"{name}_denormalized"])
+
+
+def check_schedules(reference: Mapping[str, Tensor]) -> Iterator[Check]:
+    """Every schedule of the file; a name like `sigmoid_1.5_-2` or `cosine_nonzero_snr` says its settings."""
+    for name, expected in reference.items():
+        kind, *details = name.removesuffix("_nonzero_snr").split("_")
+        settings: dict[str, Any] = {
+            "schedule": kind,
+            "steps": len(expected),
+            "zero_terminal_snr": not name.endswith("_nonzero_snr"),
+        }
+        if kind == "sigmoid":
+            settings |= {"sigmoid_alpha": float(details[0]), "sigmoid_beta": float(details[1])}
+        computed = compute_alphas_cumprod(validate(DiffusionSettings, settings))
+        yield compare(f"schedule, {name}", computed, expected)
+
+
+def check_base(model: BaseLCM, reference: Mapping[str, Tensor]) -> Iterator[Check]:
+    """The base model's forward pass, loss and prediction of the next concept."""
+    documents, positions, real = _rows(reference)
+    targets = real & (positions > 0)
+    yield compare("base, normalized", model.normalizer.normalize(reference["embeddings"]), reference["normalized"])
+    output = model.predict(reference["normalized"], documents, positions)
+    yield compare("base, output", output[real], reference["output"][real])
+    loss = model(reference["embeddings"], documents, positions, targets)
+    yield compare("base, loss", loss.sum, reference["loss_sum"])
+    yield compare("base, number of targets", loss.count.float(), reference["num_targets"].float())
+    prompts = reference["next_prompt"]
+    options = GenerationOptions()
+    after_each = []
+    for length in range(1, prompts.shape[1] + 1):
+        steps = generate_from_noise(model, list(prompts[:, :length]), options, _no_noise, 1)
+        after_each.append(next(steps))
+    yield compare("base, next concepts", torch.stack(after_each, dim=1), reference["next_output"])
+
+
+def check_towers(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Iterator[Check]:
+    """Contextualizer, forward process, denoiser, loss and gradients."""
+    documents, positions, real = _rows(reference)
+    timesteps, noise = reference["timesteps"], reference["noise"]
+    normalized = model.normalizer.normalize(reference["embeddings"])
+    yield compare("two-tower, normalized", normalized, reference["normalized"])
+    yield compare("two-tower, alphas_cumprod", model.schedule.alphas_cumprod, reference["alphas_cumprod"])
+    yield compare("two-tower, snr", model.schedule.snr, reference["snr"])
+    context = model.contextualizer(normalized, documents, positions)
+    yield compare("two-tower, context", context[real], reference["context"][real])
+    noisy = model.schedule.add_noise(normalized, noise, timesteps)
+    yield compare("two-tower, noisy", noisy, reference["noisy"])
+    undropped = torch.zeros_like(real)
+    denoised = model.predict(normalized, documents, positions, noisy, timesteps, undropped)
+    yield compare("two-tower, denoised", denoised[real], reference["denoised"][real])
+
+    loss = model.loss(reference["embeddings"], documents, positions, real, timesteps, noise, undropped)
+    yield compare("two-tower, loss per target", loss.per_target[real], reference["loss_per_target"])
+    yield compare("two-tower, loss", loss.sum, reference["loss_sum"])
+    denormalize = model.normalizer.denormalize
+    unnormalized = squared_l2(denormalize(denoised), denormalize(normalized))
+    yield compare("two-tower, unnormalized loss", unnormalized[real], reference["unnormalized_loss_per_target"])
+    loss.sum.backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    yield compare("two-tower, gradient norm", torch.nn.utils.get_total_norm(gradients), reference["grad_norm"])
+    input_gradient = model.contextualizer.input_proj.weight.grad
+    assert input_gradient is not None
+    yield compare("two-tower, input gradient", input_gradient, reference["grad_pre_linear"])
+    model.zero_grad()
+
+
+def check_generation(
+    model: TwoTowerLCM, reference: Mapping[str, Tensor], settings: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Check]:
+    """Generation after a prompt, from given noise and over given timesteps."""
+    for name, stated in settings.items():
+        named = {GENERATION_NAMES.get(key, key): value for key, value in stated.items()}
+        scaled_already = {"initial_noise_scale": 1.0}
+        options = validate(GenerationOptions, {**PUBLISHED_GENERATION, **named, **scaled_already})
+        latents, prompts = reference[f"gen_{name}_latents"], reference[f"gen_{name}_prompt"]
+        noise = iter(latents.split(1, dim=1))
+        steps = generate_from_noise(
+            model,
+            list(prompts),
+            options,
+            noise.__next__,
+            latents.shape[1],
+            timesteps=reference[f"gen_{name}_timesteps"].tolist(),
+        )
+        yield compare(f"generation, {name}", torch.stack(list(steps), dim=1), reference[f"gen_{name}_output"])
+
+
+def check_training(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Iterator[Check]:
+    """Steps of AdamW on the mean loss over targets, with given timesteps and noise, dropout off."""
+    documents, positions, real = _rows(reference)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.1)
+    losses, norms = [], []
+    for timesteps, noise in zip(reference["train_timesteps"], reference["train_noise"], strict=True):
+        undropped = torch.zeros_like(real)
+        loss = model.loss(reference["embeddings"], documents, positions, real, timesteps, noise, undropped)
+        mean = loss.sum / loss.count
+        mean.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM))
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(mean.detach())
+    yield compare("training, losses", torch.stack(losses), reference["train_losses"], TRAINING_TOLERANCE)
+    yield compare("training, gradient norms", torch.stack(norms), reference["train_grad_norms"], TRAINING_TOLERANCE)
+
+
+def _rows(reference: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Document ids, positions and which positions are real, of documents padded to one length."""
+    lengths, length = reference["doc_lengths"], reference["embeddings"].shape[1]
+    positions = torch.arange(length).expand(len(lengths), -1)
+    real = positions < lengths[:, None]
+    return torch.where(real, 0, -1), positions, real
+
+
+def _no_noise() -> Tensor:
+    raise AssertionError("a base model draws no noise")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}: give a folder with reference data") from error
+
+
+def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    file = folder / f"{name}.safetensors"
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is missing or damaged: give a folder with reference data") from error
+
+
+def main() -> int:
+    """Print every check and a JSON summary; the exit code."""
+    parser = argparse.ArgumentParser(description="Check this code against numbers of the published implementations.")
+    parser.add_argument("folder", type=Path, help="e.g. tests/data/reference_lcm")
+    folder = parser.parse_args().folder
+    checks: list[Check] = []
+    try:
+        for check in check_reference(folder):
+            checks.append(check)
+            print(f"{'ok  ' if check.passed else 'FAIL'} {check.error:9.2e} of {check.tolerance:.0e}  {check.name}")
+    except LexaError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    failed = [check.name for check in checks if not check.passed]
+    errors = {check.name: check.error if np.isfinite(check.error) else None for check in checks}
+    print(json.dumps({"checks": len(checks), "failed": failed, "errors": errors}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
