@@ -1,20 +1,44 @@
 """Nothing written is left half-written: write beside the goal, flush to disk, rename.
 
 A reader sees the old file or the whole new one, also after a power cut. The temporary name starts with a dot and
-holds the process id, so that a killed writer's leftovers are recognisable and never taken for the result.
+holds the machine and the process, so that a killed writer's leftovers are never taken for the result, and the next
+writer of the same goal on that machine removes them.
 """
 
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lexalcm.errors import UserError
 
+_MACHINE = re.sub(r"\W", "-", socket.gethostname())
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+def _beside(path: Path, suffix: str = "tmp") -> Path:
+    return path.with_name(f".{path.name}.{_MACHINE}.{os.getpid()}.{suffix}")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` on this machine left behind when they were killed."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{_MACHINE}\.(\d+)\.tmp")
+    for entry in path.parent.iterdir():
+        match = pattern.fullmatch(entry.name)
+        if match and not _is_running(int(match[1])):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def fsync_path(path: Path) -> None:
@@ -63,8 +87,8 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | No
     """
     path = Path(path)
     check_output(path, overwrite=overwrite, marker=marker)
+    _remove_leftovers(path)
     temporary = _beside(path)
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -72,7 +96,7 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | No
             _share(entry)
             fsync_path(entry)
         if path.exists():
-            replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+            replaced = _beside(path, "old")
             path.rename(replaced)
             temporary.rename(path)
             shutil.rmtree(replaced)
@@ -96,6 +120,8 @@ def check_output(path: Path | str, *, overwrite: bool = False, marker: str | Non
         UserError: it exists and may not be replaced, or its parent cannot be written.
     """
     path = Path(path)
+    if path.exists() and path.samefile(Path.cwd()):
+        raise UserError(f"the output {path} is the folder you are in: choose another output")
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a folder: choose another output")
     if path.exists() and any(path.iterdir()):

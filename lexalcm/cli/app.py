@@ -4,9 +4,10 @@ Commands are registered as callbacks whose modules import nothing heavy, so that
 torch, scikit-learn and pandas load inside the functions that need them.
 """
 
+import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +15,11 @@ from lexalcm import __version__
 from lexalcm.cli import bootstrap, data, evaluate, infer, train, verify, visualize
 from lexalcm.cli.console import err, out
 from lexalcm.errors import LexaError
+
+UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions of typer keep in different places
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""System errors that the user can mend: no space, no right to write."""
 
 app = typer.Typer(
     name="lcm",
@@ -60,7 +66,11 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(arguments, prog_name="lcm")
+        sys.exit(app(arguments, prog_name="lcm", standalone_mode=False))
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lcm"
+        err.print(f"lcm: {error.format_message().rstrip('.')}: see {command} --help", markup=False)
+        sys.exit(error.exit_code)
     except LexaError as error:
         if debug:
             raise
@@ -69,6 +79,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has gone, e.g. `lcm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if debug or error.errno not in UNWRITABLE:
+            raise
+        err.print(f"lcm: {error.strerror}: {error.filename or 'choose another place for the output'}", markup=False)
+        sys.exit(2)
     except KeyboardInterrupt:
         err.print("lcm: interrupted")
         sys.exit(130)
