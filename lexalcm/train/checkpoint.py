@@ -15,6 +15,7 @@ its hashes before it is used, because disks fail; a damaged one is passed over f
 
 import math
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def save_checkpoint(folder: Path, engine: Engine, progress: Progress, *, keep: i
     """
     path = folder / checkpoint_name(progress.step)
     if not world.is_main:
-        for _ in (*engine.weights(), *engine.moments()):
+        for _ in chain(engine.weights(), engine.moments()):
             pass  # takes part in gathering what the main process writes
         world.barrier()
         return path

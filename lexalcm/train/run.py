@@ -27,7 +27,7 @@ from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
 from lexalcm.train.checkpoint import Progress, load_weights, restore_engine, save_checkpoint
-from lexalcm.train.engines.choose import choose_engine, read_engine_file, start_engine
+from lexalcm.train.engines.choose import EngineChoice, choose_engine, start_engine
 from lexalcm.train.monitor import Display, Monitor, Silent
 from lexalcm.train.run_folder import Fingerprints, RunFolder, decide_start, prepare, run_folder, saved_run
 from lexalcm.train.stop import StopRequest
@@ -77,7 +77,7 @@ class _Parts:
     """What a training is made of, checked and ready."""
 
     world: World
-    engine_name: str
+    engine: EngineChoice
     dataset: Dataset
     batches: TrainingBatches
     validation: ValidationBatches | None
@@ -118,7 +118,7 @@ def train(
     world = parts.world
     run, checkpoint = (run_folder(config), None) if resume in ("auto", "never") else saved_run(resume)
     display = display if display is not None and world.is_main else Silent()
-    with joined(world, process_group=parts.engine_name != "single"), StopRequest() as stop:
+    with joined(world, process_group=parts.engine.needs_process_group), StopRequest() as stop:
         fingerprints = world.from_main(lambda: _fingerprints(parts))
         start = world.from_main(
             lambda: decide_start(
@@ -129,7 +129,7 @@ def train(
             return _result("complete", run, start.progress, start.checkpoint)
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
-        with closing(start_engine(parts.engine_name, parts.model, config, world)) as engine:
+        with closing(start_engine(parts.engine, parts.model, config.train, world.device)) as engine:
             if start.checkpoint is not None:
                 restore_engine(start.checkpoint, engine, start.progress.updates)
                 display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
@@ -158,9 +158,9 @@ def dry_run(config: RunConfig) -> DryRunResult:
     settings = config.train.model_copy(update={"steps": DRY_RUN_STEPS})
     model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     with (
-        joined(world, process_group=parts.engine_name != "single"),
+        joined(world, process_group=parts.engine.needs_process_group),
         StopRequest() as stop,
-        closing(start_engine(parts.engine_name, parts.model, config, world)) as engine,
+        closing(start_engine(parts.engine, parts.model, config.train, world.device)) as engine,
     ):
         trainer = Trainer(engine, parts.batches, None, settings, world, Monitor(None, Silent()), lambda _: None)
         began = time.perf_counter()
@@ -192,10 +192,8 @@ def _assemble(config: RunConfig) -> _Parts:
         validation = ValidationBatches(dataset, config.data, VALIDATION_SPLIT)
     model = load_model(config.model)
     check_codec(config, model, dataset)
-    engine_name = choose_engine(config, world)
-    if engine_name == "deepspeed":
-        read_engine_file(config, world, model.config.width)
-    return _Parts(world, engine_name, dataset, batches, validation, model)
+    engine = choose_engine(config, world, model.config.width)
+    return _Parts(world, engine, dataset, batches, validation, model)
 
 
 def check_codec(config: RunConfig, model: LCM, dataset: Dataset) -> None:

@@ -146,10 +146,14 @@ def decide_start(
         ConfigError: the settings are not those that the run began with.
         UserError: the folder is taken, or its checkpoints are all damaged.
     """
+    if overwrite and resume != "never":
+        raise ConfigError("--overwrite goes with --resume never; without them a run goes on where it stopped")
     if resume == "never":
         check_output(run.path, overwrite=overwrite, marker=run.config.name)
         return Start(Progress())
     if not run.config.is_file():
+        if run.path.exists() and any(run.path.iterdir()):
+            raise UserError(f"{run.path} holds no {run.config.name}, so it is no run: choose another --name")
         check_output(run.path)
         return Start(Progress())
     check_unchanged(run, config, fingerprints)

@@ -70,8 +70,14 @@ class Trainer:
         Raises:
             TrainingError: too many steps in a row without a finite loss and gradient.
         """
+        self.monitor.display.begin(progress.step, self.settings.steps)
+        try:
+            return self._run(progress, stop)
+        finally:
+            self.monitor.display.end()
+
+    def _run(self, progress: Progress, stop: StopRequest) -> Progress:
         settings = self.settings
-        self.monitor.display.begin(progress.step, settings.steps)
         batches = self.batches.iterate(progress.step, settings.steps, rank=self.world.rank, world_size=self.world.size)
         line_began, line_concepts = time.perf_counter(), progress.concepts
         stopping = False
@@ -98,7 +104,6 @@ class Trainer:
                 line_began, line_concepts = time.perf_counter(), progress.concepts
             if last or stopping or progress.step % settings.checkpoint.every == 0:
                 self.save(progress)
-        self.monitor.display.end()
         return progress
 
     def validate(self) -> float:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -23,14 +23,14 @@ from lexalcm.errors import ConfigError, LexaError
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class World:
     """This process's place among the processes of the run."""
 
     rank: int = 0
     local_rank: int = 0  # on this machine
     size: int = 1
-    _messages: list[Any] = field(default_factory=list, repr=False, compare=False)  # the gloo group, once joined
+    group: dist.ProcessGroup | None = None  # over gloo, for what is sent here; set by `joined`
 
     @property
     def is_main(self) -> bool:
@@ -58,7 +58,7 @@ class World:
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total, group=self._group)
+        dist.all_reduce(total, group=self.group)
         return total.tolist()
 
     def from_main(self, work: Callable[[], T]) -> T:
@@ -71,7 +71,7 @@ class World:
                 message[0] = work()
             except LexaError as error:
                 message[1] = error
-        dist.broadcast_object_list(message, src=0, group=self._group)
+        dist.broadcast_object_list(message, src=0, group=self.group)
         if message[1] is not None:
             raise message[1]
         return message[0]
@@ -79,11 +79,7 @@ class World:
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
-            dist.barrier(group=self._group)
-
-    @property
-    def _group(self) -> dist.ProcessGroup:
-        return self._messages[0]
+            dist.barrier(group=self.group)
 
 
 def find_world(environment: dict[str, str] | None = None) -> World:
@@ -129,11 +125,11 @@ def joined(world: World, *, process_group: bool) -> Iterator[None]:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     else:
         dist.init_process_group(backend)
-    world._messages.append(dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo"))
+    world.group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
     try:
         yield
     finally:
-        world._messages.clear()
+        world.group = None
         if dist.is_initialized():  # an engine's end may have been the group's
             dist.destroy_process_group()
 

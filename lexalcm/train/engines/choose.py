@@ -1,10 +1,12 @@
 """Which engine a run gets, and its start."""
 
-from typing import Any
+from dataclasses import dataclass
 
-from lexalcm.config import RunConfig
+import torch
+from torch import nn
+
+from lexalcm.config import RunConfig, TrainSettings
 from lexalcm.errors import ConfigError
-from lexalcm.model.lcm import LCM
 from lexalcm.train.engines.deepspeed import DeepSpeedEngine, import_deepspeed
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig, fill, read_deepspeed_json
 from lexalcm.train.engines.precision import best_precision
@@ -13,14 +15,33 @@ from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.world import World
 
 
-def choose_engine(config: RunConfig, world: World) -> str:
-    """The engine's name: what the settings say, or deepspeed where a DeepSpeed file is given, or single.
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine that has been found possible, not started yet."""
+
+    name: str
+    precision: str  # "fp32" or "bf16"
+    deepspeed: DeepSpeedConfig | None = None
+
+    @property
+    def needs_process_group(self) -> bool:
+        """Whether it wants one even for a single process."""
+        return self.name != "single"
+
+
+def choose_engine(config: RunConfig, world: World, width: int) -> EngineChoice:
+    """The engine that the settings say; `auto` is deepspeed where a DeepSpeed file is given, else single.
+
+    Args:
+        config: the settings.
+        world: the processes of the run.
+        width: the model's width.
 
     Raises:
-        ConfigError: the choice contradicts the file or the number of processes.
+        ConfigError: the choice contradicts the number of processes, or the DeepSpeed file the settings.
         MissingExtraError: DeepSpeed is not installed.
     """
-    name = config.train.engine
+    name: str = config.train.engine
     if name == "auto":
         name = "deepspeed" if config.deepspeed else "single"
     if name == "single" and config.deepspeed:
@@ -32,26 +53,21 @@ def choose_engine(config: RunConfig, world: World) -> str:
             f"data.global_batch={config.data.global_batch} micro-batches cannot be shared out evenly to {world.size} "
             f"processes: make it a multiple of {world.size}"
         )
-    if name == "deepspeed":
-        import_deepspeed(world.device)
-    return name
+    best = best_precision(world.device)
+    if name == "single":
+        return EngineChoice(name, best if config.train.precision == "auto" else config.train.precision)
+    tree = read_deepspeed_json(config.deepspeed)
+    filled = fill(tree, config, world_size=world.size, width=width, best=best)
+    import_deepspeed(world.device)
+    return EngineChoice(name, filled.precision, filled)
 
 
-def read_engine_file(config: RunConfig, world: World, width: int) -> DeepSpeedConfig:
-    """Read the DeepSpeed file and fill it from the settings; raises as `fill` does."""
-    tree: dict[str, Any] = read_deepspeed_json(config.deepspeed)
-    return fill(tree, config, world_size=world.size, width=width, best=best_precision(world.device))
-
-
-def start_engine(name: str, model: LCM, config: RunConfig, world: World) -> Engine:
-    """Make the engine; the process group must be there.
+def start_engine(choice: EngineChoice, model: nn.Module, settings: TrainSettings, device: torch.device) -> Engine:
+    """Make the engine; the process group must be there if it needs one.
 
     Raises:
-        ConfigError: the DeepSpeed file contradicts the settings, or DeepSpeed refuses it.
+        ConfigError: DeepSpeed refuses its file.
     """
-    precision = config.train.precision
-    if name == "single":
-        return SingleEngine(
-            model, config.train, world.device, best_precision(world.device) if precision == "auto" else precision
-        )
-    return DeepSpeedEngine(model, config.train, world.device, read_engine_file(config, world, model.config.width))
+    if choice.deepspeed is None:
+        return SingleEngine(model, settings, device, choice.precision)
+    return DeepSpeedEngine(model, settings, device, choice.deepspeed)

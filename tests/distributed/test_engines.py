@@ -1,0 +1,94 @@
+"""The loss curve is a function of settings and seed: not of engine, ZeRO stage, processes, or a stop in between."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CHECKPOINT_EVERY, STEPS, curve, final_weights, largest_difference, rewind, zero
+from safetensors.numpy import load_file
+
+from lexalcm.errors import TrainingError
+from lexalcm.train.run import read_run_config, train
+
+STAGES = (0, 1, 2, 3)
+HOPELESS = ["data.path=all-overflowing", "train.max_bad_steps=3"]
+SAME = 1e-4  # relative: float32 rounding over the steps of a run
+
+
+@pytest.fixture(scope="module")
+def runs(workspace: Path, launch: Callable) -> Path:
+    """Runs of the same settings: `single`, `zero2x1` (stage 2, one process), `zero3-then-single` and so on."""
+    launch(1, [{"name": "single", "set": []}, *({"name": f"zero{s}x1", "set": [zero(s)]} for s in STAGES)])
+    folder = workspace / "runs"
+    rewind(folder / "single", folder / "single-then-zero3x2", CHECKPOINT_EVERY)
+    launch(
+        2,
+        [
+            *({"name": f"zero{s}x2", "set": [zero(s)]} for s in STAGES),
+            {"name": "single-then-zero3x2", "set": [zero(3)]},
+            *({"name": f"overflow{s}x2", "set": [zero(s), "data.path=one-overflowing"]} for s in STAGES),
+            {"name": "hopeless", "set": [zero(2), *HOPELESS], "fails": "not finite in 3 steps in a row"},
+        ],
+    )
+    later = {
+        "zero2x2-then-single": [],
+        "zero3x2-then-zero0x1": [zero(0)],
+        "zero0x2-then-zero2x1": [zero(2)],
+        "zero1x2-then-zero3x1": [zero(3)],
+    }
+    for name in later:
+        rewind(folder / name.partition("-")[0], folder / name, CHECKPOINT_EVERY)
+    launch(1, [{"name": name, "set": settings} for name, settings in later.items()])
+    return folder
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_and_number_of_processes_gives_the_curve_of_single(runs: Path, stage: int, processes: int) -> None:
+    assert largest_difference(runs / "single", runs / f"zero{stage}x{processes}") < SAME
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "single-then-zero3x2",
+        "zero2x2-then-single",
+        "zero3x2-then-zero0x1",
+        "zero0x2-then-zero2x1",
+        "zero1x2-then-zero3x1",
+    ],
+)
+def test_a_run_goes_on_under_another_engine_and_number_of_processes(runs: Path, name: str) -> None:
+    assert largest_difference(runs / "single", runs / name) < SAME
+    assert [step for step, _, _ in curve(runs / name)] == list(range(1, STEPS + 1))
+
+
+def test_a_step_that_overflows_is_skipped_and_counted(
+    runs: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace)
+    result = train(read_run_config(Path("config.yaml"), ["name=overflow", "data.path=one-overflowing"], "auto"))
+    assert 1 <= result.skipped_steps < STEPS
+    for name in ("overflow", *(f"overflow{stage}x2" for stage in STAGES)):
+        lines = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
+        assert lines[-1]["skipped_steps"] == result.skipped_steps
+        assert [line["step"] for line in lines if line["loss"] is None] == [
+            line["step"] for line in lines if line["grad_norm"] is None
+        ]
+        for name_of_weight, weight in final_weights(runs / name).items():
+            assert name_of_weight.startswith("normalizer.") or np.isfinite(weight).all()
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    with pytest.raises(TrainingError, match=r"not finite in 3 steps in a row.*train\.lr.*lcm verify data"):
+        train(read_run_config(Path("config.yaml"), ["name=hopeless-single", *HOPELESS], "auto"))
+
+
+def test_the_curve_is_one_of_training(runs: Path, workspace: Path) -> None:
+    before = load_file(workspace / "models/base/model.safetensors")
+    after = final_weights(runs / "single")
+    moved = [name for name in after if not np.array_equal(before[name], after[name])]
+    assert set(after) - set(moved) == {name for name in after if name.startswith("normalizer.")}

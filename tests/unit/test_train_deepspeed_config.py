@@ -1,0 +1,134 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lexalcm.config import RunConfig, load_settings
+from lexalcm.errors import ConfigError
+from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig, fill, read_deepspeed_json
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SETTINGS = ["data.micro_batch=3", "data.global_batch=8", "train.clip_norm=0.7", "deepspeed=ds.json"]
+
+
+def filled(tree: dict[str, Any], *overrides: str, world_size: int = 2, best: str = "fp32") -> DeepSpeedConfig:
+    config = load_settings(RunConfig, None, [*SETTINGS, *overrides])
+    return fill(tree, config, world_size=world_size, width=64, best=best)
+
+
+def test_auto_is_filled_from_the_settings() -> None:
+    tree = {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "train_batch_size": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        "zero_optimization": {
+            "stage": 3,
+            "reduce_bucket_size": "auto",
+            "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+        },
+    }
+    result = filled(tree).tree
+    assert result["train_micro_batch_size_per_gpu"] == 3
+    assert result["gradient_accumulation_steps"] == 4  # 8 micro-batches on 2 processes
+    assert result["train_batch_size"] == 24
+    assert result["gradient_clipping"] == 0.7
+    assert result["bf16"] == {"enabled": False}
+    assert result["zero_optimization"] == {
+        "stage": 3,
+        "reduce_bucket_size": 64 * 64,
+        "stage3_prefetch_bucket_size": 0.9 * 64 * 64 // 1,
+        "stage3_param_persistence_threshold": 640,
+    }
+    assert tree["train_batch_size"] == "auto"  # the caller's tree is left alone
+
+
+def test_what_is_left_out_is_filled_too() -> None:
+    result = filled({})
+    assert result.stage == 0
+    assert result.tree["train_batch_size"] == 24
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"),
+    [
+        ({"train_batch_size": 16}, ["train_batch_size = 16", "data.micro_batch x data.global_batch is 24"]),
+        ({"train_micro_batch_size_per_gpu": 4}, ["train_micro_batch_size_per_gpu = 4", "data.micro_batch is 3"]),
+        ({"gradient_accumulation_steps": 8}, ["gradient_accumulation_steps = 8", "data.global_batch", "is 4"]),
+        ({"gradient_clipping": 1.0}, ["gradient_clipping = 1.0", "train.clip_norm is 0.7"]),
+        ({"optimizer": {"type": "AdamW", "params": {"lr": 1}}}, ["optimizer.params.lr = 1", "train.lr is 0.001"]),
+        ({"optimizer": {"params": {"betas": [0.9, 0.999]}}}, ["optimizer.params.betas", "train.betas is [0.9, 0.95]"]),
+        ({"optimizer": {"params": {"adam_w_mode": False}}}, ["adam_w_mode = false", "decoupled weight decay"]),
+        ({"optimizer": {"type": "Lion"}}, ["optimizer.type = 'Lion'", "AdamW"]),
+        ({"scheduler": {"type": "WarmupLR"}}, ["scheduler.type = 'WarmupLR'", "train.schedule is 'cosine'"]),
+        ({"scheduler": {"params": {"warmup_num_steps": 5}}}, ["warmup_num_steps = 5", "train.warmup_steps is 40"]),
+        ({"fp16": {"enabled": True}}, ["fp16.enabled = true", "bf16"]),
+        ({"zero_optimization": {"stage": 7}}, ["zero_optimization.stage = 7"]),
+        ({"zero_optimization": {"stage": "two"}}, ['zero_optimization.stage = "two"']),
+        ({"zero_optimization": {"stage": 2, "sub_group_size": "auto"}}, ["zero_optimization.sub_group_size", "auto"]),
+        ({"zero_optimization": 2}, ["zero_optimization must be an object"]),
+    ],
+)
+def test_a_contradiction_names_both_sides(tree: dict[str, Any], names: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        filled(tree)
+    assert "ds.json" in str(error.value)
+    for name in names:
+        assert name in str(error.value)
+
+
+def test_agreeing_sections_are_accepted_and_left_to_the_trainer() -> None:
+    tree = {
+        "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": [0.9, 0.95], "eps": 1e-8}},
+        "scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": "auto", "total_num_steps": 400}},
+        "gradient_clipping": 0.7,
+    }
+    result = filled(tree).tree
+    assert "optimizer" not in result
+    assert "scheduler" not in result
+
+
+@pytest.mark.parametrize(
+    ("enabled", "setting", "best", "precision"),
+    [
+        ("auto", "auto", "bf16", "bf16"),
+        ("auto", "auto", "fp32", "fp32"),
+        (True, "auto", "fp32", "bf16"),
+        (False, "auto", "bf16", "fp32"),
+        ("auto", "bf16", "fp32", "bf16"),
+    ],
+)
+def test_precision_comes_from_the_file_or_the_settings(enabled: Any, setting: str, best: str, precision: str) -> None:
+    result = filled({"bf16": {"enabled": enabled}}, f"train.precision={setting}", best=best)
+    assert result.precision == precision
+    assert result.tree["bf16"]["enabled"] == (precision == "bf16")
+
+
+def test_precision_contradiction() -> None:
+    with pytest.raises(ConfigError, match=r"bf16\.enabled.*train\.precision"):
+        filled({"bf16": {"enabled": True}}, "train.precision=fp32")
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '"text"', b"\xff\xfe"])
+def test_what_is_no_json_object_is_refused(tmp_path: Path, content: str | bytes) -> None:
+    file = tmp_path / "ds.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError, match=re.escape(str(file))):
+        read_deepspeed_json(file)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such DeepSpeed file"):
+        read_deepspeed_json(tmp_path / "ds.json")
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_our_own_files_are_filled_completely(stage: int) -> None:
+    result = filled(read_deepspeed_json(CONFIGS / f"zero{stage}.json"))
+    assert result.stage == stage
+    assert "auto" not in json.dumps(result.tree)
