@@ -171,7 +171,8 @@ def check_towers(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Iterato
     denoised = model.predict(normalized, documents, positions, noisy, timesteps, undropped)
     yield compare("two-tower, denoised", denoised[real], reference["denoised"][real])
 
-    loss = model.loss(reference["embeddings"], documents, positions, real, timesteps, noise, undropped)
+    rows = (reference["embeddings"], documents, positions, real)
+    loss = model.loss(*rows, timesteps=timesteps, noise=noise, dropped=undropped)
     yield compare("two-tower, loss per target", loss.per_target[real], reference["loss_per_target"])
     yield compare("two-tower, loss", loss.sum, reference["loss_sum"])
     denormalize = model.normalizer.denormalize
@@ -210,11 +211,11 @@ def check_generation(
 def check_training(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Iterator[Check]:
     """Steps of AdamW on the mean loss over targets, with given timesteps and noise, dropout off."""
     documents, positions, real = _rows(reference)
+    rows, undropped = (reference["embeddings"], documents, positions, real), torch.zeros_like(real)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.1)
     losses, norms = [], []
     for timesteps, noise in zip(reference["train_timesteps"], reference["train_noise"], strict=True):
-        undropped = torch.zeros_like(real)
-        loss = model.loss(reference["embeddings"], documents, positions, real, timesteps, noise, undropped)
+        loss = model.loss(*rows, timesteps=timesteps, noise=noise, dropped=undropped)
         mean = loss.sum / loss.count
         mean.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM))

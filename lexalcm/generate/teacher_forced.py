@@ -9,12 +9,11 @@ Shapes: B rows, L positions, D embedding dimension.
 import torch
 from torch import Tensor
 
-from lexalcm.errors import UserError
 from lexalcm.generate.denoising import ConceptDenoiser, DrawNoise
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model.attention import shifted_causal_mask
 from lexalcm.model.base import BaseLCM
-from lexalcm.model.lcm import LCM, evaluating
+from lexalcm.model.lcm import LCM, check_rows, evaluating
 from lexalcm.model.two_tower import TwoTowerLCM, shift_contexts
 
 
@@ -37,12 +36,8 @@ def predict_each(
     Raises:
         UserError: shapes that do not agree, another dimension than the model's, NaN, more steps than in training.
     """
+    check_rows(model.config, embeddings, documents=documents, positions=positions)
     model.check_concepts(embeddings, "embeddings")
-    if embeddings.ndim != 3 or not embeddings.shape[:2] == documents.shape == positions.shape:
-        raise UserError(
-            f"expected embeddings [rows, length, dim] with documents and positions [rows, length], "
-            f"got {list(embeddings.shape)}, {list(documents.shape)}, {list(positions.shape)}"
-        )
     generator = torch.Generator().manual_seed(seed)
     shape = embeddings.shape
     return predict_each_from_noise(

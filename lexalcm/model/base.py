@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.lcm import LCM, Loss, reduce_loss, squared_l2
+from lexalcm.model.lcm import LCM, Loss, check_rows, reduce_loss, squared_l2
 from lexalcm.model.transformer import Transformer, TransformerCache
 
 
@@ -24,6 +24,7 @@ class BaseLCM(LCM):
 
     def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
         """The training loss of packed rows; see `LCM.forward`. A document's first concept cannot be a target."""
+        check_rows(self.config, embeddings, documents=documents, positions=positions, targets=targets)
         concepts_BLD = self.normalizer.normalize(embeddings)
         prediction_BLD = self.predict(concepts_BLD, documents, positions)
         loss_BL = squared_l2(prediction_BLD[:, :-1], concepts_BLD[:, 1:])

@@ -63,6 +63,9 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
 
         Returns:
             squared L2 distance in normalized space, added up over the D dimensions of a target and over targets.
+
+        Raises:
+            UserError: shapes that do not agree with each other or with the model.
         """
 
     @abstractmethod
@@ -125,6 +128,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+def check_rows(config: ModelConfig, embeddings: Tensor, **others: Tensor) -> None:
+    """Make sure that a batch has the shapes of packed rows; looks at no number, so that it costs nothing.
+
+    Raises:
+        UserError: names the argument that does not fit.
+    """
+    if embeddings.ndim != 3 or embeddings.shape[-1] != config.dim:
+        raise UserError(f"embeddings: shape {list(embeddings.shape)}, expected [rows, length, {config.dim}]")
+    for name, tensor in others.items():
+        if tensor.shape != embeddings.shape[:2]:
+            raise UserError(f"{name}: shape {list(tensor.shape)}, expected {list(embeddings.shape[:2])}")
 
 
 def squared_l2(prediction_BLD: Tensor, target_BLD: Tensor) -> Tensor:

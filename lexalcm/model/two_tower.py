@@ -19,7 +19,7 @@ from lexalcm.errors import UserError
 from lexalcm.model.attention import shifted_causal_mask
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.denoiser import Denoiser
-from lexalcm.model.lcm import LCM, Loss, reduce_loss, squared_l2
+from lexalcm.model.lcm import LCM, Loss, check_rows, reduce_loss, squared_l2
 from lexalcm.model.transformer import Transformer, TransformerCache
 
 
@@ -54,17 +54,51 @@ class TwoTowerLCM(LCM):
 
         Draws a timestep, noise and, in training mode, dropped conditioning for every position.
         """
+        check_rows(self.config, embeddings, documents=documents, positions=positions, targets=targets)
         timesteps_BL = torch.randint(self.schedule.steps, documents.shape, device=embeddings.device)
         noise_BLD = torch.randn(embeddings.shape, device=embeddings.device)
         draw_BL = torch.rand(documents.shape, device=embeddings.device)
         dropped_BL = draw_BL < (self.condition_dropout if self.training else 0.0)
-        return self.loss(embeddings, documents, positions, targets, timesteps_BL, noise_BLD, dropped_BL)
+        return self._loss(embeddings, documents, positions, targets, timesteps_BL, noise_BLD, dropped_BL)
 
     def blocks(self) -> list[nn.Module]:
         """The contextualizer's layers, then the denoiser's."""
         return [*self.contextualizer.layers, *self.denoiser.layers]
 
     def loss(
+        self,
+        embeddings: Tensor,
+        documents: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        *,
+        timesteps: Tensor,
+        noise: Tensor,
+        dropped: Tensor,
+    ) -> Loss:
+        """The training loss for given randomness: what `forward` draws.
+
+        Args:
+            embeddings, documents, positions, targets: see `LCM.forward`.
+            timesteps: from 0 to T - 1, int64 [B, L].
+            noise: standard normal, [B, L, D].
+            dropped: whose conditioning is dropped, bool [B, L].
+
+        Raises:
+            UserError: shapes that do not agree, timesteps that do not exist.
+        """
+        rows = {"documents": documents, "positions": positions, "targets": targets}
+        check_rows(self.config, embeddings, **rows, timesteps=timesteps, dropped=dropped)
+        if noise.shape != embeddings.shape:
+            raise UserError(f"noise: shape {list(noise.shape)}, expected {list(embeddings.shape)}")
+        if timesteps.is_floating_point() or timesteps.dtype == torch.bool:
+            raise UserError(f"timesteps: type {timesteps.dtype}, expected integers")
+        if timesteps.numel() and not 0 <= int(timesteps.min()) <= int(timesteps.max()) < self.schedule.steps:
+            found = f"{int(timesteps.min())} to {int(timesteps.max())}"
+            raise UserError(f"timesteps: {found}, this model has 0 to {self.schedule.steps - 1}")
+        return self._loss(embeddings, documents, positions, targets, timesteps, noise, dropped)
+
+    def _loss(
         self,
         embeddings_BLD: Tensor,
         documents_BL: Tensor,
@@ -74,7 +108,6 @@ class TwoTowerLCM(LCM):
         noise_BLD: Tensor,
         dropped_BL: Tensor,
     ) -> Loss:
-        """The training loss for given timesteps, noise and dropped conditioning."""
         concepts_BLD = self.normalizer.normalize(embeddings_BLD)
         noisy_BLD = self.schedule.add_noise(concepts_BLD, noise_BLD, timesteps_BL)
         output_BLD = self.predict(concepts_BLD, documents_BL, positions_BL, noisy_BLD, timesteps_BL, dropped_BL)
@@ -96,20 +129,6 @@ class TwoTowerLCM(LCM):
         context_BLW = self.contextualizer(concepts_BLD, documents_BL, positions_BL)
         mask_B1LK = shifted_causal_mask(documents_BL, dropped_BL)
         return self.denoiser(noisy_BLD, timesteps_BL, shift_contexts(context_BLW), mask_B1LK).float()
-
-    def check_timesteps(self, timesteps: Tensor) -> None:
-        """Make sure that timesteps from outside exist.
-
-        Raises:
-            UserError: not integers from 0 to T - 1.
-        """
-        if timesteps.is_floating_point() or timesteps.dtype == torch.bool:
-            raise UserError(f"timesteps: type {timesteps.dtype}, expected integers")
-        if timesteps.numel() and not 0 <= int(timesteps.min()) <= int(timesteps.max()) < self.schedule.steps:
-            raise UserError(
-                f"timesteps: {int(timesteps.min())} to {int(timesteps.max())}, "
-                f"this model has 0 to {self.schedule.steps - 1}"
-            )
 
     def new_cache(self, rows: int, slots: int) -> TwoTowerCache:
         """An empty cache for `rows` documents of up to `slots` concepts."""

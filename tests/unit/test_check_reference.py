@@ -1,0 +1,58 @@
+"""The published implementations' numbers, on a copy of the reference folder."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tools.check_reference import Check, check_reference
+
+REFERENCE = Path(__file__).parents[1] / "data" / "reference_lcm"
+PARTS = {
+    "normalizer fit": 8,
+    "normalizer,": 6,
+    "schedule": 6,
+    "base": 5,
+    "two-tower": 11,
+    "generation": 3,
+    "training": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def checks() -> list[Check]:
+    return list(check_reference(REFERENCE))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_computes_what_the_published_code_computes(checks: list[Check], part: str) -> None:
+    of_part = [check for check in checks if check.name.startswith(part)]
+    assert len(of_part) == PARTS[part]
+    assert [check for check in of_part if not check.passed] == []
+
+
+def run_tool(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.check_reference", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REFERENCE.parents[2], check=False)
+
+
+def test_tool_fails_on_other_numbers_and_names_them(tmp_path: Path) -> None:
+    folder = shutil.copytree(REFERENCE, tmp_path / "reference")
+    schedules = load_file(folder / "schedules.safetensors")
+    schedules["cosine"][3] *= 1.001
+    save_file(schedules, folder / "schedules.safetensors")
+    result = run_tool(folder)
+    assert result.returncode == 1
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert summary["failed"] == ["schedule, cosine"]
+
+
+def test_tool_says_what_is_missing(tmp_path: Path) -> None:
+    result = run_tool(tmp_path)
+    assert result.returncode == 2
+    assert "config.json" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,45 @@
+"""Presets: the published parameter counts, and our own sizes."""
+
+import pytest
+
+from lexalcm.errors import ConfigError, UserError
+from lexalcm.model import DEFAULT_PRESET, PRESETS, count_parameters, preset
+
+SONAR_DIM = 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("base-1.6b", 1_649_185_792), ("two-tower-1.6b", 1_645_538_304), ("two-tower-7b", 6_930_781_696)],
+)
+def test_published_presets_have_the_published_size(name: str, published: int) -> None:
+    config = preset(name, SONAR_DIM)
+    queries_and_keys = 0
+    if config.architecture == "two-tower":
+        queries_and_keys = config.num_layers * 2 * (config.width + 1) * config.width
+    assert sum(count_parameters(config).values()) + queries_and_keys == published
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("small", 60e6), ("medium", 350e6), ("large", 800e6)])
+@pytest.mark.parametrize("architecture", ["base", "two-tower"])
+def test_presets_in_between(architecture: str, size: str, parameters: float) -> None:
+    count = sum(count_parameters(preset(f"{architecture}-{size}", SONAR_DIM)).values())
+    assert count == pytest.approx(parameters, rel=0.06)
+
+
+def test_all_presets_fit_common_codecs() -> None:
+    for name in PRESETS:
+        for dim in (256, SONAR_DIM):
+            config = preset(name, dim)
+            assert (config.preset, config.dim) == (name, dim)
+    assert DEFAULT_PRESET in PRESETS
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean two-tower-small"):
+        preset("two-tower-smal", 256)
+
+
+def test_concepts_too_wide_for_a_preset() -> None:
+    with pytest.raises(ConfigError, match="too narrow for dim=2048"):
+        preset("two-tower-tiny", 2048)
