@@ -58,6 +58,7 @@ def load_settings(
     tree: dict[str, Any] = _copy(base or {})
     if file is not None:
         _merge(tree, _read_yaml(Path(file)))
+    overridden: list[list[str]] = []
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -72,11 +73,26 @@ def load_settings(
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {override}: the value is not valid YAML") from error
         _assign(tree, path, value, key)
-    return validate(settings, tree, prefix=prefix, source=str(file) if file is not None else "")
+        overridden.append(path)
+    return validate(settings, tree, prefix=prefix, source="" if file is None else str(file), overridden=overridden)
 
 
-def validate(settings: type[SettingsT], tree: Mapping[str, Any], *, prefix: str = "", source: str = "") -> SettingsT:
+def validate(
+    settings: type[SettingsT],
+    tree: Mapping[str, Any],
+    *,
+    prefix: str = "",
+    source: str = "",
+    overridden: Iterable[list[str]] = (),
+) -> SettingsT:
     """Check a mapping against a settings class.
+
+    Args:
+        settings: the class.
+        tree: the mapping.
+        prefix: a first part of all keys, for messages.
+        source: the file that the mapping is from, for messages.
+        overridden: keys that are not from there.
 
     Raises:
         ConfigError: one line that names the first wrong key and what it should be.
@@ -87,7 +103,8 @@ def validate(settings: type[SettingsT], tree: Mapping[str, Any], *, prefix: str 
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
         name = ".".join([prefix, *path] if prefix else path)
-        where = f" (in {source})" if source else ""
+        from_source = source and not any(key == path[: len(key)] for key in overridden)
+        where = f" (in {source})" if from_source else ""
         if first["type"] == "extra_forbidden":
             known = _keys_at(settings, path[:-1])
             raise ConfigError(f"unknown setting {name}{where}{_nearest(path[-1], known)}") from error

@@ -38,8 +38,13 @@ class LiveDisplay:
 
     def advance(self, metrics: "Metrics") -> None:
         """Move the bar."""
-        shown = {name: metrics[name] for name in ("loss", "lr", "concepts_per_s")}
-        self._bar.update(self._task, completed=metrics["step"], **shown)
+        self._bar.update(
+            self._task,
+            completed=metrics["step"],
+            loss=metrics["loss"],
+            lr=metrics["lr"],
+            concepts_per_s=metrics["concepts_per_s"],
+        )
 
     def line(self, metrics: "Metrics") -> None:
         """Print a validation above the bar."""

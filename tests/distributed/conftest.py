@@ -1,8 +1,7 @@
-"""A small data set and model, and runs of them in processes of their own."""
+"""Runs in processes of their own."""
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -10,67 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-
-from lexalcm.config import CodecRecord
-from lexalcm.model.config import ModelConfig
-from lexalcm.model.create import create_model
-
-ROOT = Path(__file__).parents[2]
-DIM = 8
-STEPS = 6
-CHECKPOINT_EVERY = 3
+from training_workspace import make_workspace
 
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[..., Any]) -> Path:
-    """A folder with a data set, a two-tower model with dropout, and settings that use both."""
-    rng = np.random.default_rng(0)
-
-    def documents(count: int) -> list[tuple[str, np.ndarray]]:
-        return [("eng_Latn", rng.normal(size=(rng.integers(3, 21), DIM))) for _ in range(count)]
-
-    folder = tmp_path_factory.mktemp("workspace")
-    train, validation = documents(24), documents(5)
-    overflowing = ("eng_Latn", np.full((4, DIM), 1e20))  # its square is no float32
-    dataset = make_dataset({"train": train, "validation": validation})
-    for name, documents_of_it in (
-        ("data", train),
-        ("one-overflowing", [*train, overflowing]),
-        ("all-overflowing", [overflowing] * 24),
-    ):
-        made = make_dataset({"train": documents_of_it, "validation": validation}, normalizer=dataset.normalizer())
-        shutil.copytree(made.path, folder / name)
-        save_file({"end_of_text": np.ones(DIM, np.float32)}, folder / name / "special_concepts.safetensors")
-    codec = CodecRecord(name="lsa", dim=DIM, fingerprint="0" * 64)
-    config = ModelConfig(
-        architecture="two-tower",
-        dim=DIM,
-        width=18,
-        num_heads=3,
-        ffn_dim=31,
-        num_layers=2,
-        context_layers=1,
-        codec=codec,
-    )
-    model = create_model(config, seed=0)
-    model.normalizer.set_statistics(dataset.normalizer())
-    model.save_pretrained(folder / "models/base")
-    (folder / "config.yaml").write_text(
-        f"""
-        data: {{path: data, row_length: 16, micro_batch: 2, global_batch: 2}}
-        train:
-          steps: {STEPS}
-          lr: 0.01
-          warmup_steps: 2
-          log_every: 1
-          validate_every: 3
-          checkpoint: {{every: {CHECKPOINT_EVERY}, keep: 10}}
-        """
-    )
-    return folder
+    """A folder with data sets, a model, and settings that use them."""
+    return make_workspace(tmp_path_factory.mktemp("workspace"), make_dataset)
 
 
 @pytest.fixture(scope="session")
@@ -100,51 +46,3 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def zero(stage: int) -> str:
-    """The setting that picks a ZeRO stage."""
-    return f"deepspeed={ROOT}/configs/zero{stage}.json"
-
-
-def curve(run: Path) -> list[tuple[int, float, float | None]]:
-    """Step, loss and validation loss of each line of a run's metrics."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss"], line.get("validation_loss")) for line in lines]
-
-
-def final_weights(run: Path) -> dict[str, np.ndarray]:
-    """The exported model's numbers."""
-    return load_file(run / "model/model.safetensors")
-
-
-def largest_difference(run: Path, other: Path) -> float:
-    """Over losses and final weights of two runs: the largest difference, relative to the largest number of its kind.
-
-    The bias of a cross-attention key has no gradient: it adds the same to all scores of a query. What AdamW makes of
-    its rounding errors is left out.
-    """
-    losses, others = curve(run), curve(other)
-    assert [line[0] for line in losses] == [line[0] for line in others]
-    pairs = [
-        (np.array([line[column] for line in side if line[column] is not None]) for side in (losses, others))
-        for column in (1, 2)
-    ]
-    weights, other_weights = final_weights(run), final_weights(other)
-    assert weights.keys() == other_weights.keys()
-    for name, weight in weights.items():
-        if name.startswith("normalizer."):
-            assert np.array_equal(weight, other_weights[name])
-        elif not name.endswith("cross_attention.k_proj.bias"):
-            pairs.append((weight, other_weights[name]))
-    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
-
-
-def rewind(run: Path, copy: Path, step: int) -> Path:
-    """A copy of a finished run as it was when only the checkpoint at `step` had been written."""
-    shutil.copytree(run, copy)
-    shutil.rmtree(copy / "model")
-    for checkpoint in (copy / "checkpoints").iterdir():
-        if checkpoint.name != f"step_{step:08d}":
-            shutil.rmtree(checkpoint)
-    return copy

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CHECKPOINT_EVERY, STEPS, curve, final_weights, largest_difference, rewind, zero
 from safetensors.numpy import load_file
+from training_workspace import CHECKPOINT_EVERY, STEPS, curve, final_weights, largest_difference, rewind, zero
 
 from lexalcm.errors import TrainingError
 from lexalcm.train.run import read_run_config, train

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import curve, largest_difference, rewind
+from training_workspace import curve, largest_difference, rewind
 
 from lexalcm.train.run import read_run_config, train
 

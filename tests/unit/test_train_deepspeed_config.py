@@ -13,9 +13,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SETTINGS = ["data.micro_batch=3", "data.global_batch=8", "train.clip_norm=0.7", "deepspeed=ds.json"]
 
 
-def filled(tree: dict[str, Any], *overrides: str, world_size: int = 2, best: str = "fp32") -> DeepSpeedConfig:
+def filled(tree: dict[str, Any], *overrides: str, best: str = "fp32") -> DeepSpeedConfig:
     config = load_settings(RunConfig, None, [*SETTINGS, *overrides])
-    return fill(tree, config, world_size=world_size, width=64, best=best)
+    return fill(tree, config, world_size=2, width=2048, best=best)
 
 
 def test_auto_is_filled_from_the_settings() -> None:
@@ -41,9 +41,9 @@ def test_auto_is_filled_from_the_settings() -> None:
     assert result["bf16"] == {"enabled": False}
     assert result["zero_optimization"] == {
         "stage": 3,
-        "reduce_bucket_size": 64 * 64,
-        "stage3_prefetch_bucket_size": 0.9 * 64 * 64 // 1,
-        "stage3_param_persistence_threshold": 640,
+        "reduce_bucket_size": 2048 * 2048,  # Hugging Face's rules
+        "stage3_prefetch_bucket_size": int(0.9 * 2048 * 2048),
+        "stage3_param_persistence_threshold": 10 * 2048,
     }
     assert tree["train_batch_size"] == "auto"  # the caller's tree is left alone
 

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from lexalcm.config import TrainSettings
@@ -62,9 +63,12 @@ class DeepSpeedEngine:
                 self._engine, *_ = deepspeed.initialize(
                     model=summed, optimizer=self._adamw, config=deepspeed_config.tree
                 )
-        except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:  # pydantic's is a ValueError
-            first_lines = "; ".join(str(error).splitlines()[:3])
-            raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says: {first_lines}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says of {name}: {first['msg']}") from error
+        except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:
+            raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says: {' '.join(str(error).split())}") from error
         self._deepspeed = deepspeed
         self._create_state(updates=0)
 

@@ -20,6 +20,8 @@ AUTO = "auto"
 KNOWN_TO_DEEPSPEED = {"data_types.keep_in_fp32_modules"}  # where "auto" means something to DeepSpeed itself
 SCHEDULERS = {"WarmupLR": "constant", "WarmupDecayLR": "linear", "WarmupCosineLR": "cosine"}
 ZERO_STAGES = (0, 1, 2, 3)
+SMALLEST_BUCKET = 2**20
+"""Numbers sent together; in a small model width squared would be less than one parameter at a time."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +202,10 @@ def _fill_zero(filled: _Filling, width: int) -> None:
     if stage not in ZERO_STAGES or isinstance(stage, bool):
         raise ConfigError(f"{filled.file} has zero_optimization.stage = {json.dumps(stage)}: it is 0, 1, 2 or 3")
     filled.set("zero_optimization.stage", stage)
+    bucket = max(width * width, SMALLEST_BUCKET)
     for name, value in (  # as Hugging Face fills them, from the model's width
-        ("reduce_bucket_size", width * width),
-        ("stage3_prefetch_bucket_size", width * width * 9 // 10),
+        ("reduce_bucket_size", bucket),
+        ("stage3_prefetch_bucket_size", bucket * 9 // 10),
         ("stage3_param_persistence_threshold", 10 * width),
     ):
         if filled.get(f"zero_optimization.{name}") == AUTO:

@@ -1,0 +1,269 @@
+"""`lcm train` from the command line: what it prints and writes, and what it refuses in one line."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_workspace import make_workspace, zero
+
+from lexalcm.cli.app import main
+from lexalcm.model import load_model
+
+Lcm = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[..., Any]) -> Path:
+    return make_workspace(tmp_path_factory.mktemp("made"), make_dataset)
+
+
+@pytest.fixture
+def workspace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy, which is where commands run."""
+    shutil.copytree(made, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def lcm_train(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Lcm:
+    """Runs `lcm train` with the workspace's settings; gives the exit code, standard output and standard error."""
+
+    def run(*arguments: str, config: str | None = "config.yaml") -> tuple[int, str, str]:
+        options = ["--config", config] if config else []
+        monkeypatch.setattr(sys, "argv", ["lcm", "train", *options, *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_writes_all_that_it_says(lcm_train: Lcm) -> None:
+    code, out, err = lcm_train()
+    assert code == 0
+    assert "train loss" in out
+    assert "validation loss" in out
+    run = Path("runs/base")
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml",
+        "run.json",
+        "checkpoints",
+        "latest",
+        "metrics.jsonl",
+        "tb",
+        "model",
+    }
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 6
+    assert f"train loss {last['loss']:.4f}, validation loss {last['validation_loss']:.4f}" in out
+    assert list((run / "tb").iterdir())
+    assert "step 6/6" in err
+    assert load_model(run).config == load_model("models/base").config
+
+
+def test_the_exported_model_has_the_weights_of_the_last_checkpoint(lcm_train: Lcm) -> None:
+    from safetensors.torch import load_file
+
+    lcm_train()
+    saved = load_file("runs/base/checkpoints/step_00000006/weights.safetensors")
+    exported = dict(load_model("runs/base").named_parameters())
+    assert exported.keys() == saved.keys()
+    assert all((exported[name] == saved[name]).all() for name in saved)
+
+
+def test_the_same_line_again_says_that_the_run_is_complete(lcm_train: Lcm, workspace: Path) -> None:
+    lcm_train()
+    before = snapshot(workspace)
+    code, out, err = lcm_train()
+    assert (code, out) == (0, "")
+    assert "runs/base is complete" in err
+    assert snapshot(workspace) == before
+
+
+def test_json_is_all_that_standard_output_holds(lcm_train: Lcm) -> None:
+    code, out, _ = lcm_train("--json", "--set", zero(2))
+    result = json.loads(out)
+    assert code == 0
+    assert result["status"] == "finished"
+    assert result["step"] == 6
+    assert result["model"] == "runs/base/model"
+
+
+@pytest.mark.parametrize("engine", ["single", "deepspeed"])
+def test_a_dry_run_reports_memory_and_keeps_nothing(lcm_train: Lcm, workspace: Path, engine: str) -> None:
+    before = snapshot(workspace)
+    code, out, _ = lcm_train("--dry-run", "--json", "--engine", engine)
+    report = json.loads(out)
+    weights = sum(parameter.numel() for parameter in load_model("models/base").parameters())
+    assert code == 0
+    assert report["model_parameters"] == weights
+    assert report["parameters_bytes"] == report["gradients_bytes"] == 4 * weights
+    assert report["optimizer_bytes"] == 8 * weights
+    assert report["peak_bytes"] > 16 * weights
+    assert snapshot(workspace) == before
+
+
+def test_settings_are_saved_and_can_be_used_again(lcm_train: Lcm) -> None:
+    lcm_train("--set", "train.lr=0.02", "--steps", "3")
+    code, _, _ = lcm_train("--name", "again", config="runs/base/config.yaml")
+    assert code == 0
+    first, second = (Path(f"runs/{name}/metrics.jsonl").read_text().splitlines() for name in ("base", "again"))
+    assert [json.loads(line)["loss"] for line in first] == [json.loads(line)["loss"] for line in second]
+
+
+def test_logging_engine_and_checkpoints_may_change(lcm_train: Lcm) -> None:
+    lcm_train("--steps", "3")
+    code, _, err = lcm_train(
+        "--steps", "4", "--set", zero(1), "--set", "train.log_every=2", "--set", "data.num_workers=1"
+    )
+    assert code == 0
+    assert "going on from step 3" in err
+
+
+BAD = {
+    "unknown key": (["--set", "train.learning_rate=1"], "unknown setting train.learning_rate: known are"),
+    "nearest key": (["--set", "train.warmup_step=1"], "did you mean warmup_steps?"),
+    "wrong type": (["--set", "train.steps=many"], "train.steps: expected"),
+    "wrong engine": (["--engine", "magic"], "train.engine: expected 'auto', 'single' or 'deepspeed'"),
+    "zero steps": (["--steps", "0"], "train.steps"),
+    "no such data": (["--data", "nowhere"], "no data set in nowhere"),
+    "no such model": (["--model", "nowhere"], "nowhere"),
+    "a name that is a path": (["--name", "../up"], "plain folder name"),
+    "no such DeepSpeed file": (["--deepspeed", "nowhere.json"], "no such DeepSpeed file: nowhere.json"),
+    "single with a DeepSpeed file": (["--engine", "single", "--deepspeed", "x.json"], "leave out one of them"),
+    "nothing to resume": (["--resume", "runs/none"], "neither the folder of a run nor one of its checkpoints"),
+    "overwrite alone": (["--overwrite"], "--overwrite goes with --resume never"),
+    "row too short": (["--set", "data.row_length=1"], "data.row_length must be at least 2"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_a_mistake_gives_one_line_and_leaves_nothing(
+    lcm_train: Lcm, workspace: Path, arguments: list[str], message: str
+) -> None:
+    refused(lcm_train, workspace, arguments, message)
+
+
+def refused(lcm_train: Lcm, workspace: Path, arguments: list[str], message: str, **options: Any) -> None:
+    before = snapshot(workspace)
+    code, out, err = lcm_train(*arguments, **options)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("lcm: ")
+    assert message in err
+    assert snapshot(workspace) == before
+
+
+def test_no_such_config_file(lcm_train: Lcm, workspace: Path) -> None:
+    refused(lcm_train, workspace, [], "no such config file: nowhere.yaml", config="nowhere.yaml")
+
+
+def test_a_config_file_that_is_no_yaml(lcm_train: Lcm, workspace: Path) -> None:
+    Path("broken.yaml").write_text("train: [")
+    refused(lcm_train, workspace, [], "broken.yaml is not valid YAML", config="broken.yaml")
+
+
+def test_a_wrong_setting_in_the_config_file_names_the_file(lcm_train: Lcm, workspace: Path) -> None:
+    Path("wrong.yaml").write_text("train: {lr: fast}")
+    refused(lcm_train, workspace, [], "got 'fast' (in wrong.yaml)", config="wrong.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "must hold one JSON object"),
+        ('{"gradient_clipping": 0.5}', "gradient_clipping = 0.5, but train.clip_norm is 1.0"),
+        ('{"zero_optimization": {"stage": 2, "no_such_key": 1}}', "DeepSpeed says of no_such_key: Extra inputs"),
+        ('{"zero_optimization": {"stage": 2, "reduce_bucket_size": "big"}}', "DeepSpeed says of reduce_bucket_size"),
+    ],
+)
+def test_a_wrong_deepspeed_file(lcm_train: Lcm, workspace: Path, content: str, message: str) -> None:
+    Path("ds.json").write_text(content)
+    refused(lcm_train, workspace, ["--deepspeed", "ds.json"], message)
+
+
+def test_deepspeed_is_not_installed(lcm_train: Lcm, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)  # importing it now fails as if it were not there
+    refused(lcm_train, workspace, ["--set", zero(2)], "pip install 'lexalcm[deepspeed]'")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "sonar"}, "codec lsa"),
+        ({"fingerprint": "1" * 64}, "another fit of the codec lsa"),
+        ({"dim": 9}, "dim"),
+    ],
+)
+def test_a_data_set_of_another_codec(lcm_train: Lcm, workspace: Path, change: dict[str, Any], message: str) -> None:
+    file = Path("data/dataset.json")
+    manifest = json.loads(file.read_text())
+    manifest["codec"].update(change)
+    file.write_text(json.dumps(manifest))
+    refused(lcm_train, workspace, [], message)
+
+
+def test_a_setting_that_changed(lcm_train: Lcm, workspace: Path) -> None:
+    lcm_train()
+    refused(lcm_train, workspace, ["--set", "train.lr=0.5"], "begun with train.lr = 0.01, not 0.5: use --name NEW")
+    refused(lcm_train, workspace, ["--steps", "5"], "begun with train.steps = 6, not 5")
+    refused(lcm_train, workspace, ["--set", "data.micro_batch=1"], "begun with data.micro_batch = 2, not 1")
+
+
+def test_a_model_or_data_set_that_changed(lcm_train: Lcm, workspace: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    lcm_train()
+    weights = load_file("models/base/model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, "models/base/model.safetensors")
+    refused(lcm_train, workspace, [], "begun from other weights than models/base holds now")
+    save_file(weights, "models/base/model.safetensors")
+    assert lcm_train()[0] == 0
+    manifest = Path("data/dataset.json")
+    manifest.write_text(manifest.read_text() + "\n")
+    refused(lcm_train, workspace, [], "begun on another data set than data is now")
+
+
+def test_a_run_is_replaced_only_when_asked(lcm_train: Lcm, workspace: Path) -> None:
+    lcm_train()
+    refused(lcm_train, workspace, ["--resume", "never"], "runs/base exists already: add --overwrite")
+    code, _, _ = lcm_train("--resume", "never", "--overwrite", "--set", "train.lr=0.5", "--steps", "2")
+    assert code == 0
+    assert len(Path("runs/base/metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_folder_that_is_no_run_is_left_alone(lcm_train: Lcm, workspace: Path) -> None:
+    Path("runs/base").mkdir(parents=True)
+    Path("runs/base/thesis.txt").write_text("years of work")
+    refused(lcm_train, workspace, [], "holds no config.yaml, so it is no run")
+    refused(lcm_train, workspace, ["--resume", "never", "--overwrite"], "--overwrite does not replace such a folder")
+
+
+def test_damaged_checkpoints_alone(lcm_train: Lcm, workspace: Path) -> None:
+    lcm_train("--steps", "3")
+    Path("runs/base/checkpoints/step_00000003/weights.safetensors").unlink()
+    code, _, err = lcm_train("--steps", "6")
+    assert code == 2
+    assert "passing over the checkpoint step_00000003" in err
+    assert "begin anew with --resume never --overwrite" in err
+
+
+def test_processes_without_a_common_engine(lcm_train: Lcm, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    refused(lcm_train, workspace, [], "3 processes were started, but the engine single is one")
+    refused(lcm_train, workspace, ["--set", zero(2)], "cannot be shared out evenly to 3 processes")
