@@ -31,6 +31,7 @@ GENERATION_FILE = "generation_config.json"
 CARD_FILE = "README.md"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+LOCAL_ROOTS = ("models/", "runs/")  # where this project keeps models: never names of the hub
 MAX_LISTED = 20
 
 
@@ -64,10 +65,7 @@ def load_model(path_or_id: str | Path, **hub_options: Any) -> LCM:
         UserError: no such folder or hub model, no config, weights missing, truncated, or not those of the config.
         ConfigError: a config with unknown keys or contradicting sizes.
     """
-    if not Path(path_or_id).exists() and HUB_ID.fullmatch(str(path_or_id)):
-        folder = _download(str(path_or_id), hub_options)
-    else:
-        folder = find_model(path_or_id)
+    folder = _download(str(path_or_id), hub_options) if _is_hub_id(str(path_or_id)) else find_model(path_or_id)
     config = read_config(folder)
     state = _read_weights(folder)
     with torch.device("meta"):
@@ -155,6 +153,11 @@ from lexalcm.model import load_model
 model = load_model("path/to/this/folder")
 ```
 """
+
+
+def _is_hub_id(name: str) -> bool:
+    is_local = name.startswith(LOCAL_ROOTS) or Path(name).exists() or Path(name).parent.exists()
+    return HUB_ID.fullmatch(name) is not None and not is_local
 
 
 def _download(model_id: str, hub_options: dict[str, Any]) -> Path:

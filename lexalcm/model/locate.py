@@ -24,7 +24,7 @@ def find_model(path: str | Path | None = None, runs: Path = RUNS) -> Path:
         if (folder / "config.json").is_file():
             return folder
     if not path.exists():
-        raise UserError(f"no such model: {path}: give a model folder or the folder of a run")
+        raise UserError(f"no such model: {path}: make one with lcm bootstrap, or give a model or run folder")
     if (path / "checkpoints").is_dir():
         raise UserError(f"the run {path} has not exported a model yet: continue it with lcm train --resume auto")
     raise UserError(f"{path} is not a model folder: it has no config.json")

@@ -64,6 +64,14 @@ def test_hub_ids_without_a_network_are_an_error(monkeypatch: pytest.MonkeyPatch)
         load_model("somebody/some-model")
 
 
+def test_a_missing_folder_is_not_sought_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/base", "mine/base", "base"):
+        with pytest.raises(UserError, match=f"no such model: {name}"):
+            load_model(name)
+
+
 def break_config(folder: Path, **changes: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
