@@ -1,7 +1,7 @@
 """The embedded codec: latent semantic analysis of character n-grams, fitted on the corpus, nothing to download.
 
 Encoding: TF-IDF of character 2-4-grams inside words (which serves scripts with and without spaces), projected on the
-leading singular directions of *passages* of 16 sentences rather than of single sentences, so that a direction is a
+128 leading singular directions of *passages* of 16 sentences rather than of single sentences, so that a direction is a
 topic that neighbouring sentences share. Three further choices make the vectors good targets for a model:
 
 - directions are divided by singular value ** 0.4: a few common topics no longer outweigh all others;
@@ -42,7 +42,7 @@ DECODE_BATCH = 1024
 class LsaOptions(Settings):
     """How the codec is fitted."""
 
-    dim: PositiveInt = 256
+    dim: PositiveInt = 128
     max_features: PositiveInt = 40_000  # n-grams kept, the most frequent
     passage: PositiveInt = 16  # sentences in a passage
     whitening: PositiveFloat = 0.4  # exponent of the singular values that directions are divided by

@@ -93,6 +93,14 @@ def test_the_same_line_again_says_that_the_run_is_complete(lcm_train: Lcm, works
     assert snapshot(workspace) == before
 
 
+def test_the_deepspeed_launcher_may_put_local_rank_anywhere(lcm_train: Lcm, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lcm_train("--local_rank=0", "--steps", "1")[0] == 0
+    monkeypatch.setattr(sys, "argv", ["lcm", "--local_rank=0", "train", "--config", "config.yaml", "--steps", "1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+
+
 def test_json_is_all_that_standard_output_holds(lcm_train: Lcm) -> None:
     code, out, _ = lcm_train("--json", "--set", zero(2))
     result = json.loads(out)

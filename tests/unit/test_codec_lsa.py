@@ -43,7 +43,7 @@ def of_language(documents: Documents, lang: str) -> list[list[str]]:
 def test_vectors_have_unit_length(codec: LsaCodec, documents: Documents) -> None:
     sentences = [sentence for _, document in documents[:40] for sentence in document] + ["✈", "", "zzzz"]
     embeddings = codec.encode(sentences, "eng_Latn")
-    assert embeddings.shape == (len(sentences), 256)
+    assert embeddings.shape == (len(sentences), 128)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
 
@@ -129,7 +129,7 @@ def test_missing_or_damaged_files_are_named(
 def test_a_tiny_corpus_has_a_codec_too() -> None:
     codec = fit_codec("lsa", [("eng_Latn", ["Hello there.", "How are you?", "I am well."])])
     embeddings = codec.encode(["Hello there.", "How are you?"], "eng_Latn")
-    assert embeddings.shape == (2, 256)
+    assert embeddings.shape == (2, 128)
     assert codec.decode(embeddings) == ["Hello there.", "How are you?"]
 
 

@@ -1,0 +1,101 @@
+"""The command itself: quick to answer, mistakes in one line."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LCM = Path(sys.executable).with_name("lcm")
+HEAVY = ("torch", "pandas", "sklearn", "matplotlib", "pyarrow", "deepspeed", "numpy")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['lcm', '--help']\n"
+        "from lexalcm.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    """Under half a second: the best of five, because the machine may be busy with other things."""
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run([LCM, "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 0.5
+
+
+COMMANDS = [
+    "bootstrap",
+    "train",
+    "infer",
+    "evaluate",
+    "data sample",
+    "data build",
+    "data normalize",
+    "data info",
+    "verify data",
+    "verify model",
+    "verify env",
+    "visualize data",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(lcm: Callable, command: str) -> None:
+    result = lcm(*command.split(), "--help")
+    assert result.code == 0
+    assert "Examples:" in result.out
+    assert f"lcm {command}" in result.out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian", "No such command 'trian'. Did you mean 'train'?"),
+        ("bootstrap --sed 1", "--sed"),
+        ("bootstrap --seed one", "Invalid value for '--seed'"),
+        ("infer", "Missing argument 'TEXT...'"),
+        ("infer hello --steps 0", "Invalid value for '--steps'"),
+    ],
+)
+def test_a_wrong_line_is_answered_in_one_line(lcm: Callable, line: str, message: str) -> None:
+    result = lcm(*line.split())
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
+    assert result.out == ""
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
+    for line in (["--debug", "verify", "model", "nowhere"], ["verify", "model", "nowhere", "--debug"]):
+        result = subprocess.run([LCM, *line], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert "Traceback" in result.stderr
+    quiet = subprocess.run(
+        [LCM, "verify", "model", "nowhere"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert quiet.returncode == 2
+    assert quiet.stderr.count("\n") == 1
+
+
+def test_no_space_left_is_one_line(lcm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from lexalcm.data import sample
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "shard"))
+
+    monkeypatch.setattr(sample, "build_sample", full)
+    result = lcm("data", "sample", "--out", tmp_path / "x")
+    assert result.code == 2
+    assert result.err == f"lcm: No space left on device: {tmp_path / 'shard'}\n"
