@@ -90,7 +90,7 @@ def check_reference(folder: Path) -> Iterator[Check]:
     Raises:
         UserError: a file is missing or damaged, or its weights are not those of the published code.
     """
-    config = json.loads(_read(folder / "config.json"))
+    config = _config(folder)
     yield from check_normalizer_fits(_tensors(folder, "normalizer"))
     yield from check_schedules(_tensors(folder, "schedules"))
 
@@ -238,11 +238,12 @@ def _no_noise() -> Tensor:
     raise AssertionError("a base model draws no noise")
 
 
-def _read(file: Path) -> bytes:
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}: give a folder with reference data") from error
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is missing or not JSON: give a folder with reference data") from error
 
 
 def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
@@ -266,6 +267,9 @@ def main() -> int:
     except LexaError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyError as error:
+        print(f"{folder} holds no {error}: give a folder with reference data", file=sys.stderr)
+        return UserError.exit_code
     failed = [check.name for check in checks if not check.passed]
     errors = {check.name: check.error if np.isfinite(check.error) else None for check in checks}
     print(json.dumps({"checks": len(checks), "failed": failed, "errors": errors}))
