@@ -31,9 +31,11 @@ def bootstrap(
 ) -> None:
     """Initialise a model's weights.
 
-    The weights are drawn from a seed as in the published code: the timestep modulators start at zero (adaLN-zero), the
-    other layers at truncated or Xavier normal values. The normalizer is the one fitted on the data set, and the codec
-    is noted down, so that the model is never fed another codec's embeddings.
+    The weights are drawn from a seed as in the published code: attention
+    Xavier-uniform, other projections uniform within 1/sqrt(inputs), timestep
+    modulators zero (adaLN-zero). The normalizer is the one fitted on the data
+    set, and the codec is noted down, so that the model is never fed another
+    codec's embeddings.
 
     \b
     Examples:

@@ -52,10 +52,12 @@ def sample(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a data set of the packaged text: real documents in English and Japanese, no download.
+    """Make a data set of the packaged text: real documents in English and
+    Japanese, no download.
 
-    State of the Union addresses, Pride and Prejudice and two novels by Miyazawa Kenji, all in the public domain; every
-    tenth document or so is held out for validation. If data/sample already is that data set, nothing is done.
+    State of the Union addresses, Pride and Prejudice and two novels by Miyazawa
+    Kenji, all in the public domain; every tenth document or so is held out for
+    validation. If data/sample already is that data set, nothing is done.
 
     \b
     Examples:
@@ -109,8 +111,10 @@ def build(
 ) -> None:
     """Make a data set of your own text.
 
-    Text is split into sentences, each sentence is embedded by the codec, and the embeddings are written to shards that
-    training reads. A JSON line or parquet row is a document; its `id`, `title` and `lang` are used if it has them.
+    Text is split into sentences, each sentence is embedded by the codec, and
+    the embeddings are written to shards that training reads. A JSON line or
+    parquet row is a document; its `id`, `title` and `lang` are used if it has
+    them.
 
     \b
     Examples:
@@ -167,7 +171,8 @@ def normalize(
 ) -> None:
     """Fit the normalizer of a data set again, on its training split.
 
-    `lcm data build` has done so already, with the defaults. Models made before keep the normalizer they have.
+    `lcm data build` has done so already, with the defaults. Models made before
+    keep the normalizer they have.
 
     \b
     Examples:

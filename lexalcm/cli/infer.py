@@ -36,8 +36,8 @@ def infer(
 ) -> None:
     """Continue a text, sentence by sentence.
 
-    Steps, guidance and length not given here are the model's own, from its generation_config.json. The text goes to
-    stdout, everything else to stderr.
+    Steps, guidance and length not given here are the model's own, from its
+    generation_config.json. The text goes to stdout, everything else to stderr.
 
     \b
     Examples:

@@ -49,9 +49,11 @@ def train(
 ) -> None:
     """Train a model; the same line again goes on where it stopped.
 
-    The run's folder holds its settings, checkpoints, metrics.jsonl, TensorBoard files (tensorboard --logdir runs) and,
-    at the end, the exported model that lcm infer loads. SIGTERM and SIGUSR1 finish the step, save and end well.
-    torchrun, the deepspeed launcher and srun start one process a GPU of this same command.
+    The run's folder holds its settings, checkpoints, metrics.jsonl, TensorBoard
+    files (tensorboard --logdir runs) and, at the end, the exported model that
+    lcm infer loads. SIGTERM and SIGUSR1 finish the step, save and end well.
+    torchrun, the deepspeed launcher and srun start one process a GPU of this
+    same command.
 
     \b
     Examples:
@@ -75,7 +77,7 @@ def train(
     try:
         _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json)
     except LexaError as error:
-        if os.environ.get("LOCAL_RANK", "0") != "0":  # one process of each machine says it
+        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":  # one of each machine says it
             raise typer.Exit(error.exit_code) from error
         raise
 
@@ -85,9 +87,10 @@ def _train(
 ) -> None:
     from lexalcm.cli.training_display import training_display
     from lexalcm.train import run
+    from lexalcm.train.world import find_world
 
     settings = run.read_run_config(config, overrides, resume)
-    speaks = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+    speaks = find_world().is_main
     if dry_run:
         report = run.dry_run(settings)
         if speaks:

@@ -121,14 +121,16 @@ class TextModel:
         positions = torch.arange(len(sentences))[None]
         guesses = predict_each(self.model, actual[None], documents, positions, options, seed)[0, 1:].cpu()
         actual = actual[1:]
-        normalize = self.model.normalizer.cpu().normalize
-        distances = (normalize(guesses) - normalize(actual)).square().sum(-1)
+        distances = (self._normalize(guesses) - self._normalize(actual)).square().sum(-1)
         cosines = torch.cosine_similarity(guesses, actual, dim=-1)
         texts = self.codec.decode(guesses.numpy(), lang)
         return [
             Guess(sentence, text, float(distance), float(cosine))
             for sentence, text, distance, cosine in zip(sentences[1:], texts, distances, cosines, strict=True)
         ]
+
+    def _normalize(self, concepts: Tensor) -> Tensor:
+        return self.model.normalizer.normalize(concepts.to(self.model.device)).cpu()
 
 
 class Continuation:
