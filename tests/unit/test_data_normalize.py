@@ -9,7 +9,7 @@ from sklearn.preprocessing import RobustScaler
 from lexalcm.data.normalize import NormalizerSettings, fit_normalizer, fit_on_documents, sample_concepts
 from lexalcm.errors import DataError
 
-REFERENCE = Path(__file__).parents[1] / "data" / "normalizer.safetensors"
+REFERENCE = Path(__file__).parents[1] / "data" / "reference_lcm" / "normalizer.safetensors"
 
 
 class Arrays:
