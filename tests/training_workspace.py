@@ -57,6 +57,7 @@ def make_workspace(folder: Path, make_dataset: Callable[..., Any]) -> Path:
         train:
           steps: {STEPS}
           lr: 0.01
+          clip_norm: 1.0
           warmup_steps: 2
           log_every: 1
           validate_every: 3

@@ -18,6 +18,7 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.model import LCM, ModelConfig, create_model, preset
 from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import CONFIG_FILE
+from lexalcm.model.presets import GENERATION
 
 REQUEST_FILE = "bootstrap.json"
 DEFAULT_OUT = "models/base"
@@ -67,6 +68,7 @@ def bootstrap(request: BootstrapRequest, dataset: Dataset, out: Path, *, overwri
     config = load_settings(ModelConfig, overrides=request.overrides, base=base, prefix="model")
     model = create_model(config, request.seed)
     model.normalizer.set_statistics(dataset.normalizer())
+    model.generation_config = dict(GENERATION.get(request.preset, {}))
     with atomic_folder(out, overwrite=overwrite, marker=CONFIG_FILE) as folder:
         model.save_pretrained(folder)
         copy_companions(dataset.path, folder)

@@ -133,6 +133,8 @@ def train(
             if start.checkpoint is not None:
                 restore_engine(start.checkpoint, engine, start.progress.updates)
                 display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
+            if parts.validation is None:
+                display.note(f"{config.data.path} has no {VALIDATION_SPLIT} split: there will be no validation loss")
             world.from_main(lambda: prepare(run, config, fingerprints, start))
             last_saved = start.checkpoint
 

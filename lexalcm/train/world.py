@@ -119,28 +119,36 @@ def joined(world: World, *, process_group: bool) -> Iterator[None]:
         return
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    _complete_environment(world)
-    backend = "nccl" if world.device.type == "cuda" else "gloo"
-    if world.size == 1:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    else:
-        dist.init_process_group(backend)
-    world.group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
+    with _said_to_libraries(world):
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        if world.size == 1:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        else:
+            dist.init_process_group(backend)
+        world.group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
+        try:
+            yield
+        finally:
+            world.group = None
+            if dist.is_initialized():  # an engine's end may have been the group's
+                dist.destroy_process_group()
+
+
+@contextmanager
+def _said_to_libraries(world: World) -> Iterator[None]:
+    """Say in torchrun's words, which libraries read, what srun or nobody said; take it back at the end."""
+    said = {"RANK": str(world.rank), "LOCAL_RANK": str(world.local_rank), "WORLD_SIZE": str(world.size)}
+    if world.size > 1:
+        nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST") or "localhost"
+        port = 20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000
+        said |= {"MASTER_ADDR": first_node(nodes), "MASTER_PORT": str(port)}
+    missing = {name: value for name, value in said.items() if name not in os.environ}
+    os.environ.update(missing)
     try:
         yield
     finally:
-        world.group = None
-        if dist.is_initialized():  # an engine's end may have been the group's
-            dist.destroy_process_group()
-
-
-def _complete_environment(world: World) -> None:
-    """Say in torchrun's words what srun said in its own; libraries read them too."""
-    os.environ.update(RANK=str(world.rank), LOCAL_RANK=str(world.local_rank), WORLD_SIZE=str(world.size))
-    if world.size > 1:
-        nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST") or "localhost"
-        os.environ.setdefault("MASTER_ADDR", first_node(nodes))
-        os.environ.setdefault("MASTER_PORT", str(20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000))
+        for name in missing:
+            del os.environ[name]
 
 
 def first_node(nodes: str) -> str:

@@ -21,16 +21,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[.
 
 @pytest.fixture(scope="session")
 def launch(workspace: Path) -> Callable[[int, Sequence[dict[str, Any]]], None]:
-    """Runs a list of jobs one after the other in some processes, which import everything only once."""
+    """Runs a list of jobs one after the other in some processes, as srun starts them, which import everything once."""
 
     def run(processes: int, jobs: Sequence[dict[str, Any]]) -> None:
         file = workspace / f"jobs-{processes}-{jobs[0]['name']}.json"
         file.write_text(json.dumps([{"port": free_port(), **job} for job in jobs]))
         workers = []
         for rank in range(processes):
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            place = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_STEP_NUM_TASKS": str(processes)}
             command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(file)]
-            environment = os.environ | place | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+            environment = os.environ | place | {"OMP_NUM_THREADS": "1", "SLURM_STEP_NODELIST": "localhost"}
             workers.append(
                 subprocess.Popen(
                     command, cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

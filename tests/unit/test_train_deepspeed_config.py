@@ -10,7 +10,18 @@ from lexalcm.errors import ConfigError
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig, fill, read_deepspeed_json
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SETTINGS = ["data.micro_batch=3", "data.global_batch=8", "train.clip_norm=0.7", "deepspeed=ds.json"]
+SETTINGS = [
+    "data.micro_batch=3",
+    "data.global_batch=8",
+    "train.clip_norm=0.7",
+    "train.steps=400",
+    "train.lr=1e-3",
+    "train.betas=[0.9, 0.95]",
+    "train.eps=1e-8",
+    "train.warmup_steps=40",
+    "train.schedule=cosine",
+    "deepspeed=ds.json",
+]
 
 
 def filled(tree: dict[str, Any], *overrides: str, best: str = "fp32") -> DeepSpeedConfig:

@@ -30,7 +30,7 @@ def test_a_batch_script_that_calls_no_srun_is_a_world_of_one() -> None:
     "environment", [{"RANK": "0"}, {"WORLD_SIZE": "2"}, {"RANK": "x", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}]
 )
 def test_half_a_launcher_is_an_error(environment: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="launcher|torchrun"):
+    with pytest.raises(ConfigError, match=r"launcher|torchrun"):
         find_world(environment)
 
 
