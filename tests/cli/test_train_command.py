@@ -273,5 +273,5 @@ def test_damaged_checkpoints_alone(lcm_train: Lcm, workspace: Path) -> None:
 def test_processes_without_a_common_engine(lcm_train: Lcm, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
-    refused(lcm_train, workspace, [], "3 processes were started, but the engine single is one")
-    refused(lcm_train, workspace, ["--set", zero(2)], "cannot be shared out evenly to 3 processes")
+    refused(lcm_train, workspace, ["--engine", "single"], "3 processes were started, but train.engine is single")
+    refused(lcm_train, workspace, [], "data.global_batch=2 micro-batches cannot be shared out evenly to 3 processes")

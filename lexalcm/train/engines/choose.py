@@ -30,7 +30,7 @@ class EngineChoice:
 
 
 def choose_engine(config: RunConfig, world: World, width: int) -> EngineChoice:
-    """The engine that the settings say; `auto` is deepspeed where a DeepSpeed file is given, else single.
+    """The engine that the settings say; `auto` is deepspeed for a DeepSpeed file or several processes, else single.
 
     Args:
         config: the settings.
@@ -43,11 +43,11 @@ def choose_engine(config: RunConfig, world: World, width: int) -> EngineChoice:
     """
     name: str = config.train.engine
     if name == "auto":
-        name = "deepspeed" if config.deepspeed else "single"
+        name = "deepspeed" if config.deepspeed or world.size > 1 else "single"
     if name == "single" and config.deepspeed:
         raise ConfigError(f"train.engine is single, but --deepspeed {config.deepspeed} is given: leave out one of them")
     if name == "single" and world.size > 1:
-        raise ConfigError(f"{world.size} processes were started, but the engine single is one: add --deepspeed FILE")
+        raise ConfigError(f"{world.size} processes were started, but train.engine is single: leave it out")
     if config.data.global_batch % world.size:
         raise ConfigError(
             f"data.global_batch={config.data.global_batch} micro-batches cannot be shared out evenly to {world.size} "
