@@ -4,7 +4,7 @@ A codec is found by its name in the entry point group `lexalcm.codecs`; the entr
 protocol. Data sets and models keep the codec's `record()`, so that what one codec made is never read as another's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,8 +38,14 @@ class Codec(Protocol):
     def encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
         """Embed sentences of one language: float32 [n, dim]."""
 
-    def decode(self, embeddings: np.ndarray, lang: str | None = None) -> list[str]:
-        """The sentence that each embedding [n, dim] stands for, in `lang` (None: whichever fits best)."""
+    def decode(
+        self, embeddings: np.ndarray, lang: str | None = None, avoid: Collection[str] = frozenset()
+    ) -> list[str]:
+        """The sentence that each embedding [n, dim] stands for, in `lang` (None: whichever fits best).
+
+        A codec that chooses from a bank passes over the sentences of `avoid`, e.g. those that a text has said already;
+        one that writes its sentences takes no notice of it.
+        """
 
     def record(self) -> CodecRecord:
         """What a data set or a model notes down of the codec."""

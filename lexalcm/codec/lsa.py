@@ -19,7 +19,7 @@ Cost on 20,000 sentences: about 12 s to fit, 4,000 sentences/s to encode, 30 MB 
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +137,10 @@ class LsaCodec:
             embeddings[start : start + len(batch)] = _embed(counts, batch, self._projection_f32, self.center)
         return embeddings
 
-    def decode(self, embeddings: np.ndarray, lang: str | None = None) -> list[str]:
-        """The bank's sentence of the largest cosine for each embedding [n, dim], among those in `lang` if given.
+    def decode(
+        self, embeddings: np.ndarray, lang: str | None = None, avoid: Collection[str] = frozenset()
+    ) -> list[str]:
+        """The bank's sentence of the largest cosine for each embedding [n, dim], in `lang` if given, not in `avoid`.
 
         Raises:
             CodecError: the bank has no sentence in `lang`, or the embeddings have another dimension.
@@ -146,7 +148,7 @@ class LsaCodec:
         embeddings = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))
         if embeddings.shape[1] != self.dim:
             raise CodecError(f"the codec lsa decodes {self.dim} dimensions, not {embeddings.shape[1]}")
-        rows = self._rows(lang)
+        rows = self._rows(lang, avoid)
         candidates = self.bank_embeddings[rows].astype(np.float32)
         sentences: list[str] = []
         for start in range(0, len(embeddings), DECODE_BATCH):
@@ -205,12 +207,13 @@ class LsaCodec:
             )
         return codec
 
-    def _rows(self, lang: str | None) -> np.ndarray:
+    def _rows(self, lang: str | None, avoid: Collection[str]) -> np.ndarray:
         rows = np.arange(len(self.bank)) if lang is None else np.flatnonzero(self._bank_languages == lang)
         if not len(rows):
             known = ", ".join(np.unique(self._bank_languages))
             raise CodecError(f"the codec's bank has no sentence in {lang}: it knows {known}")
-        return rows
+        left = np.array([row for row in rows if self.bank[row][1] not in avoid]) if avoid else rows
+        return left if len(left) else rows
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()

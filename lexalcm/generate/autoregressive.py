@@ -9,7 +9,7 @@ batch.
 Shapes: B prompts, L positions, K memory slots, D embedding dimension.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import torch
@@ -26,7 +26,7 @@ from lexalcm.model.two_tower import TwoTowerLCM
 
 def generate(
     model: LCM, prompts: Sequence[Tensor], options: GenerationOptions, seeds: Sequence[int], max_concepts: int
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, Tensor | None, None]:
     """Continue prompts; each concept is yielded as it comes.
 
     Args:
@@ -37,7 +37,8 @@ def generate(
         max_concepts: how many concepts to make at most; stop iterating to make fewer.
 
     Yields:
-        the next concept of every prompt in the codec's space, float32 [B, D].
+        the next concept of every prompt in the codec's space, float32 [B, D]. What is sent back in its place, [B, D],
+        becomes the context of the concepts that follow; nothing sent, or None, leaves it as it is.
 
     Raises:
         UserError: no prompt, an empty one, another dimension than the model's, NaN, not a seed for each prompt, more
@@ -72,7 +73,7 @@ def generate_from_noise(
     draw_noise: DrawNoise,
     max_concepts: int,
     timesteps: Sequence[int] | None = None,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, Tensor | None, None]:
     """`generate` with noise [B, 1, D] from `draw_noise`, called in the order of the concepts; prompts unchecked.
 
     `timesteps`, descending, replace those that `options.steps` gives.
@@ -124,7 +125,9 @@ class _TwoTowerReader:
 
 
 @torch.inference_mode()
-def _continue(model: LCM, prompts: Sequence[Tensor], reader: _Reader, max_concepts: int) -> Iterator[Tensor]:
+def _continue(
+    model: LCM, prompts: Sequence[Tensor], reader: _Reader, max_concepts: int
+) -> Generator[Tensor, Tensor | None, None]:
     device = model.device
     longest = max(len(prompt) for prompt in prompts)
     last_B = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
@@ -137,5 +140,5 @@ def _continue(model: LCM, prompts: Sequence[Tensor], reader: _Reader, max_concep
     for number in range(max_concepts):
         with evaluating(model):
             guess_BD = model.normalizer.denormalize(reader.next(concept_BD, last_B + number, longest + number))
-        yield guess_BD
-        concept_BD = model.normalizer.normalize(guess_BD)
+        said_BD = yield guess_BD
+        concept_BD = model.normalizer.normalize(guess_BD if said_BD is None else said_BD.to(device))

@@ -35,6 +35,7 @@ class GenerationOptions(Settings):
     clip_x0: PositiveFloat | None = None  # predicted concepts, in normalized space, are kept within +- this
     dynamic_threshold: Probability | None = None  # a quantile of |x0|, e.g. 0.995, to clip and divide by (2205.11487)
     dynamic_threshold_max: Annotated[float, Field(ge=1)] = 6.0
+    reencode: bool = False  # the decoded text's concept, not the model's, is the context of what follows
     max_sentences: PositiveInt = 10
     stop_similarity: Similarity | None = 0.9  # stop at a concept so close (cosine) to end of text
     repetition: Similarity | None = 0.95  # stop at a concept so close (cosine) to an earlier one

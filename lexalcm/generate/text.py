@@ -1,12 +1,13 @@
 """Text in, text out: a model folder with its codec, its end-of-text concept and the stopping rules.
 
 A prompt is segmented into sentences and embedded; what the model makes is decoded sentence by sentence as it comes. The
-model's own concepts, not the re-embedded text, are the context of what follows, as in the published code.
+context of what follows is the model's own concept, as in the published code, or with `reencode` the concept of the
+decoded text, which keeps the context among concepts of real sentences.
 
 Shapes: n sentences, D embedding dimension.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ class TextModel:
         prompt = self.embed(sentences, lang)
         concepts = generate(self.model, [prompt], options, [seed], options.max_sentences)
         rules = StoppingRules(options, self.end_of_text, list(prompt))
-        return Continuation((batch[0].cpu() for batch in concepts), rules, self.codec, lang)
+        return Continuation(self, concepts, rules, sentences, lang, reencode=options.reencode)
 
     def guess_each(self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int) -> list[Guess]:
         """The model's guess of every sentence but the first from those before it.
@@ -140,18 +141,36 @@ class Continuation:
         stop: why the text ended, once it has.
     """
 
-    def __init__(self, concepts: Iterator[Tensor], rules: StoppingRules, codec: Codec, lang: str) -> None:
+    def __init__(
+        self,
+        model: TextModel,
+        concepts: Generator[Tensor, Tensor | None, None],
+        rules: StoppingRules,
+        prompt: Sequence[str],
+        lang: str,
+        *,
+        reencode: bool,
+    ) -> None:
         self.stop: StopReason | None = None
+        self._model = model
         self._concepts = concepts
         self._rules = rules
-        self._codec = codec
+        self._said = set(prompt)
         self._lang = lang
+        self._reencode = reencode
 
     def __iter__(self) -> Iterator[WrittenSentence]:
-        for concept in self._concepts:
+        made = next(self._concepts, None)
+        while made is not None:
+            concept = made[0].cpu()
             self.stop = self._rules.before(concept)
-            if self.stop is None:
-                self.stop = self._rules.after(concept)
-                yield WrittenSentence(self._codec.decode(concept[None].numpy(), self._lang)[0], concept)
             if self.stop is not None:
                 return
+            text = self._model.codec.decode(concept[None].numpy(), self._lang, avoid=self._said)[0]
+            self._said.add(text)
+            context = self._model.embed([text], self._lang) if self._reencode else concept[None]
+            self.stop = self._rules.after(context[0])
+            yield WrittenSentence(text, concept)
+            if self.stop is not None:
+                return
+            made = self._concepts.send(context)

@@ -52,6 +52,14 @@ def test_a_trained_model_continues_a_text(lcm: Callable, workplace: Path) -> Non
         assert "stopped:" in result.err
 
 
+def test_a_continuation_says_nothing_twice(lcm: Callable, workplace: Path) -> None:
+    for model in ("runs/base", "runs/two"):
+        answer = json.loads(lcm("infer", "We must do more for our schools.", "--model", model, "-n", 20, "--json").out)
+        texts = [sentence["text"] for sentence in answer["sentences"]]
+        assert len(set(texts)) == len(texts) > 1
+        assert answer["stop"] in ("length", "repetition", "end of text")
+
+
 def test_the_newest_run_is_the_default(lcm: Callable, workplace: Path) -> None:
     result = lcm("infer", "We must do more for our schools.", "--json")
     assert json.loads(result.out)["model"] == "runs/two/model"

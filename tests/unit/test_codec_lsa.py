@@ -84,6 +84,15 @@ def test_decoding_keeps_to_the_language_asked_for(codec: LsaCodec, documents: Do
         codec.decode(english, "deu_Latn")
 
 
+def test_decoding_passes_over_what_is_to_be_avoided(codec: LsaCodec, documents: Documents) -> None:
+    sentence = max(documents[0][1], key=len)
+    embedding = codec.encode([sentence], "eng_Latn")
+    (second,) = codec.decode(embedding, avoid={sentence})
+    others = [text for _, text in codec.bank if text != sentence]
+    nearest = others[int((codec.encode(others, "") @ embedding[0]).argmax())]
+    assert second == nearest
+
+
 def test_fitting_again_gives_the_same_codec(codec: LsaCodec, documents: Documents) -> None:
     again = LsaCodec.create(iter(documents))
     assert again.fingerprint == codec.fingerprint
