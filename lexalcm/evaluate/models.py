@@ -9,12 +9,12 @@ import torch
 
 from lexalcm.data.build import Progress, silent
 from lexalcm.data.dataset import Dataset
-from lexalcm.errors import CodecError, UserError
+from lexalcm.errors import UserError
 from lexalcm.evaluate.evaluation import Predictor, baselines, evaluate_predictors
 from lexalcm.evaluate.predictions import predict_batch
 from lexalcm.evaluate.report import Evaluation
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.model.config import ModelConfig
+from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model, read_config
 from lexalcm.model.locate import find_model
 
@@ -68,7 +68,7 @@ def evaluate(
     dataset.split(split)
     folders = [find_model(model) for model in models]
     for folder in folders:
-        check_codec(read_config(folder), folder, dataset)
+        check_codec(read_config(folder), folder, dataset.manifest.codec, dataset.path)
     place = choose_device(device)
     loaded = (_model_predictor(folder, generation or {}, window=window, device=place, seed=seed) for folder in folders)
     return evaluate_predictors(
@@ -82,25 +82,6 @@ def evaluate(
         seed=seed,
         progress=progress,
     )
-
-
-def check_codec(config: ModelConfig, folder: Path, dataset: Dataset) -> None:
-    """Make sure that a model and a data set speak of the same embeddings.
-
-    Raises:
-        CodecError: another dimension or another codec.
-    """
-    record = dataset.manifest.codec
-    if config.dim != dataset.dim:
-        raise CodecError(
-            f"{folder} takes concepts of {config.dim} numbers, {dataset.path} holds {dataset.dim}: "
-            "evaluate on a data set of the model's codec (--data)"
-        )
-    if config.codec is not None and config.codec.fingerprint != record.fingerprint:
-        raise CodecError(
-            f"{folder} was made for codec {_name(config.codec)}, {dataset.path} for {_name(record)}: "
-            "evaluate on a data set of the model's codec (--data)"
-        )
 
 
 def choose_device(name: str) -> torch.device:
@@ -139,7 +120,3 @@ def _model_predictor(
         predict=lambda batch, number: predict_batch(model, batch, options, window=window, seed=seed, number=number),
         settings=settings,
     )
-
-
-def _name(record: Any) -> str:
-    return f"{record.name} {record.fingerprint[:12]}"

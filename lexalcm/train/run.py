@@ -22,7 +22,7 @@ from lexalcm.config import RunConfig, load_settings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.manifest import MANIFEST_FILE
-from lexalcm.errors import CodecError
+from lexalcm.model.codec_match import check_codec
 from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
@@ -193,30 +193,9 @@ def _assemble(config: RunConfig) -> _Parts:
     if VALIDATION_SPLIT in dataset.manifest.splits:
         validation = ValidationBatches(dataset, config.data, VALIDATION_SPLIT)
     model = load_model(config.model)
-    check_codec(config, model, dataset)
+    check_codec(model.config, config.model, dataset.manifest.codec, config.data.path)
     engine = choose_engine(config, world, model.config.width)
     return _Parts(world, engine, dataset, batches, validation, model)
-
-
-def check_codec(config: RunConfig, model: LCM, dataset: Dataset) -> None:
-    """Make sure that a model was made for the embeddings of a data set.
-
-    Raises:
-        CodecError: they are another codec's, or of another dimension.
-    """
-    made_for, found = model.config.codec, dataset.manifest.codec
-    if model.config.dim != dataset.dim:
-        mismatch = f"{model.config.dim}-dimensional concepts, {config.data.path} has {dataset.dim} dimensions"
-    elif made_for is not None and made_for.name != found.name:
-        mismatch = f"the codec {made_for.name}, {config.data.path} was made with {found.name}"
-    elif made_for is not None and made_for.fingerprint != found.fingerprint:
-        mismatch = f"another fit of the codec {made_for.name} than {config.data.path} was made with"
-    else:
-        return
-    raise CodecError(
-        f"{config.model} is for {mismatch}: choose another --data, "
-        f"or make a model for it with lcm bootstrap --data {config.data.path} --out FOLDER"
-    )
 
 
 def _fingerprints(parts: _Parts) -> Fingerprints:

@@ -88,5 +88,5 @@ def test_a_data_set_of_another_codec_is_a_mistake(lcm, model, make_dataset):
     other = make_dataset({"train": documents, "validation": documents}, fingerprint="1" * 64)
     result = lcm("evaluate", "--data", other.path)
     assert result.code == 2
-    assert "was made for codec lsa" in result.err
+    assert "another fit of the codec lsa" in result.err
     assert result.err.count("\n") == 1

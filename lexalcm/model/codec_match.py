@@ -1,0 +1,34 @@
+"""A model only works on the embeddings that it was made for: the one check, for training and evaluation alike."""
+
+from pathlib import Path
+
+from lexalcm.config import CodecRecord
+from lexalcm.errors import CodecError
+from lexalcm.model.config import ModelConfig
+
+
+def check_codec(config: ModelConfig, model: str | Path, record: CodecRecord, data: str | Path) -> None:
+    """Make sure that a model and a data set speak of the same embeddings.
+
+    Args:
+        config: the model's; one that notes no codec fits any of its dimension.
+        model: what to call the model.
+        record: the data set's codec.
+        data: what to call the data set.
+
+    Raises:
+        CodecError: another dimension or another codec.
+    """
+    made_for = config.codec
+    if config.dim != record.dim:
+        mismatch = f"{config.dim}-dimensional concepts, {data} has {record.dim} dimensions"
+    elif made_for is not None and made_for.name != record.name:
+        mismatch = f"the codec {made_for.name}, {data} was made with {record.name}"
+    elif made_for is not None and made_for.fingerprint != record.fingerprint:
+        mismatch = f"another fit of the codec {made_for.name} than {data} was made with"
+    else:
+        return
+    raise CodecError(
+        f"{model} is for {mismatch}: choose another --data, "
+        f"or make a model for it with lcm bootstrap --data {data} --out FOLDER"
+    )
