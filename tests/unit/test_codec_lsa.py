@@ -69,6 +69,18 @@ def test_neighbouring_sentences_are_alike(codec: LsaCodec, documents: Documents,
     assert closer.mean() > 0.55
 
 
+def test_balance_spreads_out_the_smaller_language(codec: LsaCodec, documents: Documents) -> None:
+    """Weighed as it is, a tenth of the text has so few directions that its sentences lie on top of each other."""
+    japanese = list(dict.fromkeys(sentence for text in of_language(documents, "jpn_Jpan") for sentence in text))
+
+    def room(codec: LsaCodec) -> float:
+        """Median distance (1 - cosine) of a sentence to the one nearest to it."""
+        embeddings = codec.encode(japanese, "jpn_Jpan")
+        return float(np.median(1 - (embeddings @ embeddings.T - 2 * np.eye(len(embeddings))).max(axis=1)))
+
+    assert room(codec) > 1.5 * room(LsaCodec.create(documents, balance=1))
+
+
 @pytest.mark.parametrize("lang", ["eng_Latn", "jpn_Jpan"])
 def test_a_sentence_of_the_bank_decodes_to_itself(codec: LsaCodec, documents: Documents, lang: str) -> None:
     sentences = list(dict.fromkeys(s for document in of_language(documents, lang) for s in document if len(s) > 20))
