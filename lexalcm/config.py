@@ -206,14 +206,14 @@ class DataSettings(Settings):
 class CheckpointSettings(Settings):
     """How often the whole state of a run is written, and how much of it is kept."""
 
-    every: PositiveInt = 200  # steps
+    every: PositiveInt = 100  # steps
     keep: PositiveInt = 2  # newest checkpoints kept
 
 
 class TrainSettings(Settings):
     """Optimization and everything around it."""
 
-    steps: PositiveInt = 400
+    steps: PositiveInt = 300
     seed: NonNegativeInt = 0
     engine: Literal["auto", "single", "deepspeed"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
