@@ -45,7 +45,7 @@ def bootstrap(
       lcm bootstrap --preset two-tower-small --set model.num_layers=8 --seed 1 --out models/deep
     """
     if list_presets:
-        _print_presets(data, as_json)
+        _print_presets(as_json)
         return
     from lexalcm.data.dataset import Dataset
     from lexalcm.model.presets import DEFAULT_PRESET
@@ -62,7 +62,8 @@ def bootstrap(
     _print_result(model, folder, as_json)
 
 
-def _print_presets(data: Path, as_json: bool) -> None:
+def _print_presets(as_json: bool) -> None:
+    from rich import box
     from rich.table import Table
 
     from lexalcm.model import count_parameters
@@ -72,25 +73,27 @@ def _print_presets(data: Path, as_json: bool) -> None:
     if as_json:
         out.print_json(json.dumps({name: sum(parts.values()) for name, parts in counts.items()}))
         return
-    table = Table(
-        "preset", "width", "layers", "heads", "feed-forward", title=f"Presets, for concepts of {PUBLISHED_DIM} numbers"
-    )
-    table.add_column("parameters", justify="right")
+    title = f"Presets, for concepts of {PUBLISHED_DIM} numbers"
+    table = Table("preset", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("width", "layers", "heads", "feed-forward", "parameters"):
+        table.add_column(column, justify="right")
     for name, parts in counts.items():
         config = preset(name, PUBLISHED_DIM)
         layers = f"{config.context_layers} + {config.num_layers}" if config.context_layers else str(config.num_layers)
         table.add_row(
-            f"[bold]{name}[/] (default)" if name == DEFAULT_PRESET else name,
+            f"{name} *" if name == DEFAULT_PRESET else name,
             f"{config.width}",
             layers,
             f"{config.num_heads}",
             f"{config.ffn_dim}",
             f"{sum(parts.values()):,}",
         )
+    table.caption = "* the default"
     out.print(table)
 
 
 def _print_result(model: "LCM", folder: Path, as_json: bool) -> None:
+    from rich import box
     from rich.table import Table
 
     from lexalcm.model import count_parameters
@@ -102,7 +105,8 @@ def _print_result(model: "LCM", folder: Path, as_json: bool) -> None:
             json.dumps({"model": str(folder), "preset": model.config.preset, "parameters": parts, "total": total})
         )
         return
-    table = Table("part", title=f"{model.config.preset}, concepts of {model.config.dim} numbers")
+    title = f"{model.config.preset}, concepts of {model.config.dim} numbers"
+    table = Table("part", title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("parameters", justify="right")
     for part, count in parts.items():
         table.add_row(part, f"{count:,}")

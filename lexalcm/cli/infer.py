@@ -84,6 +84,7 @@ def _show_continuation(
 def _show_guesses(
     writer: "TextModel", prompt: list[str], lang: str, options: "GenerationOptions", seed: int, as_json: bool
 ) -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -91,7 +92,7 @@ def _show_guesses(
     if as_json:
         _print_json(writer, prompt, lang, options, seed, guesses=[guess.__dict__ for guess in guesses])
         return
-    table = Table("", "what follows", "the model's guess", show_lines=True)
+    table = Table("", "what follows", "the model's guess", box=box.SIMPLE_HEAD, leading=1)
     table.add_column("squared L2", justify="right")
     table.add_column("cosine", justify="right")
     table.add_row("1", Text(prompt[0]), "", "", "")

@@ -1,0 +1,108 @@
+"""Nothing is left half-written, and nothing foreign is replaced."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lexalcm.atomic import atomic_file, atomic_folder, check_output
+from lexalcm.errors import UserError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def write_half(path: Path) -> None:
+    path.write_text("half")
+    raise RuntimeError
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    goal = tmp_path / "file"
+    goal.write_text("old")
+    with atomic_file(goal) as temporary:
+        temporary.write_text("new")
+        assert goal.read_text() == "old"
+    assert goal.read_text() == "new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    goal = tmp_path / "file"
+    goal.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(goal) as temporary:
+        write_half(temporary)
+    assert goal.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "goal") as folder:
+        write_half(folder / "part")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_is_replaced_only_when_asked_and_only_by_its_kind(tmp_path: Path) -> None:
+    goal = tmp_path / "goal"
+    goal.mkdir()
+    (goal / "mark").write_text("old")
+    with pytest.raises(UserError, match="exists already: add --overwrite"), atomic_folder(goal, marker="mark"):
+        pass
+    with pytest.raises(UserError, match="holds no other"):
+        check_output(goal, overwrite=True, marker="other")
+    with atomic_folder(goal, overwrite=True, marker="mark") as folder:
+        (folder / "mark").write_text("new")
+    assert (goal / "mark").read_text() == "new"
+    assert names(tmp_path) == ["goal"]
+
+
+def test_the_current_folder_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (".", tmp_path):
+        with pytest.raises(UserError, match="the folder you are in"):
+            check_output(path, overwrite=True)
+
+
+def test_a_file_in_the_way_and_a_file_as_parent_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        check_output(tmp_path / "file")
+    with pytest.raises(UserError, match="cannot make the folder"):
+        check_output(tmp_path / "file" / "a" / "b")
+
+
+def test_no_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # what the system answers; it lets root do anything
+    with pytest.raises(UserError, match="no permission to write"):
+        check_output(tmp_path / "goal")
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from lexalcm.atomic import atomic_folder\n"
+        "with atomic_folder(sys.argv[1]) as folder:\n"
+        "    (folder / 'part').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "goal"], check=False)
+    assert len(names(tmp_path)) == 1
+    assert not (tmp_path / "goal").exists()
+    with atomic_folder(tmp_path / "goal"):
+        pass
+    assert names(tmp_path) == ["goal"]
+
+
+def test_written_files_follow_the_umask(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "goal") as folder:
+        (folder / "private").touch(mode=0o600)
+    assert (tmp_path / "goal" / "private").stat().st_mode & 0o044 == 0o044 & ~_umask()
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
