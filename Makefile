@@ -38,7 +38,7 @@ $(VENV)/.installed-development: $(VENV)/.installed
 	@touch $@
 
 test: $(VENV)/.installed-development
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest    # one thread: the models are small, and some tests start two processes
 
 lint: $(VENV)/.installed-development
 	$(BIN)/ruff check .

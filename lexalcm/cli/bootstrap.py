@@ -12,18 +12,29 @@ if TYPE_CHECKING:
     from lexalcm.model import LCM
 
 
+DEFAULT_DATA = Path("data/sample")
+
+
 def bootstrap(
     preset: Annotated[
         str | None,
         typer.Option("--preset", "-p", help="Architecture and size, see --list.  \\[default: two-tower-tiny]"),
     ] = None,
-    data: Annotated[Path, typer.Option("--data", help="Data set that gives dimension, normalizer and codec.")] = Path(
-        "data/sample"
-    ),
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Data set that gives dimension, normalizer and codec.  \\[default: data/sample]"),
+    ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder to make.  \\[default: models/base]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a size, e.g. model.num_layers=4. May be repeated.")
+    ] = None,
+    from_fairseq2: Annotated[
+        Path | None,
+        typer.Option("--from-fairseq2", metavar="FILE", help="Instead: weights of a checkpoint of the published code."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="With --from-fairseq2: the checkpoint's config.")
     ] = None,
     list_presets: Annotated[bool, typer.Option("--list", help="List the presets with their parameter counts.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
@@ -37,22 +48,34 @@ def bootstrap(
     set, and the codec is noted down, so that the model is never fed another
     codec's embeddings.
 
+    A checkpoint of Meta's large_concept_model (base or two-tower; .pt or
+    .safetensors) brings its own sizes and normalizer. With --data its codec is
+    noted down too; that must be the embeddings that it was trained on.
+
     \b
     Examples:
       lcm bootstrap                                        # two-tower-tiny for data/sample -> models/base
       lcm bootstrap --list
       lcm bootstrap --preset base-tiny --out models/mse
       lcm bootstrap --preset two-tower-small --set model.num_layers=8 --seed 1 --out models/deep
+      lcm bootstrap --from-fairseq2 model.pt --config model.yaml --out models/meta
     """
     if list_presets:
         _print_presets(as_json)
         return
     from lexalcm.data.dataset import Dataset
     from lexalcm.model.presets import DEFAULT_PRESET
-    from lexalcm.train.bootstrap import DEFAULT_OUT, BootstrapRequest
+    from lexalcm.train.bootstrap import DEFAULT_OUT, BootstrapRequest, bootstrap_from_fairseq2
     from lexalcm.train.bootstrap import bootstrap as make
 
-    dataset = Dataset.open(data)
+    if from_fairseq2 is not None:
+        _refuse_beside_checkpoint(preset, overrides)
+        folder = to or Path(DEFAULT_OUT)
+        dataset = Dataset.open(data) if data else None
+        model = bootstrap_from_fairseq2(from_fairseq2, config, dataset, folder, overwrite=overwrite)
+        _print_result(model, folder, as_json)
+        return
+    dataset = Dataset.open(data or DEFAULT_DATA)
     request = BootstrapRequest.of(preset or DEFAULT_PRESET, dataset, seed, overrides or ())
     folder = to or Path(DEFAULT_OUT)
     if to is None and not overwrite and request.is_fulfilled(folder):
@@ -60,6 +83,14 @@ def bootstrap(
         return
     model = make(request, dataset, folder, overwrite=overwrite)
     _print_result(model, folder, as_json)
+
+
+def _refuse_beside_checkpoint(preset: str | None, overrides: list[str] | None) -> None:
+    from lexalcm.errors import UserError
+
+    for option, given in (("--preset", preset), ("--set", overrides)):
+        if given:
+            raise UserError(f"{option} does not go with --from-fairseq2: a checkpoint brings its own sizes")
 
 
 def _print_presets(as_json: bool) -> None:
@@ -105,7 +136,7 @@ def _print_result(model: "LCM", folder: Path, as_json: bool) -> None:
             json.dumps({"model": str(folder), "preset": model.config.preset, "parameters": parts, "total": total})
         )
         return
-    title = f"{model.config.preset}, concepts of {model.config.dim} numbers"
+    title = f"{model.config.preset or model.config.architecture}, concepts of {model.config.dim} numbers"
     table = Table("part", title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("parameters", justify="right")
     for part, count in parts.items():

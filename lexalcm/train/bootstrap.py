@@ -1,4 +1,4 @@
-"""A new model folder: seeded weights, the data set's normalizer and codec, and a note of where it came from.
+"""A new model folder: seeded weights or a published checkpoint's, the data set's codec, and where it came from.
 
 The folder is complete in itself: generation needs neither the data set nor the command that made it. `bootstrap.json`
 keeps what was asked for, so that asking for the same again is recognised and costs nothing.
@@ -16,8 +16,10 @@ from lexalcm.atomic import atomic_folder, check_output
 from lexalcm.config import Settings, load_settings
 from lexalcm.data.dataset import Dataset
 from lexalcm.model import LCM, ModelConfig, create_model, preset
+from lexalcm.model.codec_match import check_codec
 from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import CONFIG_FILE
+from lexalcm.model.import_fairseq2 import import_fairseq2
 from lexalcm.model.presets import GENERATION
 
 REQUEST_FILE = "bootstrap.json"
@@ -73,4 +75,32 @@ def bootstrap(request: BootstrapRequest, dataset: Dataset, out: Path, *, overwri
         model.save_pretrained(folder)
         copy_companions(dataset.path, folder)
         (folder / REQUEST_FILE).write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return model
+
+
+def bootstrap_from_fairseq2(
+    file: Path, config: Path | None, dataset: Dataset | None, out: Path, *, overwrite: bool = False
+) -> LCM:
+    """Write a model folder with the weights of a published checkpoint, and return the model.
+
+    Args:
+        file: the checkpoint, see `import_fairseq2`; it brings its normalizer.
+        config: its config, or none.
+        dataset: a data set of the embeddings that it was trained on, whose codec is noted down; or none.
+        out: the folder to make.
+        overwrite: replace a model that is there.
+
+    Raises:
+        UserError: the checkpoint cannot be read or has unknown or missing parameters; `out` cannot be written.
+        CodecError: the data set's concepts are of another dimension.
+    """
+    check_output(out, overwrite=overwrite, marker=CONFIG_FILE)
+    model = import_fairseq2(file, config)
+    if dataset is not None:
+        check_codec(model.config, file, dataset.manifest.codec, dataset.path)
+        model.config = model.config.model_copy(update={"codec": dataset.manifest.codec})
+    with atomic_folder(out, overwrite=overwrite, marker=CONFIG_FILE) as folder:
+        model.save_pretrained(folder)
+        if dataset is not None:
+            copy_companions(dataset.path, folder)
     return model

@@ -124,7 +124,7 @@ def _special_concepts(model: LCM, folder: Path) -> Check:
     try:
         concepts = load_file(folder / SPECIAL_FILE)
     except FileNotFoundError:
-        return Check(name, "problem", f"no {SPECIAL_FILE}", advice)
+        return Check(name, "problem" if model.config.codec else "note", f"no {SPECIAL_FILE}", advice)
     except SafetensorError:
         return Check(name, "problem", f"{SPECIAL_FILE} is damaged", advice)
     missing = [key for key in SPECIAL_CONCEPTS if key not in concepts]

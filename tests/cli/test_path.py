@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
@@ -135,6 +137,25 @@ def test_the_default_model_folder_is_made_once(lcm: Callable, workplace: Path) -
     assert Path("models/base/model.safetensors").stat().st_mtime_ns == made
 
 
+REFERENCE = Path(__file__).parents[1] / "data" / "reference_lcm"
+
+
+def test_a_published_checkpoint_becomes_a_model_folder(lcm: Callable, workplace: Path, tmp_path: Path) -> None:
+    """The reference config says how many heads; the parameters are the published ones less the queries and keys."""
+    line = ["bootstrap", "--from-fairseq2", REFERENCE / "two_tower_weights.safetensors"]
+    answer = json.loads(lcm(*line, "--config", REFERENCE / "config.json", "--out", tmp_path / "meta", "--json").out)
+    with safe_open(REFERENCE / "two_tower_weights.safetensors", "np") as published:
+        kept = [
+            name
+            for name in published.keys()  # noqa: SIM118  no mapping
+            if not re.search(r"denoiser.*self_attn\.[qk]_proj|normalizer", name)
+        ]
+        assert answer["total"] == sum(published.get_tensor(name).size for name in kept)
+    assert lcm("verify", "model", tmp_path / "meta").code == 0
+    again = lcm(*line, "--config", REFERENCE / "config.json", "--out", tmp_path / "meta")
+    assert "exists already: add --overwrite" in again.err
+
+
 def test_presets_are_listed_with_counts(lcm: Callable) -> None:
     counts = json.loads(lcm("bootstrap", "--list", "--json").out)
     assert counts["base-1.6b"] == 1_649_185_792  # published
@@ -158,6 +179,10 @@ def test_presets_are_listed_with_counts(lcm: Callable) -> None:
         ("bootstrap --data data --out models/new --set model.num_layers=many", "model.num_layers"),
         ("bootstrap --data data --out models/new --set train.lr=1", "only model.*"),
         ("bootstrap --data data --out models/new --set model.num_heads=7", "does not divide"),
+        ("bootstrap --from-fairseq2 none.pt --out models/new", "none.pt"),
+        ("bootstrap --from-fairseq2 none.pt --preset base-tiny --out models/new", "brings its own sizes"),
+        ("bootstrap --from-fairseq2 text.jsonl --out models/new", "text.jsonl"),
+        (f"bootstrap --from-fairseq2 {REFERENCE}/base_weights.safetensors --out models/new", "heads"),
     ],
 )
 def test_mistakes_cost_one_line_and_leave_nothing(lcm: Callable, workplace: Path, line: str, message: str) -> None:
