@@ -40,7 +40,7 @@ def progress(description: str, unit: str) -> Iterator[Report]:
             RateColumn(unit),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=err) as bar:
+        with Progress(*columns, console=err, transient=True) as bar:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:

@@ -51,7 +51,7 @@ def train(
 
     The run's folder holds its settings, checkpoints, metrics.jsonl, TensorBoard
     files (tensorboard --logdir runs) and, at the end, the exported model that
-    lcm infer loads. SIGTERM and SIGUSR1 finish the step, save and end well.
+    lcm infer loads. Ctrl-C, SIGTERM and SIGUSR1 finish the step and save.
     torchrun, the deepspeed launcher and srun start one process a GPU of this
     same command.
 

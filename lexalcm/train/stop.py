@@ -1,6 +1,7 @@
-"""Stopping when asked to: SIGTERM (a scheduler, `kill`) and SIGUSR1 (Slurm before the time limit) set a flag.
+"""Stopping when asked to: SIGTERM (a scheduler, `kill`), SIGUSR1 (Slurm before the time limit) and Ctrl-C set a flag.
 
-The trainer looks at it after each step, saves, and ends well. Nothing is done inside the signal handler.
+The trainer looks at it after each step, saves, and ends well. Nothing is done inside the signal handler, but that a
+second Ctrl-C stops at once.
 """
 
 import signal
@@ -8,7 +9,7 @@ from types import FrameType, TracebackType
 
 from typing_extensions import Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
@@ -33,4 +34,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
         self.signal = signal.Signals(number)

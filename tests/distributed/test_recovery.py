@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(here: Path, undisturbed
     assert [line[0] for line in curve(Path("runs/killed"))] == list(range(1, 101))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_finishes_the_step_saves_and_ends_well(here: Path, undisturbed: Path, number: signal.Signals) -> None:
     name = number.name.lower()
     stopped = disturb(here, name, number)
