@@ -41,7 +41,8 @@ class TimestepEmbedding(nn.Module):
         self.fc1 = nn.Linear(FREQUENCIES, width)
         self.fc2 = nn.Linear(width, width)
         for layer in (self.fc1, self.fc2):
-            nn.init.normal_(layer.weight, std=0.02)
+            if not layer.weight.is_meta:  # there is nothing to draw, and torch would load its compiler for it: 2 s
+                nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
     def forward(self, timesteps_T: Tensor) -> Tensor:

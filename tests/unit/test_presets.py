@@ -1,5 +1,8 @@
 """Presets: the published parameter counts, and our own sizes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from lexalcm.errors import ConfigError, UserError
@@ -43,3 +46,15 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 def test_concepts_too_wide_for_a_preset() -> None:
     with pytest.raises(ConfigError, match="too narrow for dim=2048"):
         preset("two-tower-tiny", 2048)
+
+
+def test_sizes_are_counted_without_loading_the_compiler() -> None:
+    """Counting and loading build the model on the meta device; torch's compiler would add two seconds to each."""
+    code = (
+        "import sys\n"
+        "from lexalcm.model import count_parameters, preset\n"
+        "for name in ('base-tiny', 'two-tower-7b'): count_parameters(preset(name, 1024))\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "False\n"
