@@ -37,7 +37,7 @@ from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_no
 from lexalcm.data.plan import MIN_SENTENCES
 from lexalcm.data.segment import MAX_CHARS, SentencexSegmenter, segment
 from lexalcm.data.shards import ShardWriter
-from lexalcm.errors import CodecError, DataError, LexaError, UserError
+from lexalcm.errors import CodecError, DataError, UserError
 
 ENCODE_SENTENCES = 4096
 """Sentences gathered, of whole documents, before they are embedded together."""
@@ -117,8 +117,7 @@ def build_dataset(
         progress: opens a report of each stage.
 
     Raises:
-        UserError: `out` exists, the codec is unknown, or the text cannot be used (see `DataError`).
-        LexaError: writing failed, e.g. on a full disk.
+        UserError: `out` exists, the codec is unknown, the text cannot be used (see `DataError`), or the disk is full.
     """
     settings = settings or BuildSettings()
     out = Path(out)
@@ -148,7 +147,7 @@ def build_dataset(
             write_manifest(folder, manifest)
             save_normalizer(folder, fit_on_documents(Dataset.open(folder).split("train"), manifest.normalizer))
     except OSError as error:
-        raise LexaError(f"cannot write the data set {out}: {error.strerror or error}") from error
+        raise UserError(f"cannot write the data set {out}: {error.strerror or error}") from error
     return BuildResult(Dataset.open(out), spool.dropped)
 
 

@@ -15,7 +15,7 @@ from lexalcm.codec.special import SPECIAL_CONCEPTS
 from lexalcm.data.build import BuildSettings, build_dataset, build_from_paths, choose_validation, document_position
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
-from lexalcm.errors import CodecError, DataError, LexaError, UserError
+from lexalcm.errors import CodecError, DataError, UserError
 
 SETTINGS = BuildSettings(codec="hash", shard_size=4096, validation=0.3)
 
@@ -197,9 +197,9 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lexalcm.data.shards._Tar.add", full)
-    with pytest.raises(LexaError, match=r"cannot write the data set .*: No space left on device") as caught:
+    with pytest.raises(UserError, match=r"cannot write the data set .*: No space left on device") as caught:
         build_into(tmp_path / "d")
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
 
