@@ -6,6 +6,7 @@ torch, scikit-learn and pandas load inside the functions that need them.
 
 import errno
 import os
+import re
 import sys
 from typing import Annotated, Any
 
@@ -58,6 +59,18 @@ app.add_typer(verify.app, name="verify")
 app.add_typer(visualize.app, name="visualize")
 
 
+def _unwritable(error: Exception) -> str | None:
+    """What the system says of a write that failed, if one did; libraries written in Rust give it as text."""
+    if isinstance(error, OSError):
+        number, place = error.errno, error.filename
+    else:
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        number, place = int(match[1]) if match else None, None
+    if number not in UNWRITABLE:
+        return None
+    return f"{os.strerror(number)}: {place or 'make room, or choose another place for the output'}"
+
+
 def main() -> None:
     """Run `lcm`: 0 when all went well, 1 for a failure while running, 2 for a mistake in what was asked."""
     # Threads that wait by spinning make torch many times slower beside another busy process (8x on two cores); set
@@ -79,10 +92,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has gone, e.g. `lcm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
-        if debug or error.errno not in UNWRITABLE:
+    except Exception as error:
+        complaint = None if debug else _unwritable(error)
+        if complaint is None:
             raise
-        err.print(f"lcm: {error.strerror}: {error.filename or 'choose another place for the output'}", markup=False)
+        err.print(f"lcm: {complaint}", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("lcm: interrupted")

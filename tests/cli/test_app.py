@@ -87,6 +87,22 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
     assert quiet.stderr.count("\n") == 1
 
 
+def test_no_space_left_in_a_rust_library_is_one_line(
+    lcm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    from lexalcm.data import sample
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(sample, "build_sample", full)
+    result = lcm("data", "sample", "--out", tmp_path / "x")
+    assert result.code == 2
+    assert result.err == "lcm: No space left on device: make room, or choose another place for the output\n"
+
+
 def test_no_space_left_is_one_line(lcm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
