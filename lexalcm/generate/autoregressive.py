@@ -24,9 +24,13 @@ from lexalcm.model.lcm import LCM, evaluating
 from lexalcm.model.two_tower import TwoTowerLCM
 
 
+Concepts = Generator[Tensor, Tensor | None, None]
+"""Yields the next concept of every prompt, [B, D]; takes one to put in its place."""
+
+
 def generate(
     model: LCM, prompts: Sequence[Tensor], options: GenerationOptions, seeds: Sequence[int], max_concepts: int
-) -> Generator[Tensor, Tensor | None, None]:
+) -> Concepts:
     """Continue prompts; each concept is yielded as it comes.
 
     Args:
@@ -73,7 +77,7 @@ def generate_from_noise(
     draw_noise: DrawNoise,
     max_concepts: int,
     timesteps: Sequence[int] | None = None,
-) -> Generator[Tensor, Tensor | None, None]:
+) -> Concepts:
     """`generate` with noise [B, 1, D] from `draw_noise`, called in the order of the concepts; prompts unchecked.
 
     `timesteps`, descending, replace those that `options.steps` gives.
@@ -125,9 +129,7 @@ class _TwoTowerReader:
 
 
 @torch.inference_mode()
-def _continue(
-    model: LCM, prompts: Sequence[Tensor], reader: _Reader, max_concepts: int
-) -> Generator[Tensor, Tensor | None, None]:
+def _continue(model: LCM, prompts: Sequence[Tensor], reader: _Reader, max_concepts: int) -> Concepts:
     device = model.device
     longest = max(len(prompt) for prompt in prompts)
     last_B = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)

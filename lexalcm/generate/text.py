@@ -7,7 +7,7 @@ decoded text, which keeps the context among concepts of real sentences.
 Shapes: n sentences, D embedding dimension.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lexalcm.codec.registry import load_codec
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.segment import segment
 from lexalcm.errors import CodecError, UserError
-from lexalcm.generate.autoregressive import generate
+from lexalcm.generate.autoregressive import Concepts, generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.stopping import StoppingRules, StopReason
 from lexalcm.generate.teacher_forced import predict_each
@@ -144,7 +144,7 @@ class Continuation:
     def __init__(
         self,
         model: TextModel,
-        concepts: Generator[Tensor, Tensor | None, None],
+        concepts: Concepts,
         rules: StoppingRules,
         prompt: Sequence[str],
         lang: str,
