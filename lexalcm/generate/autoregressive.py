@@ -23,7 +23,6 @@ from lexalcm.model.base import BaseLCM
 from lexalcm.model.lcm import LCM, evaluating
 from lexalcm.model.two_tower import TwoTowerLCM
 
-
 Concepts = Generator[Tensor, Tensor | None, None]
 """Yields the next concept of every prompt, [B, D]; takes one to put in its place."""
 
