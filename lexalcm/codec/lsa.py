@@ -111,12 +111,13 @@ class LsaCodec:
         except ValueError as error:  # scikit-learn's "empty vocabulary"
             raise CodecError("the codec lsa cannot be fitted: the text has no words") from error
         projection = _topic_directions(counts, sample, settings).astype(np.float16)
-        center = normalize(counts @ projection.astype(np.float32)).mean(axis=0)
+        projection_f32 = projection.astype(np.float32)  # rounded as it will be saved
+        center = normalize(counts @ projection_f32).mean(axis=0)
         first_place: dict[tuple[str, str], int] = {}
         for place, pair in enumerate((lang, sentence) for lang, document in sample for sentence in document):
             first_place.setdefault(pair, place)
         bank_counts = counts[list(first_place.values())]
-        bank_sentences = [sentence for _, sentence in first_place]
+        bank_embeddings = _embed(bank_counts, [sentence for _, sentence in first_place], projection_f32, center)
         return cls(
             settings,
             vocabulary=vectorizer.get_feature_names_out().tolist(),
@@ -124,9 +125,7 @@ class LsaCodec:
             projection=projection,
             center=center,
             bank=list(first_place),
-            bank_embeddings=_embed(bank_counts, bank_sentences, projection.astype(np.float32), center).astype(
-                np.float16
-            ),
+            bank_embeddings=bank_embeddings.astype(np.float16),
         )
 
     def encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:

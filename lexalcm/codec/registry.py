@@ -11,6 +11,7 @@ from lexalcm.config import CodecRecord
 from lexalcm.errors import CodecError
 
 ENTRY_POINT_GROUP = "lexalcm.codecs"
+CODEC_FOLDER = "codec"  # of a data set or a model: what an embedded codec saved
 
 
 def codec_names() -> list[str]:

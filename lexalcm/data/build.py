@@ -25,11 +25,11 @@ from safetensors.numpy import save_file
 from lexalcm import __version__
 from lexalcm.atomic import atomic_folder, check_output
 from lexalcm.codec.base import Codec
-from lexalcm.codec.registry import codec_class, fit_codec
+from lexalcm.codec.registry import CODEC_FOLDER, codec_class, fit_codec
 from lexalcm.codec.special import SPECIAL_FILE, encode_special
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.data.corpus import Document, TextDocuments, find_sources, read_documents
-from lexalcm.data.dataset import CODEC_FOLDER, Dataset
+from lexalcm.data.dataset import Dataset
 from lexalcm.data.info import describe
 from lexalcm.data.languages import check_language
 from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, SplitRecord, write_manifest

@@ -16,14 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.registry import load_codec
+from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.manifest import Manifest, SplitRecord, read_manifest
 from lexalcm.data.normalize import load_normalizer
 from lexalcm.data.shards import TAR_BLOCK, read_index
 from lexalcm.errors import DataError
-
-CODEC_FOLDER = "codec"
 
 
 class Split:

@@ -24,8 +24,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE
-from lexalcm.data.dataset import CODEC_FOLDER, Dataset, check_shard
+from lexalcm.data.dataset import Dataset, check_shard
 from lexalcm.data.manifest import MANIFEST_FILE, Manifest, ShardRecord, SplitRecord, read_manifest
 from lexalcm.data.normalize import NORMALIZER_FILE
 from lexalcm.data.shards import Index, document_key, index_name, read_index

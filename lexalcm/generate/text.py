@@ -19,7 +19,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.registry import load_codec
+from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.segment import segment
 from lexalcm.errors import CodecError, UserError
@@ -27,7 +27,6 @@ from lexalcm.generate.autoregressive import Concepts, generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.stopping import StoppingRules, StopReason
 from lexalcm.generate.teacher_forced import predict_each
-from lexalcm.model.companions import CODEC_FOLDER
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
 from lexalcm.model.locate import find_model

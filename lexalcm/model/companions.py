@@ -6,9 +6,8 @@ A data set keeps both under the same names, so that one function serves whoever 
 import shutil
 from pathlib import Path
 
+from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE
-
-CODEC_FOLDER = "codec"
 
 
 def copy_companions(source: Path, target: Path) -> None:

@@ -23,9 +23,8 @@ from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import ARCHITECTURES, count_parameters
 from lexalcm.model.lcm import LCM
-from lexalcm.model.locate import find_model
+from lexalcm.model.locate import CONFIG_FILE, find_model
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 GENERATION_FILE = "generation_config.json"
 CARD_FILE = "README.md"

@@ -5,6 +5,7 @@ from pathlib import Path
 from lexalcm.errors import UserError
 
 RUNS = Path("runs")
+CONFIG_FILE = "config.json"  # what makes a folder a model folder
 
 
 def find_model(path: str | Path | None = None, runs: Path = RUNS) -> Path:
@@ -21,17 +22,17 @@ def find_model(path: str | Path | None = None, runs: Path = RUNS) -> Path:
         return _newest(runs)
     path = Path(path)
     for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
+        if (folder / CONFIG_FILE).is_file():
             return folder
     if not path.exists():
         raise UserError(f"no such model: {path}: make one with lcm bootstrap, or give a model or run folder")
     if (path / "checkpoints").is_dir():
         raise UserError(f"the run {path} has not exported a model yet: continue it with lcm train --resume auto")
-    raise UserError(f"{path} is not a model folder: it has no config.json")
+    raise UserError(f"{path} is not a model folder: it has no {CONFIG_FILE}")
 
 
 def _newest(runs: Path) -> Path:
-    found = [file.parent for file in runs.glob("*/model/config.json")]
+    found = [file.parent for file in runs.glob(f"*/model/{CONFIG_FILE}")]
     if not found:
         raise UserError(f"no trained model in {runs}/: run lcm train first")
-    return max(found, key=lambda folder: (folder / "config.json").stat().st_mtime)
+    return max(found, key=lambda folder: (folder / CONFIG_FILE).stat().st_mtime)

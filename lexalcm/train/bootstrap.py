@@ -6,7 +6,8 @@ keeps what was asked for, so that asking for the same again is recognised and co
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from typing_extensions import Self
@@ -18,8 +19,8 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.model import LCM, ModelConfig, create_model, preset
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.companions import copy_companions
-from lexalcm.model.folder import CONFIG_FILE
 from lexalcm.model.import_fairseq2 import import_fairseq2
+from lexalcm.model.locate import CONFIG_FILE
 from lexalcm.model.presets import GENERATION
 
 REQUEST_FILE = "bootstrap.json"
@@ -71,9 +72,7 @@ def bootstrap(request: BootstrapRequest, dataset: Dataset, out: Path, *, overwri
     model = create_model(config, request.seed)
     model.normalizer.set_statistics(dataset.normalizer())
     model.generation_config = dict(GENERATION.get(request.preset, {}))
-    with atomic_folder(out, overwrite=overwrite, marker=CONFIG_FILE) as folder:
-        model.save_pretrained(folder)
-        copy_companions(dataset.path, folder)
+    with _new_model_folder(model, dataset, out, overwrite) as folder:
         (folder / REQUEST_FILE).write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return model
 
@@ -99,8 +98,14 @@ def bootstrap_from_fairseq2(
     if dataset is not None:
         check_codec(model.config, file, dataset.manifest.codec, dataset.path)
         model.config = model.config.model_copy(update={"codec": dataset.manifest.codec})
+    with _new_model_folder(model, dataset, out, overwrite):
+        return model
+
+
+@contextmanager
+def _new_model_folder(model: LCM, dataset: Dataset | None, out: Path, overwrite: bool) -> Iterator[Path]:
     with atomic_folder(out, overwrite=overwrite, marker=CONFIG_FILE) as folder:
         model.save_pretrained(folder)
         if dataset is not None:
             copy_companions(dataset.path, folder)
-    return model
+        yield folder

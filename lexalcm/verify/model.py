@@ -15,13 +15,12 @@ from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lexalcm.codec.registry import load_codec
+from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE
 from lexalcm.config import validate
 from lexalcm.errors import ConfigError, MissingExtraError, UserError
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.teacher_forced import predict_each
-from lexalcm.model.companions import CODEC_FOLDER
 from lexalcm.model.create import count_parameters
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
