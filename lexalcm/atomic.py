@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lexalcm.errors import UserError
@@ -22,13 +22,15 @@ def _beside(path: Path, suffix: str = "tmp") -> Path:
     return path.with_name(f".{path.name}.{_MACHINE}.{os.getpid()}.{suffix}")
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what writers of `path` on this machine left behind when they were killed."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.{_MACHINE}\.(\d+)\.tmp")
-    for entry in path.parent.iterdir():
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what writers on this machine left behind in a folder when they were killed: of `name`, or of anything."""
+    goal = r".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"\.{goal}\.{_MACHINE}\.(\d+)\.tmp")
+    for entry in folder.iterdir():
         match = pattern.fullmatch(entry.name)
         if match and not _is_running(int(match[1])):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            with suppress(FileNotFoundError):  # another writer that tidies up may have been faster
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _is_running(process: int) -> bool:
@@ -61,15 +63,69 @@ def _share(path: Path) -> None:
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a path to write to; on success it becomes `path`, on an exception it disappears."""
     path = Path(path)
-    temporary = _beside(path)
-    try:
+    with scratch_file(path) as temporary:
         yield temporary
         _share(temporary)
         fsync_path(temporary)
         temporary.replace(path)
         fsync_path(path.parent)
+
+
+def place_first(temporary: Path, path: Path) -> bool:
+    """Give a written file its name unless another writer was first, whose file then stays; says whether it was ours.
+
+    A hard link is the one way to do so in one step that also holds over NFS; where the file system has none, the last
+    writer wins instead.
+    """
+    _share(temporary)
+    fsync_path(temporary)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        temporary.replace(path)
+    fsync_path(path.parent)
+    return True
+
+
+@contextmanager
+def scratch_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to, and remove what is left of it at the end."""
+    temporary = _beside(path)
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def first_file(path: Path) -> Iterator[Path]:
+    """As `atomic_file`, but a file that is there already, or comes meanwhile, stays."""
+    with scratch_file(path) as temporary:
+        yield temporary
+        place_first(temporary, path)
+
+
+@contextmanager
+def first_folder(path: Path) -> Iterator[Path]:
+    """Yield a new empty folder that becomes `path` in one rename, unless another writer was first: then that stays."""
+    remove_leftovers(path.parent, path.name)
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for entry in [*temporary.rglob("*"), temporary]:
+            _share(entry)
+            fsync_path(entry)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        fsync_path(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -87,7 +143,7 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | No
     """
     path = Path(path)
     check_output(path, overwrite=overwrite, marker=marker)
-    _remove_leftovers(path)
+    remove_leftovers(path.parent, path.name)
     temporary = _beside(path)
     temporary.mkdir()
     try:

@@ -65,7 +65,7 @@ def sample(
       lcm data sample --codec-option dim=128 --out data/small-vectors
     """
     from lexalcm.config import load_settings
-    from lexalcm.data.build import BuildSettings
+    from lexalcm.data.build_settings import BuildSettings
     from lexalcm.data.sample import build_sample
 
     base = {"codec": codec, "seed": seed}
@@ -124,7 +124,8 @@ def build(
       cat *.txt | lcm data build - --out data/mine
     """
     from lexalcm.config import load_settings
-    from lexalcm.data.build import BuildSettings, build_from_paths
+    from lexalcm.data.build import build_from_paths
+    from lexalcm.data.build_settings import BuildSettings
     from lexalcm.data.shards import parse_size
 
     base = {

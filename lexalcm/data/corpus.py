@@ -37,6 +37,8 @@ class Document:
     text: str
     title: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    sentences: list[str] | None = None
+    """Where the text comes in sentences already; `text` is empty then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ def read_documents(
     Args:
         sources: what `find_sources` found.
         lang: SONAR code for documents that do not say theirs (a `lang` field does).
-        text_field: the field of JSON lines and the column of parquet that hold the text. The fields `id`, `title` and
-            `lang` are used too; further ones that hold a plain value are kept as metadata.
+        text_field: the field of JSON lines and the column of parquet that hold the text, or a list of its sentences.
+            The fields `id`, `title` and `lang` are used too; further ones that hold a plain value are kept as metadata.
         documents: what a document is in a text file: what stands between blank lines, or the whole file.
 
     Raises:
@@ -225,8 +227,12 @@ def _document(record: Mapping[str, Any], where: str, default_id: str, lang: str,
         fields = ", ".join(record) or "none"
         raise DataError(f"{where}no field {text_field!r}: choose one with --text-field: {fields}")
     text = record[text_field]
+    sentences = None
+    if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
+        sentences = [_writable(sentence) for sentence in text if sentence.strip()]
+        text = ""
     if not isinstance(text, str):
-        raise DataError(f"{where}field {text_field!r} holds {type(text).__name__}, not text")
+        raise DataError(f"{where}field {text_field!r} holds {type(text).__name__}, not text or a list of sentences")
     return Document(
         id=default_id if record.get("id") is None else _writable(str(record["id"])),
         lang=lang if record.get("lang") is None else check_language(str(record["lang"]), where),
@@ -237,6 +243,7 @@ def _document(record: Mapping[str, Any], where: str, default_id: str, lang: str,
             for name, value in record.items()
             if name not in ("id", "lang", "title", text_field) and _is_plain(value)
         },
+        sentences=sentences,
     )
 
 

@@ -17,6 +17,7 @@ from lexalcm.errors import DataError
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "dataset.json"
+UNFINISHED_FOLDER = "unfinished"  # of a data set that workers are still making
 
 Dtype = Literal["float16", "float32"]
 
@@ -66,6 +67,8 @@ class Manifest(Settings):
     format_version: int = FORMAT_VERSION
     codec: CodecRecord
     dtype: Dtype
+    text: bool = True
+    """Whether the documents' sentences are stored beside their embeddings."""
     normalizer: NormalizerSettings
     splits: dict[str, SplitRecord]
     build: dict[str, Any] = Field(default_factory=dict)
@@ -82,6 +85,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (folder / UNFINISHED_FOLDER).is_dir():
+            raise DataError(f"{folder} is unfinished: run the same `lcm data embed` again to go on") from error
         missing = "has no dataset.json" if folder.exists() else "does not exist"
         advice = "make one with `lcm data sample` or `lcm data build`"
         raise DataError(f"no data set in {folder} (it {missing}): {advice}") from error

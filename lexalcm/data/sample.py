@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from lexalcm.data.build import BuildResult, BuildSettings, Progress, build_dataset, build_record, silent
+from lexalcm.data.build import BuildResult, build_dataset
+from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import LexaError
 
 SAMPLE_FILE = "corpus.jsonl.zst"

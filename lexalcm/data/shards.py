@@ -3,7 +3,8 @@
     train-000000.tar     000000-000000.emb.npy   float16 [n, dim], C order
                          000000-000000.json      id, lang, title, sentences, metadata
                          000000-000001.emb.npy   ...
-    train.index.npz      per document: shard, offset of the first number in the tar, n
+    train.index.npz      per document: shard, offset of the first number in the tar, n; and for what a training may
+                         choose by: lang, a number in `languages`, and source, the sentences of a pair's source
 
 A key is `SHARD-PLACE`. Plain `webdataset` reads the tars front to back; training maps them into memory and takes an
 array by its offset: 16 bytes of index a document, no tar header read. Headers carry no time and no owner, so the same
@@ -11,20 +12,22 @@ documents give the same bytes.
 """
 
 import hashlib
-import io
 import json
 import tarfile
 from array import array
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lexalcm.atomic import atomic_file
 from lexalcm.data.manifest import Dtype, LanguageCount, ShardRecord, SplitRecord
+from lexalcm.data.tar import END_OF_TAR, TAR_BLOCK, TarWriter, npy_header, padded
 from lexalcm.errors import ConfigError, DataError
 
-TAR_BLOCK = 512
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": base**power
     for power, letter in enumerate("kmgt", start=1)
@@ -81,25 +84,150 @@ def read_index(folder: Path, split: str) -> Index:
     Raises:
         DataError: missing or damaged.
     """
+    arrays = read_columns(folder, split, Index._fields)
+    index = Index(*(arrays[name] for name in Index._fields if name in arrays))
+    if not len(index.shard) == len(index.offset) == len(index.n):
+        file = folder / index_name(split)
+        raise DataError(f"{file} is damaged (arrays of different lengths): build the data set again")
+    return index
+
+
+def read_columns(folder: Path, split: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read some arrays of a split's index; those that it does not have are left out.
+
+    Raises:
+        DataError: the index is missing or damaged, or lacks one of `Index`.
+    """
     file = folder / index_name(split)
     try:
         with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
-            index = Index(arrays["shard"], arrays["offset"], arrays["n"])
+            if missing := set(Index._fields) - set(arrays.files):
+                raise ValueError(f"no array {min(missing)}")
+            return {name: arrays[name] for name in names if name in arrays.files}
     except FileNotFoundError as error:
         raise DataError(f"{file} is missing: build the data set again") from error
     except PermissionError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
     except Exception as error:
         raise DataError(f"{file} is damaged: build the data set again") from error
-    if not len(index.shard) == len(index.offset) == len(index.n):
-        raise DataError(f"{file} is damaged (arrays of different lengths): build the data set again")
-    return index
+
+
+@dataclass(frozen=True)
+class FinishedShard:
+    """A shard that is written, and what the manifest and the index say of it."""
+
+    record: ShardRecord
+    languages: dict[str, LanguageCount]
+    offset: np.ndarray
+    """int64 [documents]"""
+    n: np.ndarray
+    """int32 [documents]"""
+    lang: np.ndarray
+    """uint16 [documents], number in the sorted languages"""
+    source: np.ndarray
+    """int32 [documents], sentences of a pair's source; 0 where there is none"""
+
+    def to_json(self) -> str:
+        """As text, for `from_json`."""
+        tree = {
+            "record": self.record.model_dump(),
+            "languages": {lang: count.model_dump() for lang, count in self.languages.items()},
+            "offset": self.offset.tolist(),
+            "n": self.n.tolist(),
+            "lang": self.lang.tolist(),
+            "source": self.source.tolist(),
+        }
+        return json.dumps(tree, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "FinishedShard":
+        """Read what `to_json` wrote."""
+        tree = json.loads(text)
+        languages = {lang: LanguageCount.model_validate(count) for lang, count in tree["languages"].items()}
+        record = ShardRecord.model_validate(tree["record"])
+        columns = {"offset": np.int64, "n": np.int32, "lang": np.uint16, "source": np.int32}
+        return cls(record, languages, **{name: np.array(tree[name], dtype) for name, dtype in columns.items()})
+
+
+def document_json(document: dict[str, Any], *, text: bool = True) -> bytes:
+    """What a shard says of a document beside its numbers; without text all but its sentences."""
+    if not text:
+        document = {name: value for name, value in document.items() if name != "sentences"}
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def stored_numbers(embeddings: np.ndarray, dtype: Dtype, document: str) -> np.ndarray:
+    """Embeddings [n, dim] as they are stored.
+
+    Raises:
+        DataError: a number that is not finite, or too large for the stored type.
+    """
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(embeddings, dtype=np.dtype(dtype).newbyteorder("<"))
+    if not np.isfinite(stored).all():
+        raise DataError(f"document {document}: an embedding is not finite in {dtype}")
+    return stored
+
+
+class ShardFile:
+    """One shard being written."""
+
+    def __init__(self, path: Path, number: int, dtype: Dtype) -> None:
+        """Begin a shard at `path`; its `number` within the split is part of its documents' keys."""
+        self.number = number
+        self.dtype = dtype
+        self.documents: Counter[str] = Counter()
+        self.sentences: Counter[str] = Counter()
+        self._tar = TarWriter(path)
+        self._offset, self._n, self._source = array("q"), array("i"), array("i")  # as compact as the index
+        self._lang: list[str] = []
+
+    def has_room(self, text: bytes, numbers: np.ndarray, shard_size: int) -> bool:
+        """Whether a document fits; an empty shard takes any."""
+        n, dim = numbers.shape
+        return not self._n or self._tar.position + size_at_most(len(text), n, dim, self.dtype) <= shard_size
+
+    def add(self, lang: str, text: bytes, numbers: np.ndarray, source: int = 0) -> None:
+        """Write a document: what `document_json` and `stored_numbers` gave, and a pair's sentences of the source."""
+        n, dim = numbers.shape
+        key = document_key(self.number, len(self._n))
+        header = npy_header(n, dim, self.dtype)
+        self._offset.append(self._tar.position + TAR_BLOCK + len(header))
+        self._n.append(n)
+        self._lang.append(lang)
+        self._source.append(source)
+        self._tar.add((f"{key}.emb.npy", header + numbers.tobytes()), (f"{key}.json", text))
+        self.documents[lang] += 1
+        self.sentences[lang] += n
+
+    def close(self, name: str) -> FinishedShard:
+        """Finish the shard, which is to be called `name`."""
+        self._tar.close()
+        record = ShardRecord(
+            file=name,
+            documents=len(self._n),
+            sentences=sum(self._n),
+            bytes=self._tar.position,
+            sha256=self._tar.hash.hexdigest(),
+        )
+        languages = {
+            lang: LanguageCount(documents=count, sentences=self.sentences[lang])
+            for lang, count in sorted(self.documents.items())
+        }
+        return FinishedShard(
+            record,
+            languages,
+            offset=np.array(self._offset, np.int64),
+            n=np.array(self._n, np.int32),
+            lang=_numbered(self._lang, languages),
+            source=np.array(self._source, np.int32),
+        )
 
 
 class ShardWriter:
     """Writes the documents of one split, one after another, opening a new shard when the last is full."""
 
-    def __init__(self, folder: Path, split: str, dtype: Dtype, shard_size: int) -> None:
+    def __init__(self, folder: Path, split: str, dtype: Dtype, shard_size: int, *, text: bool = True) -> None:
         """Begin a split.
 
         Args:
@@ -107,101 +235,137 @@ class ShardWriter:
             split: `train` or `validation`.
             dtype: type of the numbers as stored.
             shard_size: bytes after which a shard is closed; only a single document may make one larger.
+            text: whether the sentences are stored.
         """
         self.folder = folder
         self.split = split
-        self.dtype = np.dtype(dtype).newbyteorder("<")
+        self.dtype = dtype
         self.shard_size = shard_size
-        self.shards: list[ShardRecord] = []
-        self.entries = (array("i"), array("q"), array("i"))  # shard, offset, n: as compact as the index
-        self.documents: Counter[str] = Counter()
-        self.sentences: Counter[str] = Counter()
-        self._tar: _Tar | None = None
+        self.text = text
+        self.shards: list[FinishedShard] = []
+        self._open: ShardFile | None = None
 
     def add(self, document: dict[str, Any], embeddings: np.ndarray) -> None:
         """Write one document.
 
         Args:
-            document: what the JSON holds: `id`, `lang`, `title`, `sentences`, ...
+            document: what the JSON holds: `id`, `lang`, `title`, `sentences`, ..., and for a pair `source`: how many
+                of the sentences, from the first, are its source.
             embeddings: float [n, dim], one for each sentence.
 
         Raises:
             DataError: a number that is not finite, or too large for the stored type.
         """
-        with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(embeddings, dtype=self.dtype)
-        if not np.isfinite(stored).all():
-            raise DataError(f"document {document['id']}: an embedding is not finite in {self.dtype.name}")
-        numbers = io.BytesIO()
-        np.lib.format.write_array(numbers, stored, version=(1, 0), allow_pickle=False)
-        text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-        size = 4 * TAR_BLOCK + len(numbers.getbuffer()) + len(text)
-        if self._tar is not None and self._tar.position + size > self.shard_size:
+        numbers = stored_numbers(embeddings, self.dtype, document["id"])
+        text = document_json(document, text=self.text)
+        if self._open is not None and not self._open.has_room(text, numbers, self.shard_size):
             self._close_shard()
-        if self._tar is None:
-            self._tar = _Tar(self.folder / shard_name(self.split, len(self.shards)))
-        key = document_key(len(self.shards), self._tar.documents)
-        end = self._tar.add(f"{key}.emb.npy", numbers.getvalue())
-        self._tar.add(f"{key}.json", text)
-        self._tar.documents += 1
-        self._tar.sentences += len(stored)
-        for column, value in zip(self.entries, (len(self.shards), end - stored.nbytes, len(stored)), strict=True):
-            column.append(value)
-        self.documents[document["lang"]] += 1
-        self.sentences[document["lang"]] += len(stored)
+        if self._open is None:
+            self._open = ShardFile(self.folder / self._name(), len(self.shards), self.dtype)
+        self._open.add(document["lang"], text, numbers, document.get("source", 0))
 
     def close(self) -> SplitRecord:
         """Finish the last shard, write the index, and say what was written."""
-        if self._tar is not None:
+        if self._open is not None:
             self._close_shard()
-        shard, offset, n = (np.array(column, dtype=f"i{column.itemsize}") for column in self.entries)
-        np.savez(self.folder / index_name(self.split), shard=shard, offset=offset, n=n)
-        languages = {
-            lang: LanguageCount(documents=count, sentences=self.sentences[lang])
-            for lang, count in sorted(self.documents.items())
-        }
-        return SplitRecord(languages=languages, shards=self.shards)
+        return write_index(self.folder, self.split, self.shards)
 
     def _close_shard(self) -> None:
-        assert self._tar is not None
-        self.shards.append(self._tar.close())
-        self._tar = None
+        assert self._open is not None
+        self.shards.append(self._open.close(self._name()))
+        self._open = None
+
+    def _name(self) -> str:
+        return shard_name(self.split, len(self.shards))
 
 
-class _Tar:
-    """A tar being written: knows its position and its hash at any time."""
+def size_at_most(text_bytes: int, n: int, dim: int, dtype: Dtype) -> int:
+    """Bytes that a document takes of a shard, at most: two headers, two paddings, its numbers and its text."""
+    return 4 * TAR_BLOCK + len(npy_header(n, dim, dtype)) + n * dim * np.dtype(dtype).itemsize + text_bytes
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file = path.open("wb")
-        self.hash = hashlib.sha256()
-        self.position = 0
-        self.documents = 0
-        self.sentences = 0
 
-    def add(self, name: str, content: bytes) -> int:
-        """Append a member; returns the position of the end of its content."""
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        self._write(member.tobuf(tarfile.USTAR_FORMAT))
-        self._write(content)
-        end = self.position
-        self._write(bytes(-len(content) % TAR_BLOCK))
-        return end
+def write_index(folder: Path, split: str, shards: Iterable[FinishedShard]) -> SplitRecord:
+    """Write a split's index in one step, and say what is in the split."""
+    shards = list(shards)
+    documents: Counter[str] = Counter()
+    sentences: Counter[str] = Counter()
+    for shard in shards:
+        for lang, count in shard.languages.items():
+            documents[lang] += count.documents
+            sentences[lang] += count.sentences
+    counts = [shard.record.documents for shard in shards]
+    names = sorted(documents)
+    sources = np.concatenate([np.empty(0, np.int32), *(shard.source for shard in shards)])
+    numbers = [_numbered(sorted(shard.languages), names)[shard.lang] for shard in shards]
+    with atomic_file(folder / index_name(split)) as path, path.open("wb") as file:
+        arrays = {
+            "shard": np.repeat(np.arange(len(shards), dtype=np.int32), counts),
+            "offset": np.concatenate([np.empty(0, np.int64), *(shard.offset for shard in shards)]),
+            "n": np.concatenate([np.empty(0, np.int32), *(shard.n for shard in shards)]),
+            "lang": np.concatenate([np.empty(0, np.uint16), *numbers]),
+            "languages": np.array(names, np.str_),
+        }
+        if sources.any():
+            arrays["source"] = sources
+        np.savez(file, allow_pickle=False, **arrays)
+    languages = {
+        lang: LanguageCount(documents=documents[lang], sentences=sentences[lang]) for lang in sorted(documents)
+    }
+    return SplitRecord(languages=languages, shards=[shard.record for shard in shards])
 
-    def close(self) -> ShardRecord:
-        """Write the tar's end and describe it."""
-        self._write(bytes(2 * TAR_BLOCK))
-        self.file.close()
-        return ShardRecord(
-            file=self.path.name,
-            documents=self.documents,
-            sentences=self.sentences,
-            bytes=self.position,
-            sha256=self.hash.hexdigest(),
-        )
 
-    def _write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.hash.update(data)
-        self.position += len(data)
+def read_shard(path: Path) -> FinishedShard:
+    """Read a whole shard again, for what was known of it when it was written.
+
+    Raises:
+        DataError: not a whole shard of this format.
+    """
+    digest = hashlib.sha256()
+    offset, n, source = array("q"), array("i"), array("i")
+    langs: list[str] = []
+    documents: Counter[str] = Counter()
+    sentences: Counter[str] = Counter()
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            end = 0
+            for member in tar:
+                end = member.offset_data + padded(member.size)
+                file.seek(member.offset_data)
+                if member.name.endswith(".npy"):
+                    np.lib.format.read_magic(file)
+                    (length, _), _, _ = np.lib.format.read_array_header_1_0(file)
+                    offset.append(file.tell())
+                    n.append(length)
+                else:
+                    document = json.loads(file.read(member.size))
+                    lang = document["lang"]
+                    langs.append(lang)
+                    source.append(document.get("source", 0))
+                    documents[lang] += 1
+                    sentences[lang] += n[-1]
+            file.seek(0)
+            while block := file.read(1 << 20):
+                digest.update(block)
+            size = file.tell()
+    except (tarfile.TarError, ValueError, LookupError, TypeError, EOFError) as error:
+        raise DataError(f"{path} is not a whole shard: delete it") from error
+    if size != end + len(END_OF_TAR) or len(n) != documents.total():
+        raise DataError(f"{path} is not a whole shard: delete it")
+    record = ShardRecord(file=path.name, documents=len(n), sentences=sum(n), bytes=size, sha256=digest.hexdigest())
+    languages = {
+        lang: LanguageCount(documents=count, sentences=sentences[lang]) for lang, count in sorted(documents.items())
+    }
+    return FinishedShard(
+        record,
+        languages,
+        offset=np.array(offset, np.int64),
+        n=np.array(n, np.int32),
+        lang=_numbered(langs, languages),
+        source=np.array(source, np.int32),
+    )
+
+
+def _numbered(langs: Iterable[str], languages: Iterable[str]) -> np.ndarray:
+    """The number that each language has in the sorted `languages`: uint16."""
+    numbers = {lang: number for number, lang in enumerate(sorted(languages))}
+    return np.array([numbers[lang] for lang in langs], np.uint16)

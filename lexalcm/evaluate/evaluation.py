@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lexalcm import __version__
-from lexalcm.data.build import Progress, silent
 from lexalcm.data.dataset import Dataset, Split
+from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import DataError
 from lexalcm.evaluate.baselines import repeat_last, spread, training_mean
 from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batches

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from lexalcm.data.build import Progress, silent
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import UserError
 from lexalcm.evaluate.evaluation import Predictor, baselines, evaluate_predictors
 from lexalcm.evaluate.predictions import predict_batch

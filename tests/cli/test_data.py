@@ -39,7 +39,7 @@ SMALL = [f"--codec-option={name}={value}" for name, value in SMALL_CODEC.items()
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     """The packaged text as a data set with small vectors, in a folder of its own."""
-    from lexalcm.data.build import BuildSettings
+    from lexalcm.data.build_settings import BuildSettings
     from lexalcm.data.sample import build_sample
 
     folder = tmp_path_factory.mktemp("sample")

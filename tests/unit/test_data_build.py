@@ -12,7 +12,8 @@ import webdataset
 from safetensors.numpy import load_file
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
-from lexalcm.data.build import BuildSettings, build_dataset, build_from_paths, choose_validation, document_position
+from lexalcm.data.build import build_dataset, build_from_paths
+from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
 from lexalcm.errors import CodecError, DataError, UserError
@@ -125,28 +126,6 @@ def test_a_document_stays_on_its_side_when_the_corpus_grows(tmp_path: Path) -> N
     assert held_out(24) == expected
 
 
-def test_positions_are_spread_evenly() -> None:
-    positions = np.sort([document_position(f"{i}") for i in range(10_000)])
-    assert np.abs(positions - np.arange(10_000) / 10_000).max() < 0.02  # Kolmogorov-Smirnov, p < 0.001 at 0.0195
-
-
-@pytest.mark.parametrize(
-    ("lengths", "share", "expected"),
-    [
-        ([5, 5, 5, 5], 0.5, [True, False, False, True]),
-        ([5, 5, 5, 5], 0.1, [True, False, False, False]),
-        ([5, 5, 5, 5], 0.99, [True, True, False, True]),
-        ([5, 5, 5, 5], 0, [False, False, False, False]),
-        ([1, 5, 5, 1], 0.1, [False, True, False, False]),
-        ([1, 5, 1, 1], 0.5, [False, False, False, False]),
-        ([5], 0.5, [False]),
-    ],
-)
-def test_both_sides_get_something_to_predict(lengths: list[int], share: float, expected: list[bool]) -> None:
-    positions = np.array([0.2, 0.6, 0.9, 0.3])[: len(lengths)]
-    assert choose_validation(positions, np.array(lengths), share).tolist() == expected
-
-
 def test_a_single_document_is_for_training(tmp_path: Path) -> None:
     result = build_dataset(documents(1), tmp_path / "d", SETTINGS)
     assert list(result.dataset.manifest.splits) == ["train"]
@@ -196,7 +175,7 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lexalcm.data.shards._Tar.add", full)
+    monkeypatch.setattr("lexalcm.data.tar.TarWriter.add", full)
     with pytest.raises(UserError, match=r"cannot write the data set .*: No space left on device") as caught:
         build_into(tmp_path / "d")
     assert caught.value.exit_code == 2

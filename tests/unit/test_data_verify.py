@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lexalcm.data.build import BuildSettings, build_dataset
+from lexalcm.data.build import build_dataset
+from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.shards import ShardWriter

@@ -1,0 +1,108 @@
+"""One codec for all workers that make a data set: made once, in a folder that they share.
+
+    codec/record.json                    name, dimension, fingerprint, options
+    codec/files/                         what an embedded codec needs to decode; absent for others
+    codec/special_concepts.safetensors   embeddings of "End of text." and its kin
+
+The folder gets its name in one rename. Where several workers make it at once the first one's stays, and all of them,
+whatever they made themselves, work with that: a fit on another machine may differ in its last digits.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from lexalcm.atomic import atomic_file, first_folder, write_text
+from lexalcm.codec.base import Codec
+from lexalcm.codec.registry import CODEC_FOLDER, codec_class, codec_names, fit_codec, load_codec
+from lexalcm.codec.special import SPECIAL_FILE, encode_special
+from lexalcm.config import CodecRecord, validate
+from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
+from lexalcm.errors import CodecError, UserError
+
+RECORD_FILE = "record.json"
+FILES_FOLDER = "files"
+MODEL_CONFIG_FILE = "config.json"
+
+Fit = Callable[[], Iterable[tuple[str, Sequence[str]]]]
+"""Gives the (language, sentences) documents that a codec is fitted on, if it is one that is fitted."""
+
+
+def check_codec_choice(codec: str) -> None:
+    """Make sure that a codec, by its name or of a folder, can be had, before long work is begun.
+
+    Raises:
+        UserError: neither an installed codec nor a folder with one.
+    """
+    if codec not in codec_names() and Path(codec).is_dir():
+        codec_of_folder(Path(codec))
+    elif codec not in codec_names() and "/" in codec:
+        raise UserError(f"--codec {codec}: no such folder; give a codec's name or the folder of a data set or a model")
+    else:
+        codec_class(codec)
+
+
+def codec_of_folder(folder: Path) -> CodecRecord:
+    """The codec that a data set or a model was made with.
+
+    Raises:
+        UserError: the folder is neither, or a model that notes no codec.
+    """
+    if (folder / MANIFEST_FILE).exists():
+        return read_manifest(folder).codec
+    try:
+        tree = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
+        return validate(CodecRecord, tree["codec"], prefix="codec", source=str(folder / MODEL_CONFIG_FILE))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CodecError(f"{folder} is neither a data set nor a model that notes its codec") from error
+
+
+class SharedCodec:
+    """The codec's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def made(self) -> bool:
+        """Whether it is there."""
+        return self.folder.is_dir()
+
+    def make(self, codec: str, options: dict[str, Any], documents: Fit) -> None:
+        """Make it, unless another worker does so first.
+
+        Args:
+            codec: a name, or the folder of a data set or a model.
+            options: of a codec that is made by its name.
+            documents: what it is fitted on, if it is one that is fitted.
+        """
+        if codec in codec_names():
+            made = fit_codec(codec, documents(), **options)
+        else:
+            record = codec_of_folder(Path(codec))
+            if options:
+                raise UserError(f"--codec-option: the codec of {codec} is made already, it takes no options")
+            made = load_codec(record, Path(codec) / CODEC_FOLDER)
+        with first_folder(self.folder) as folder:
+            made.save(folder / FILES_FOLDER)
+            save_file(encode_special(made), folder / SPECIAL_FILE)
+            write_text(folder / RECORD_FILE, json.dumps(made.record().model_dump(mode="json"), ensure_ascii=False))
+
+    def record(self) -> CodecRecord:
+        """What a data set notes of it."""
+        return CodecRecord.model_validate_json((self.folder / RECORD_FILE).read_text(encoding="utf-8"))
+
+    def open(self) -> Codec:
+        """Load it."""
+        return load_codec(self.record(), self.folder / FILES_FOLDER)
+
+    def copy_to(self, dataset: Path) -> None:
+        """Put what decoding needs, and the special concepts, into a data set's folder."""
+        if (self.folder / FILES_FOLDER).is_dir():
+            with first_folder(dataset / CODEC_FOLDER) as folder:
+                shutil.copytree(self.folder / FILES_FOLDER, folder, dirs_exist_ok=True)
+        with atomic_file(dataset / SPECIAL_FILE) as file:
+            shutil.copyfile(self.folder / SPECIAL_FILE, file)

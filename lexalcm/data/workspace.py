@@ -1,0 +1,237 @@
+"""A data set that is being made: stages that any number of workers go through, each of which may die at any moment.
+
+    unfinished/request.json    what was asked for: a second worker that asks for something else is told so
+    unfinished/segmented/      a part for each source (see `spool`)
+    unfinished/codec/          the codec, made once (see `shared_codec`)
+    unfinished/plan.json       the units (see `units`)
+    train-000000.tar ...       a finished unit
+    unfinished/shards/         what the manifest and the index will say of each finished unit
+    dataset.json               once all units are there; `unfinished/` is then removed
+
+The shards are the truth: a shard without its record is read again for it, a record without its shard counts for
+nothing. Nothing is locked. Two workers at the same unit write the same bytes, and the first one's file stays.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lexalcm.atomic import first_file, place_first, remove_leftovers, scratch_file, write_text
+from lexalcm.codec.base import Codec
+from lexalcm.data.build_settings import BuildSettings, build_record
+from lexalcm.data.corpus import Document
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
+from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
+from lexalcm.data.shards import FinishedShard, ShardFile, document_json, read_shard, stored_numbers, write_index
+from lexalcm.data.shared_codec import SharedCodec
+from lexalcm.data.spool import Part, Spool
+from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_unit, training_documents
+from lexalcm.errors import CodecError, DataError, UserError
+
+ENCODE_SENTENCES = 4096
+"""Sentences gathered, of whole documents, before they are embedded together."""
+
+
+class Workspace:
+    """A data set folder in the making."""
+
+    def __init__(self, out: Path, settings: BuildSettings, parts: int) -> None:
+        """Open one; `begin` makes its folders.
+
+        Args:
+            out: the data set's folder.
+            settings: how it is made.
+            parts: how many there are.
+        """
+        self.out = out
+        self.settings = settings
+        self.parts = parts
+        self.folder = out / UNFINISHED_FOLDER
+        self.spool = Spool(self.folder / "segmented")
+        self.codec = SharedCodec(self.folder / "codec")
+
+    def begin(self, request: dict[str, Any]) -> None:
+        """Make the folders, or find what other workers made.
+
+        Raises:
+            UserError: it was begun with another request.
+        """
+        inside = (self.spool.folder, self.folder / "shards")
+        for folder in inside:
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (*inside, self.folder, self.out):
+            remove_leftovers(folder)
+        file = self.folder / "request.json"
+        with first_file(file) as path:
+            path.write_text(json.dumps(request, ensure_ascii=False), encoding="utf-8")
+        begun = json.loads(file.read_text(encoding="utf-8"))
+        request = json.loads(json.dumps(request))
+        for name in request | begun:
+            if request.get(name) != begun.get(name):
+                shown = [json.dumps(tree.get(name), ensure_ascii=False) for tree in (begun, request)]
+                change = f"{shown[0]}, now {shown[1]}" if max(map(len, shown)) < 40 else "something else"
+                raise UserError(f"{self.out} was begun with {name} {change}: ask for the same, or choose another --out")
+
+    def segment(self, part: int, documents: Iterable[Document], report: Callable[[int], None]) -> None:
+        """Segment a part, unless it is there; the report is called with each document's sentences."""
+        if not self.spool.has(part):
+            settings = self.settings
+            self.spool.write(
+                part,
+                documents,
+                max_chars=settings.max_chars,
+                join_lines=settings.join_lines,
+                text=settings.text,
+                report=report,
+            )
+
+    def prepare(self, report: Callable[[int], None]) -> UnitPlan:
+        """Make the codec and cut the units, once all parts are there; the report is as for `segment`.
+
+        Raises:
+            DataError: no part has a sentence.
+            CodecError: the codec cannot be made.
+        """
+        file = self.folder / "plan.json"
+        if not file.exists():
+            plan = divide(self._parts(), self.settings.validation)
+            if not sum(plan.parts):
+                raise DataError("the input has no sentence: give a text with words")
+            if not self.codec.made():
+                self._make_codec(plan, report)
+            settings = self.settings
+            plan = cut_units(plan, self._parts(), self.codec.record().dim, settings.dtype, settings.shard_size)
+            write_text(file, plan.model_dump_json())
+        return UnitPlan.model_validate_json(file.read_text(encoding="utf-8"))
+
+    def is_done(self, unit: Unit) -> bool:
+        """Whether a unit's shard is there, whole."""
+        return self._finished(unit) is not None
+
+    def embed(self, plan: UnitPlan, unit: Unit, codec: Codec, report: Callable[[int], None]) -> None:
+        """Embed a unit and put its shard and its record in their places, unless they are there.
+
+        Args:
+            plan: that the unit is of.
+            unit: what to embed.
+            codec: the shared one, loaded.
+            report: called with the number of sentences of each document.
+        """
+        if self.is_done(unit):
+            return
+        goal = self.out / unit.shard
+        finished = _whole_shard(goal)
+        if finished is None:
+            with scratch_file(self.folder / "shards" / unit.shard) as path:
+                shard = ShardFile(path, unit.number, self.settings.dtype)
+                for group in _groups(read_unit(plan, unit, self.spool)):
+                    for document, vectors in zip(group, embed_documents(codec, group), strict=True):
+                        numbers = stored_numbers(vectors, self.settings.dtype, document["id"])
+                        text = document_json(document, text=self.settings.text)
+                        shard.add(document["lang"], text, numbers, document.get("source", 0))
+                        report(len(numbers))
+                finished = shard.close(unit.shard)
+                if not place_first(path, goal):
+                    finished = read_shard(goal)
+        write_text(self._record_file(unit), finished.to_json())
+
+    def finish(self, plan: UnitPlan, source: dict[str, Any]) -> Dataset:
+        """Write what turns finished units into a data set; may be done any number of times, by anyone."""
+        splits: dict[str, SplitRecord] = {}
+        for split in SPLITS:
+            shards = [self._finished(unit) for unit in plan.units if unit.split == split]
+            if shards:
+                splits[split] = write_index(self.out, split, [shard for shard in shards if shard is not None])
+        self.codec.copy_to(self.out)
+        manifest = Manifest(
+            codec=self.codec.record(),
+            dtype=self.settings.dtype,
+            text=self.settings.text,
+            normalizer=NormalizerSettings(seed=self.settings.seed or 0),
+            splits=splits,
+            build=build_record(self.settings, source),
+        )
+        save_normalizer(self.out, fit_on_documents(Dataset(self.out, manifest).split("train"), manifest.normalizer))
+        write_manifest(self.out, manifest)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_leftovers(self.out)
+        return Dataset.open(self.out)
+
+    def is_finished(self) -> bool:
+        """Whether somebody has finished the data set."""
+        return (self.out / MANIFEST_FILE).exists()
+
+    def _parts(self) -> Iterator[Part]:
+        return map(self.spool.part, range(self.parts))
+
+    def _make_codec(self, plan: UnitPlan, report: Callable[[int], None]) -> None:
+        seed = self.settings.seed
+
+        def documents() -> Iterator[tuple[str, list[str]]]:
+            for document in training_documents(plan, self.spool):
+                report(len(document["sentences"]))
+                yield document["lang"], document["sentences"]
+
+        options = self.settings.codec_options | ({} if seed is None else {"seed": seed})
+        self.codec.make(self.settings.codec, options, documents)
+
+    def _record_file(self, unit: Unit) -> Path:
+        return self.folder / "shards" / f"{unit.shard}.json"
+
+    def _finished(self, unit: Unit) -> FinishedShard | None:
+        try:
+            finished = FinishedShard.from_json(self._record_file(unit).read_text(encoding="utf-8"))
+            size = (self.out / unit.shard).stat().st_size
+        except FileNotFoundError:
+            return None
+        return finished if size == finished.record.bytes else None
+
+
+def _whole_shard(path: Path) -> FinishedShard | None:
+    """What is known of a shard that a worker left without a record; one that is not whole is removed."""
+    try:
+        return read_shard(path)
+    except FileNotFoundError:
+        return None
+    except DataError:
+        path.unlink(missing_ok=True)
+        return None
+
+
+def embed_documents(codec: Codec, documents: list[dict[str, Any]]) -> list[np.ndarray]:
+    """Embed documents, those of one language together: float32 [n, dim] each, in their order.
+
+    Raises:
+        CodecError: the codec gives vectors of a wrong shape or does not know a language.
+    """
+    embeddings: list[np.ndarray] = [np.empty((0, codec.dim), np.float32)] * len(documents)
+    for lang in sorted({document["lang"] for document in documents}):
+        if codec.languages is not None and lang not in codec.languages:
+            raise CodecError(f"the codec does not know the language {lang}: set another with --lang")
+        members = [i for i, document in enumerate(documents) if document["lang"] == lang]
+        sentences = [sentence for i in members for sentence in documents[i]["sentences"]]
+        vectors = codec.encode(sentences, lang)
+        if vectors.shape != (len(sentences), codec.dim):
+            raise CodecError(f"the codec gave an array {vectors.shape} for {len(sentences)} sentences of {codec.dim}")
+        ends = np.cumsum([len(documents[i]["sentences"]) for i in members])
+        for i, part in zip(members, np.split(vectors, ends[:-1]), strict=True):
+            embeddings[i] = part
+    return embeddings
+
+
+def _groups(documents: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    sentences = 0
+    for document in documents:
+        group.append(document)
+        sentences += len(document["sentences"])
+        if sentences >= ENCODE_SENTENCES:
+            yield group
+            group, sentences = [], 0
+    if group:
+        yield group
