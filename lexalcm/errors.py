@@ -6,6 +6,7 @@ The command line prints the message of a `LexaError` without a traceback and exi
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 
 class LexaError(Exception):
@@ -26,6 +27,22 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """An input text or a data set that cannot be used as it is."""
+
+
+class ShardError(DataError):
+    """A shard that is missing, of the wrong size, or not the one that the index speaks of."""
+
+    def __init__(self, message: str, shard: str) -> None:
+        super().__init__(message)
+        self.shard = shard
+        """File name of the shard."""
+
+    def __reduce__(self) -> tuple[Any, ...]:  # loader processes hand it to the main one
+        return type(self), (str(self), self.shard)
+
+
+class RemoteError(LexaError):
+    """A remote address that does not answer, also when asked again."""
 
 
 class CodecError(UserError):

@@ -2,6 +2,7 @@
 
 A codec is found by its name in the entry point group `lexalcm.codecs`; the entry point names a class with this
 protocol. Data sets and models keep the codec's `record()`, so that what one codec made is never read as another's.
+A codec that can be run on several devices or in several ways also has `configure`, see `lexalcm.codec.options`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -17,11 +18,17 @@ from lexalcm.config import CodecRecord
 class Codec(Protocol):
     """Text <-> embedding, `dim` numbers a sentence."""
 
-    dim: int
-    languages: frozenset[str] | None
-    """Language codes that it knows (`eng_Latn`), or None where any will do."""
-    fingerprint: str
-    """Equal for two codecs exactly when their embeddings may be mixed."""
+    @property
+    def dim(self) -> int:
+        """Numbers of an embedding."""
+
+    @property
+    def languages(self) -> frozenset[str] | None:
+        """Language codes that it knows (`eng_Latn`), or None where any will do."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two codecs exactly when their embeddings may be mixed."""
 
     @classmethod
     def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Self:

@@ -58,6 +58,7 @@ class LsaCodec:
     """Unit-length sentence vectors from n-grams; decodes to the nearest sentence of its bank."""
 
     languages: frozenset[str] | None = None
+    files = ("lsa.safetensors", "lsa.json")
 
     def __init__(
         self,

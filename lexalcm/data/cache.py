@@ -1,0 +1,267 @@
+"""A cache on the local disk, bounded in size and shared by all processes of a machine.
+
+    CACHE/blocks/KK/KEY    a piece of a remote file; whole as soon as it has this name
+    CACHE/folders/KEY/     the small files of a remote data set
+    CACHE/locks/           who is fetching what, and which folders are in use
+    CACHE/used             bytes in all
+
+Everything is written beside its place and renamed. The processes of a machine agree by `flock`: what two of them want
+at once is fetched once, and `used` is counted before a byte is written, so that the limit holds for all of them
+together. What was not used for longest goes first; a block that another process has open stays readable for it, and a
+folder in use is not removed. The system's page cache keeps what is read often in memory.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lexalcm.data.shards import parse_size
+from lexalcm.errors import ConfigError
+
+CACHE_VARIABLE = "LEXALCM_CACHE"
+SIZE_VARIABLE = "LEXALCM_CACHE_SIZE"
+DEFAULT_FOLDER = "~/.cache/lexalcm"
+DEFAULT_SIZE = "64GiB"
+
+KEPT = 0.9
+"""When the limit is reached, things are removed until this share of it is used."""
+
+_LOCKS = 256
+_USE_NOTED_EVERY = 60.0  # seconds
+_LEFTOVER_AGE = 3600.0  # seconds after which a file being written is one that a killed process left
+
+
+class DiskCache:
+    """Blocks of bytes and folders by key. Holds no open file, so that it can be handed to other processes."""
+
+    def __init__(self, folder: Path | str, limit: int) -> None:
+        """Use a folder as cache, making it if need be.
+
+        Args:
+            folder: where.
+            limit: bytes that all of it may take.
+
+        Raises:
+            ConfigError: the folder cannot be made.
+        """
+        self.root = Path(folder).expanduser().absolute()
+        self.limit = limit
+        with self._writing():
+            for name in ("blocks", "folders", "locks", "new"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def from_environment(cls) -> "DiskCache":
+        """The cache that `LEXALCM_CACHE` and `LEXALCM_CACHE_SIZE` ask for.
+
+        Raises:
+            ConfigError: a size that is none, or a folder that cannot be made.
+        """
+        return cls(os.environ.get(CACHE_VARIABLE) or DEFAULT_FOLDER, size_from_environment(SIZE_VARIABLE, DEFAULT_SIZE))
+
+    def read(self, key: str, start: int, stop: int) -> bytes | None:
+        """Bytes `start` to before `stop` of a block, or None where it is not here (or not so long)."""
+        try:
+            file = os.open(self._block(key), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            if time.time() - os.fstat(file).st_mtime > _USE_NOTED_EVERY:
+                with suppress(PermissionError):  # another user's
+                    os.utime(file)
+            content = os.pread(file, stop - start, start)
+        finally:
+            os.close(file)
+        return content if len(content) == stop - start else None
+
+    def holds(self, key: str) -> bool:
+        """Whether a block is here."""
+        return self._block(key).exists()
+
+    def store(self, key: str, content: bytes) -> None:
+        """Keep a block.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        with self._writing():
+            self._reserve(len(content))
+            beside = self._beside()
+            try:
+                with beside.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())  # or a power cut could leave the name without the content
+                goal = self._block(key)
+                goal.parent.mkdir(exist_ok=True)
+                beside.replace(goal)
+            finally:
+                beside.unlink(missing_ok=True)
+
+    @contextmanager
+    def fetching(self, key: str) -> Iterator[None]:
+        """Let one process at a time fetch what is kept under a key; the others wait, then find it here."""
+        number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % _LOCKS
+        with self._writing():
+            lock = _open_lock(self.root / "locks" / f"{number:02x}")
+        with _locked(lock):
+            yield
+
+    def hold_folder(self, key: str) -> "HeldFolder":
+        """A folder by key, made empty if it is not here; it is not removed while this process lives."""
+        with self._writing():
+            lock = _open_lock(self.root / "locks" / f"{key}.folder")
+            _flock(lock, fcntl.LOCK_SH)
+            os.utime(lock)
+            folder = self.root / "folders" / key
+            folder.mkdir(exist_ok=True)
+        return HeldFolder(folder, lock)
+
+    def add_to_folder(self, goal: Path, write: Callable[[Path], object]) -> None:
+        """Make a file or a folder inside a held folder, whole or not at all.
+
+        Args:
+            goal: the path to make.
+            write: writes it to the path that it is given.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        beside = self._beside()
+        with self._writing():
+            try:
+                write(beside)
+                self._reserve(_size(beside))
+                beside.replace(goal)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True) if beside.is_dir() else beside.unlink(missing_ok=True)
+
+    def _block(self, key: str) -> Path:
+        return self.root / "blocks" / key[:2] / key
+
+    def _beside(self) -> Path:
+        return self.root / "new" / uuid.uuid4().hex
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to the cache {self.root}: {error.strerror or error}: set {CACHE_VARIABLE} to a folder "
+                f"with room, or {SIZE_VARIABLE} to less than {self.limit:,} bytes"
+            ) from error
+
+    def _reserve(self, size: int) -> None:
+        """Count bytes that are about to be written, and make room for them."""
+        with _locked(_open_lock(self.root / "used")) as file:
+            try:
+                used = int(os.pread(file, 32, 0))
+            except ValueError:  # a new cache, or a damaged file
+                used = self._remove_down_to(self.limit)
+            used += size
+            if used > self.limit:
+                used = self._remove_down_to(max(0, int(self.limit * KEPT) - size)) + size
+            os.pwrite(file, f"{used:32d}".encode(), 0)
+
+    def _remove_down_to(self, goal: int) -> int:
+        """Remove what was not used for longest until `goal` bytes are left; returns how many are."""
+        entries = []
+        for entry in _files(self.root / "blocks"):
+            with suppress(FileNotFoundError):  # somebody tidies up by hand
+                entries.append((entry.stat().st_mtime, entry.stat().st_size, Path(entry.path)))
+        for folder in (self.root / "folders").iterdir():
+            lock = self.root / "locks" / f"{folder.name}.folder"
+            used_at = lock.stat().st_mtime if lock.exists() else 0.0
+            entries.append((used_at, _size(folder), folder))
+        total = sum(size for _, size, _ in entries)
+        for leftover in (self.root / "new").iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime < _LEFTOVER_AGE:
+                    total += _size(leftover)
+                else:
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for _, size, path in sorted(entries):
+            if total <= goal:
+                break
+            if self._remove(path):
+                total -= size
+        return total
+
+    def _remove(self, path: Path) -> bool:
+        if path.parent.name != "folders":
+            path.unlink(missing_ok=True)
+            return True
+        lock = _open_lock(self.root / "locks" / f"{path.name}.folder")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # in use, or on a file system that cannot tell
+            return False
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            return True
+        finally:
+            os.close(lock)
+
+
+class HeldFolder:
+    """A folder of the cache that is in use: the system lets go of it when the last process that holds it ends."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    def __del__(self) -> None:
+        os.close(self._lock)
+
+
+def size_from_environment(variable: str, default: str) -> int:
+    """Bytes that an environment variable asks for.
+
+    Raises:
+        ConfigError: its value is no size.
+    """
+    text = os.environ.get(variable) or default
+    try:
+        return parse_size(text)
+    except ConfigError as error:
+        raise ConfigError(f"{variable}={text}: {error}") from error
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _flock(file: int, operation: int) -> None:
+    with suppress(OSError):  # a file system without locks: at worst things are fetched twice
+        fcntl.flock(file, operation)
+
+
+@contextmanager
+def _locked(file: int) -> Iterator[int]:
+    try:
+        _flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        _flock(file, fcntl.LOCK_UN)  # closing alone would not do it, where a process was forked meanwhile
+        os.close(file)
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    for part in os.scandir(folder):
+        yield from os.scandir(part)
+
+
+def _size(path: Path) -> int:
+    size = 0
+    for file in [path] if path.is_file() else path.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size

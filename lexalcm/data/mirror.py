@@ -1,0 +1,69 @@
+"""The small files of a remote data set, kept in the local cache: manifest, index, normalizer, codec.
+
+The manifest is read from afar each time that a data set is opened. The folder's name comes from the address and the
+manifest's content, so that files of a changed data set never stand beside those of the old one.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from lexalcm.data.cache import DiskCache
+from lexalcm.data.manifest import MANIFEST_FILE
+from lexalcm.data.remote import RemoteFolder
+from lexalcm.errors import DataError
+
+
+class Mirror:
+    """A local folder with those files of a remote data set that were asked for."""
+
+    def __init__(self, remote: RemoteFolder, cache: DiskCache) -> None:
+        """Read the manifest and find the folder that belongs to it.
+
+        Raises:
+            DataError: there is no manifest.
+            RemoteError: the address does not answer.
+        """
+        self.remote = remote
+        self.cache = cache
+        try:
+            manifest = remote.read(MANIFEST_FILE)
+        except DataError as error:
+            raise DataError(f"no data set at {remote.address}: {error}") from error
+        key = hashlib.sha256(f"{remote.address}\n".encode() + manifest).hexdigest()[:40]
+        self._held = cache.hold_folder(key)
+        self.path = self._held.path
+        cache.add_to_folder(self.path / MANIFEST_FILE, lambda goal: goal.write_bytes(manifest))
+
+    def fetch(self, name: str) -> None:
+        """Bring a file here if it is not. Raises `DataError` where it does not exist."""
+        goal = self.path / name
+        if not goal.exists():
+            with self.cache.fetching(str(goal)):
+                if not goal.exists():
+                    self.cache.add_to_folder(goal, lambda beside: self.remote.download(name, beside))
+
+    def fetch_folder(self, name: str, files: Iterable[str] = ()) -> None:
+        """Bring a folder here if it is not and exists.
+
+        Args:
+            name: of the folder.
+            files: what is in it; without them it is listed, which plain web servers do not always do.
+
+        Raises:
+            DataError: one of `files` does not exist.
+        """
+        goal = self.path / name
+        if goal.exists():
+            return
+        with self.cache.fetching(str(goal)):
+            files = list(files) or self.remote.names(name)
+            if not files or goal.exists():
+                return
+
+            def write(beside: Path) -> None:
+                for file in files:
+                    (beside / file).parent.mkdir(parents=True, exist_ok=True)
+                    self.remote.download(f"{name}/{file}", beside / file)
+
+            self.cache.add_to_folder(goal, write)

@@ -1,0 +1,195 @@
+"""Where the bytes of shards come from: memory maps of local files, or blocks of remote ones in the local cache.
+
+Both check the first time that a shard is touched that it is there, of the size that the manifest says. A remote shard
+is read in blocks of `LEXALCM_CACHE_BLOCK` (4 MiB): a request for each document would spend its time waiting, and a
+document's neighbours are wanted soon. A block's key holds the address, the size and the SHA-256 that the manifest gives
+of the shard, so that blocks of a changed data set are never taken for those of the old one.
+"""
+
+import hashlib
+import mmap
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from lexalcm.data.cache import DiskCache, size_from_environment
+from lexalcm.data.manifest import ShardRecord
+from lexalcm.data.remote import RemoteFolder
+from lexalcm.errors import ConfigError, DataError, ShardError
+
+BLOCK_VARIABLE = "LEXALCM_CACHE_BLOCK"
+DEFAULT_BLOCK = "4MiB"
+
+SPARSE_BLOCK = 256 * 1024
+"""Bytes of a block for those who read a few documents here and there."""
+
+_FETCHERS = 8
+
+
+class Shards(Protocol):
+    """The shards of a split, by number."""
+
+    def locate(self, shard: int, offset: int, size: int) -> tuple[mmap.mmap | bytes, int]:
+        """Bytes of a shard: a buffer that holds them, and where in it they begin.
+
+        Raises:
+            ShardError: the shard is missing, unreadable or of the wrong size, or the bytes lie outside it.
+            RemoteError: its server does not answer.
+        """
+
+    def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
+        """Bring (shard, offset, size) spans near, several at a time, before they are located one by one."""
+
+
+def check_shard(path: Path, size: int) -> None:
+    """Make sure that a local shard is there in full length.
+
+    Raises:
+        ShardError: it is missing, unreadable, or of another size.
+    """
+    advice = "copy it here again or build the data set again"
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError as error:
+        raise ShardError(f"the shard {path} is missing: {advice}", path.name) from error
+    except OSError as error:
+        raise ShardError(f"cannot read the shard {path}: {error.strerror}", path.name) from error
+    if found != size:
+        raise ShardError(f"the shard {path} is {_misfit(found, size)}: {advice}", path.name)
+
+
+class LocalShards:
+    """Shards in a folder, mapped into memory when first read; processes on one machine share the pages."""
+
+    def __init__(self, folder: Path, records: Sequence[ShardRecord]) -> None:
+        self.folder = folder
+        self.records = records
+        self._maps: dict[int, mmap.mmap] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}  # a loader process maps the files itself
+
+    def locate(self, shard: int, offset: int, size: int) -> tuple[mmap.mmap, int]:
+        """See `Shards`."""
+        if shard not in self._maps:
+            self._maps[shard] = self._map(self.records[shard])
+        if not 0 <= offset <= offset + size <= len(self._maps[shard]):
+            raise _outside(str(self.folder), self.records[shard])
+        return self._maps[shard], offset
+
+    def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
+        """See `Shards`: the system reads ahead by itself."""
+
+    def _map(self, record: ShardRecord) -> mmap.mmap:
+        path = self.folder / record.file
+        check_shard(path, record.bytes)
+        try:
+            with path.open("rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise ShardError(f"cannot read the shard {path}: {error}", record.file) from error
+
+
+class CachedShards:
+    """Shards at a remote address, read in blocks that are kept in the cache of this machine."""
+
+    def __init__(self, remote: RemoteFolder, cache: DiskCache, records: Sequence[ShardRecord], block: int) -> None:
+        """Read remote shards.
+
+        Args:
+            remote: where they are.
+            cache: where their blocks are kept.
+            records: what the manifest says of them.
+            block: bytes that are fetched at a time.
+
+        Raises:
+            ConfigError: the cache has no room for a few blocks of each of a machine's processes.
+        """
+        if cache.limit < 16 * block:
+            raise ConfigError(
+                f"a cache of {cache.limit:,} bytes is too small for blocks of {block:,}: make LEXALCM_CACHE_SIZE at "
+                f"least 16 times {BLOCK_VARIABLE}"
+            )
+        self.remote = remote
+        self.cache = cache
+        self.records = records
+        self.block = block
+
+    def locate(self, shard: int, offset: int, size: int) -> tuple[bytes, int]:
+        """See `Shards`."""
+        stop = offset + size
+        if not 0 <= offset <= stop <= self.records[shard].bytes:
+            raise _outside(self.remote.address, self.records[shard])
+        parts = []
+        for number in self._blocks(offset, size):
+            start = number * self.block
+            parts.append(self._read(shard, number, max(offset - start, 0), min(stop - start, self.block)))
+        return b"".join(parts), 0
+
+    def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
+        """See `Shards`."""
+        wanted = {(shard, number) for shard, offset, size in spans for number in self._blocks(offset, size)}
+        missing = [place for place in sorted(wanted) if not self.cache.holds(self._key(*place))]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(min(_FETCHERS, len(missing))) as pool:
+                list(pool.map(lambda place: self._read(place[0], place[1], 0, 1), missing))
+
+    def _blocks(self, offset: int, size: int) -> range:
+        return range(offset // self.block, -(-(offset + size) // self.block))
+
+    def _key(self, shard: int, block: int) -> str:
+        record = self.records[shard]
+        identity = f"{self.remote.address}\n{record.file}\n{record.bytes}\n{record.sha256}\n{self.block}"
+        return f"{hashlib.sha256(identity.encode()).hexdigest()[:40]}-{block:06d}"
+
+    def _read(self, shard: int, block: int, start: int, stop: int) -> bytes:
+        key = self._key(shard, block)
+        content = self.cache.read(key, start, stop)
+        if content is None:
+            with self.cache.fetching(key):
+                content = self.cache.read(key, start, stop)  # another process may have fetched it meanwhile
+                if content is None:
+                    content = self._fetch(shard, block)[start:stop]
+        return content
+
+    def _fetch(self, shard: int, block: int) -> bytes:
+        """Get a block from afar and keep it."""
+        record = self.records[shard]
+        start, stop = block * self.block, min((block + 1) * self.block, record.bytes)
+        try:
+            content = self.remote.read(record.file, start, stop)
+        except DataError as error:
+            raise ShardError(str(error), record.file) from error
+        if len(content) == stop - start:
+            self.cache.store(self._key(shard, block), content)
+            return content
+        if len(content) != record.bytes:
+            misfit = _misfit(len(content), stop - start)
+            raise ShardError(
+                f"the shard {self.remote.address}/{record.file} is not what the manifest says (a part of it is "
+                f"{misfit}): upload it again, then see `lcm verify data {self.remote.address}`",
+                record.file,
+            )
+        for number in self._blocks(0, record.bytes):  # the server knows no ranges and has sent all of it
+            self.cache.store(self._key(shard, number), content[number * self.block : (number + 1) * self.block])
+        return content[start:stop]
+
+
+def block_size() -> int:
+    """Bytes of a block as `LEXALCM_CACHE_BLOCK` asks for.
+
+    Raises:
+        ConfigError: its value is no size.
+    """
+    return size_from_environment(BLOCK_VARIABLE, DEFAULT_BLOCK)
+
+
+def _misfit(found: int, expected: int) -> str:
+    return f"{'truncated' if found < expected else 'too long'} ({found} bytes, expected {expected})"
+
+
+def _outside(place: str, record: ShardRecord) -> ShardError:
+    return ShardError(
+        f"the index of {place} points outside of {record.file}: run `lcm verify data {place}`", record.file
+    )
