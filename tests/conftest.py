@@ -21,12 +21,13 @@ def make_dataset(tmp_path_factory: pytest.TempPathFactory) -> MakeDataset:
         *,
         normalizer: Mapping[str, np.ndarray] | None = None,
         fingerprint: str = "0" * 64,
+        shard_size: int = 2**20,
     ) -> Dataset:
         """`splits`: the documents of each split as (language, float [n, dim]); `normalizer`: fitted if not given."""
         folder = tmp_path_factory.mktemp("dataset")
         records = {}
         for split, documents in splits.items():
-            writer = ShardWriter(folder, split, "float32", 2**20)
+            writer = ShardWriter(folder, split, "float32", shard_size)
             for number, (lang, embeddings) in enumerate(documents):
                 sentences = [f"Sentence {place} of {split} {number}." for place in range(len(embeddings))]
                 document = {

@@ -58,4 +58,8 @@ class Codec(Protocol):
         """What a data set or a model notes down of the codec."""
 
     def save(self, folder: Path) -> None:
-        """Write what decoding needs into `folder`; a codec with weights of its own elsewhere writes nothing."""
+        """Write what decoding needs into `folder`; a codec with weights of its own elsewhere writes nothing.
+
+        A class attribute `files` may name what is written: a data set on a plain web server, which does not list its
+        folders, is read by it.
+        """

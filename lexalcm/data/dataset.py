@@ -1,13 +1,17 @@
-"""Open a data set folder and read its documents by number.
+"""Open a data set, a folder or a remote address, and read its documents by number.
 
-Opening reads the manifest, the indices and the shards' sizes: a missing or truncated shard is an error here, before any
+Opening a folder reads the manifest and the shards' sizes: a missing or truncated shard is an error here, before any
 work is begun. Numbers are mapped into memory, so that reading a document costs one page fault where it is not cached,
-and processes on one machine share the pages.
+and processes on one machine share the pages. The index takes 16 bytes a document.
+
+Opening an address, e.g. `s3://bucket/set`, reads the manifest and what stands beside the shards; shards are asked for
+when they are read first, in blocks that a cache on the local disk keeps (see `lexalcm.data.storage`).
 """
 
 import json
-import mmap
 import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +20,162 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.registry import CODEC_FOLDER, load_codec
+from lexalcm.codec.registry import CODEC_FOLDER, codec_class, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
-from lexalcm.data.manifest import Manifest, SplitRecord, read_manifest
-from lexalcm.data.normalize import load_normalizer
-from lexalcm.data.shards import TAR_BLOCK, read_index
-from lexalcm.errors import DataError
+from lexalcm.data.cache import DiskCache
+from lexalcm.data.manifest import Dtype, Manifest, SplitRecord, read_manifest
+from lexalcm.data.mirror import Mirror
+from lexalcm.data.normalize import NORMALIZER_FILE, load_normalizer
+from lexalcm.data.remote import RemoteFolder, is_remote, local_path
+from lexalcm.data.shards import Index, document_key, index_name, read_columns, read_index
+from lexalcm.data.storage import CachedShards, LocalShards, Shards, block_size, check_shard
+from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
+from lexalcm.errors import DataError, ShardError, UserError
 
 
 class Split:
-    """The documents of one split, by number 0, 1, ... in the order of the shards."""
+    """The documents of one split, by number 0, 1, ... in the order of the shards.
 
-    def __init__(self, folder: Path, name: str, record: SplitRecord, dim: int, dtype: str) -> None:
-        self.folder = folder
-        self.name = name
+    Loader processes may be handed one: what it holds open is opened anew there.
+    """
+
+    def __init__(self, address: str, record: SplitRecord, dim: int, dtype: Dtype, index: Index, shards: Shards) -> None:
+        """Read documents.
+
+        Args:
+            address: of the data set, for messages.
+            record: what the manifest says of the split.
+            dim: numbers of a concept.
+            dtype: their type as stored.
+            index: where the documents are.
+            shards: their bytes.
+        """
+        self.address = address
         self.record = record
         self.dim = dim
         self.dtype = np.dtype(dtype).newbyteorder("<")
-        self._shard, self._offset, self.lengths = read_index(folder, name)
-        self._maps: dict[int, mmap.mmap] = {}
-        if len(self.lengths) != record.documents or int(self.lengths.sum()) != record.sentences:
-            raise DataError(f"the index of {folder} does not fit its manifest ({name}): build the data set again")
+        self._stored = dtype
+        self._shard, self._offset, self.lengths = index
+        self._shards = shards
+        self._recognised: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": {}}  # a loader process maps the files itself
-
     def embeddings(self, i: int) -> np.ndarray:
-        """Concepts of document i: [n, dim] in the stored type, read-only, not copied."""
-        shard = self._map(int(self._shard[i]))
-        return np.ndarray((int(self.lengths[i]), self.dim), self.dtype, shard, int(self._offset[i]))
+        """Concepts of document i: [n, dim] in the stored type, read-only; of local shards not copied.
+
+        Raises:
+            ShardError: its shard is missing, truncated, or not the one that the index speaks of.
+            RemoteError: a remote address does not answer.
+        """
+        shard, n = int(self._shard[i]), int(self.lengths[i])
+        if shard not in self._recognised:
+            self._recognise(shard, i)
+        buffer, start = self._shards.locate(shard, int(self._offset[i]), n * self.dim * self.dtype.itemsize)
+        return np.ndarray((n, self.dim), self.dtype, buffer, start)
 
     def document(self, i: int) -> dict[str, Any]:
-        """What is written about document i: `id`, `lang`, `title`, `sentences`, `metadata`."""
-        shard = self._map(int(self._shard[i]))
-        end = int(self._offset[i]) + int(self.lengths[i]) * self.dim * self.dtype.itemsize
-        start = -(-end // TAR_BLOCK) * TAR_BLOCK + TAR_BLOCK  # behind the padding and the JSON member's own header
-        try:
-            member = tarfile.TarInfo.frombuf(shard[start - TAR_BLOCK : start], "utf-8", "strict")
-            return json.loads(shard[start : start + member.size])
-        except (tarfile.HeaderError, ValueError) as error:
-            name = self.record.shards[int(self._shard[i])].file
-            raise DataError(f"{self.folder / name} is damaged at document {i}: run `lcm verify data`") from error
+        """What is written about document i: `id`, `lang`, `title`, `sentences`, `metadata`.
 
-    def _map(self, shard: int) -> mmap.mmap:
-        if shard not in self._maps:
-            path = self.folder / self.record.shards[shard].file
-            try:
-                with path.open("rb") as file:
-                    self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except OSError as error:
-                raise DataError(f"cannot read {path}: {error.strerror}") from error
-        return self._maps[shard]
+        Raises:
+            ShardError: as `embeddings`, or its JSON is damaged.
+            RemoteError: a remote address does not answer.
+        """
+        shard = int(self._shard[i])
+        end = int(self._offset[i]) + int(self.lengths[i]) * self.dim * self.dtype.itemsize
+        header = padded(end)
+        try:
+            size = tarfile.TarInfo.frombuf(self._bytes(shard, header, TAR_BLOCK), "utf-8", "strict").size
+            return json.loads(self._bytes(shard, header + TAR_BLOCK, size))
+        except (tarfile.HeaderError, ValueError) as error:
+            name = self.record.shards[shard].file
+            raise ShardError(
+                f"{self.address}/{name} is damaged at document {i}: run `lcm verify data`", name
+            ) from error
+
+    def prefetch(self, documents: Iterable[int]) -> None:
+        """Bring documents that are read next near, several at a time; costs nothing where shards are local."""
+        if not isinstance(self._shards, LocalShards):
+            width = self.dim * self.dtype.itemsize
+            self._shards.prefetch(
+                (int(self._shard[i]), int(self._offset[i]), int(self.lengths[i]) * width) for i in documents
+            )
+
+    def _bytes(self, shard: int, offset: int, size: int) -> bytes:
+        buffer, start = self._shards.locate(shard, offset, size)
+        return buffer[start : start + size]
+
+    def _recognise(self, shard: int, i: int) -> None:
+        """Make sure, once for each shard, that it is the right one: its tar names document i where the index has it."""
+        place = i - int(np.searchsorted(self._shard, shard))
+        expected = f"{document_key(shard, place)}.emb.npy"
+        begin = int(self._offset[i]) - len(npy_header(int(self.lengths[i]), self.dim, self._stored)) - TAR_BLOCK
+        header = self._bytes(shard, begin, TAR_BLOCK)
+        try:
+            found = tarfile.TarInfo.frombuf(header, "utf-8", "strict").name
+        except tarfile.HeaderError:
+            found = "nothing"
+        if found != expected:
+            name = self.record.shards[shard].file
+            raise ShardError(
+                f"{self.address}/{name} is damaged or another shard (it has {found} where the index has {expected}): "
+                f"run `lcm verify data {self.address}`",
+                name,
+            )
+        self._recognised.add(shard)
 
 
 class Dataset:
-    """A data set folder."""
+    """A data set."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, mirror: Mirror | None = None, block: int | None = None) -> None:
+        """Wrap what `open` read; see there."""
         self.path = path
+        """Folder with all but the shards: the data set itself, or its mirror in the cache."""
         self.manifest = manifest
         self.dim = manifest.codec.dim
+        self.address = str(path) if mirror is None else mirror.remote.address
+        """What a user calls it: the folder or the remote address."""
+        self._mirror = mirror
+        self._block = block
 
     @classmethod
-    def open(cls, path: Path | str) -> "Dataset":
-        """Open a data set folder.
+    def open(cls, path: Path | str, *, check_shards: bool = True, block: int | None = None) -> "Dataset":
+        """Open a data set.
+
+        Args:
+            path: a folder, or an address that fsspec knows (`s3://`, `hf://`, `https://`, ...).
+            check_shards: make sure that all shards of a folder are there in full length. Those of a remote data set,
+                which may be thousands, are checked when first read.
+            block: bytes of a remote shard that are fetched at a time, default `LEXALCM_CACHE_BLOCK` or 4 MiB.
 
         Raises:
             DataError: no data set there, another format version, a missing or truncated shard.
+            MissingExtraError: reading such addresses needs a package that is not installed.
+            RemoteError: the address does not answer.
         """
-        path = Path(path)
+        if is_remote(path):
+            return cls._open_remote(str(path), block or block_size())
+        path = local_path(path)
         manifest = read_manifest(path)
-        for split in manifest.splits.values():
-            for shard in split.shards:
-                check_shard(path / shard.file, shard.bytes)
+        if check_shards:
+            for split in manifest.splits.values():
+                for shard in split.shards:
+                    check_shard(path / shard.file, shard.bytes)
         return cls(path, manifest)
+
+    @classmethod
+    def _open_remote(cls, address: str, block: int) -> "Dataset":
+        mirror = Mirror(RemoteFolder(address), DiskCache.from_environment())
+        with _speaking_of(mirror):
+            manifest = read_manifest(mirror.path)
+        for name in (NORMALIZER_FILE, SPECIAL_FILE):
+            with suppress(DataError):  # who needs it will say that it is missing
+                mirror.fetch(name)
+        with suppress(UserError):
+            mirror.fetch_folder(CODEC_FOLDER, getattr(codec_class(manifest.codec.name), "files", ()))
+        return cls(mirror.path, manifest, mirror, block)
 
     def split(self, name: str = "train") -> Split:
         """One split.
@@ -101,38 +184,69 @@ class Dataset:
             DataError: no such split, or its index is missing or damaged.
         """
         if name not in self.manifest.splits:
-            raise DataError(f"{self.path} has no split {name!r}: it has {', '.join(self.manifest.splits)}")
-        return Split(self.path, name, self.manifest.splits[name], self.dim, self.manifest.dtype)
+            raise DataError(f"{self.address} has no split {name!r}: it has {', '.join(self.manifest.splits)}")
+        record = self.manifest.splits[name]
+        index = self.index(name)
+        if len(index.n) != record.documents or int(index.n.sum()) != record.sentences:
+            raise DataError(f"the index of {self.address} does not fit its manifest ({name}): build the data set again")
+        return Split(self.address, record, self.dim, self.manifest.dtype, index, self.shards(name))
+
+    def index(self, name: str) -> Index:
+        """Where the documents of a split are, as its index says.
+
+        Raises:
+            DataError: missing or damaged.
+        """
+        with self._index_here(name):
+            return read_index(self.path, name)
+
+    def columns(self, name: str, columns: Iterable[str]) -> dict[str, np.ndarray]:
+        """Further arrays of a split's index, one entry a document (see `lexalcm.data.shards`); absent ones left out.
+
+        Raises:
+            DataError: the index is missing or damaged.
+        """
+        with self._index_here(name):
+            return read_columns(self.path, name, columns)
+
+    @contextmanager
+    def _index_here(self, name: str) -> Iterator[None]:
+        with _speaking_of(self._mirror):
+            if self._mirror is not None:
+                self._mirror.fetch(index_name(name))
+            yield
+
+    def shards(self, name: str) -> Shards:
+        """The bytes of a split's shards."""
+        records = self.manifest.splits[name].shards
+        if self._mirror is None:
+            return LocalShards(self.path, records)
+        return CachedShards(self._mirror.remote, self._mirror.cache, records, self._block or block_size())
 
     def normalizer(self) -> dict[str, np.ndarray]:
         """`center`, `scale`, and where fitted `clip_min`, `clip_max`: float32 [dim] each."""
-        return load_normalizer(self.path)
+        with _speaking_of(self._mirror):
+            return load_normalizer(self.path)
 
     def special_concepts(self) -> dict[str, np.ndarray]:
         """Embeddings of the special concepts by name, e.g. `end_of_text`: float32 [dim] each."""
         try:
             return load_file(self.path / SPECIAL_FILE)
         except (FileNotFoundError, SafetensorError) as error:
-            raise DataError(f"{self.path / SPECIAL_FILE} is missing or damaged: build the data set again") from error
+            raise DataError(f"{self.address}/{SPECIAL_FILE} is missing or damaged: build the data set again") from error
 
     def codec(self) -> Codec:
         """The codec that made the embeddings."""
-        return load_codec(self.manifest.codec, self.path / CODEC_FOLDER)
+        with _speaking_of(self._mirror):
+            return load_codec(self.manifest.codec, self.path / CODEC_FOLDER)
 
 
-def check_shard(path: Path, size: int) -> None:
-    """Make sure that a shard is there in full length.
-
-    Raises:
-        DataError: it is missing, unreadable, or of another size.
-    """
+@contextmanager
+def _speaking_of(mirror: Mirror | None) -> Iterator[None]:
+    """Let errors name the address that the user gave, not the folder of the cache."""
     try:
-        found = path.stat().st_size
-    except FileNotFoundError as error:
-        raise DataError(f"the shard {path} is missing: copy it here again or build the data set again") from error
-    except OSError as error:
-        raise DataError(f"cannot read the shard {path}: {error.strerror}") from error
-    if found != size:
-        kind = "truncated" if found < size else "too long"
-        advice = "copy it here again or build the data set again"
-        raise DataError(f"the shard {path} is {kind} ({found} bytes, expected {size}): {advice}")
+        yield
+    except UserError as error:
+        if mirror is None or str(mirror.path) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(mirror.path), mirror.remote.address)) from error
