@@ -1,0 +1,136 @@
+"""Files of many gigabytes over HTTP: an interrupted download goes on where it stopped, and a file appears whole.
+
+What has come lies in `.NAME.part` beside the goal, with the server's tag for it in `.NAME.tag`. The next try asks for
+the rest only, and begins anew if the server's file is another by now.
+"""
+
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from lexalcm import __version__
+from lexalcm.atomic import fsync_path
+from lexalcm.errors import LexaError, UserError
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 1 << 20
+TIMEOUT = 60.0
+
+Report = Callable[[int, int | None], None]
+
+
+class DownloadError(LexaError):
+    """A file that could not be fetched; what has come of it is kept for the next try."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A file that was fetched."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+def download(url: str, path: Path, report: Report | None = None) -> Downloaded:
+    """Fetch a file; processes that want the same one wait for the first.
+
+    Args:
+        url: its address.
+        path: where it goes; the folder is made.
+        report: called with (bytes here, bytes in all or None).
+
+    Raises:
+        DownloadError: no connection, an error of the server, or fewer bytes than announced.
+        UserError: no room on the disk, or no permission to write there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                _fetch(url, path, report or (lambda _done, _total: None))
+    except PermissionError as error:
+        raise UserError(f"no permission to write in {path.parent}: set LEXALCM_CACHE to another folder") from error
+    found = Downloaded(path, path.stat().st_size, _sha256(path))
+    logger.warning("%s: %s bytes, sha256 %s", path, f"{found.size:,}", found.sha256)
+    return found
+
+
+def _fetch(url: str, path: Path, report: Report) -> None:
+    part, tag_file = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.tag")
+    have = part.stat().st_size if part.exists() and tag_file.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": f"lexalcm/{__version__}"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", tag_file.read_text())
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                have = 0
+            announced = response.headers.get("Content-Length")
+            total = have + int(announced) if announced is not None else None
+            _check_room(path.parent, url, None if total is None else total - have)
+            tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            if tag and not tag.startswith("W/"):  # a weak tag cannot vouch for single bytes
+                tag_file.write_text(tag)
+            else:
+                tag_file.unlink(missing_ok=True)
+            logger.warning(
+                "downloading %s%s to %s", url, "" if total is None else f" ({total / 1e9:.2f} GB)", path.parent
+            )
+            _copy(response, part, have, total, report)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # what is here is no beginning of the file
+            part.unlink()
+            return _fetch(url, path, report)
+        raise DownloadError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DownloadError(f"{url} cannot be downloaded: {reason}") from error
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise DownloadError(f"{url} ended after {size:,} of {total:,} bytes: try again, it goes on from there")
+    fsync_path(part)
+    part.replace(path)
+    fsync_path(path.parent)
+    tag_file.unlink(missing_ok=True)
+    return None
+
+
+def _copy(response: http.client.HTTPResponse, part: Path, have: int, total: int | None, report: Report) -> None:
+    with part.open("r+b" if have else "wb") as file:
+        file.seek(have)
+        file.truncate()
+        while chunk := response.read(CHUNK):
+            file.write(chunk)
+            have += len(chunk)
+            report(have, total)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_room(folder: Path, url: str, needed: int | None) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed is not None and needed > free:
+        raise UserError(
+            f"{url} needs {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: make room, "
+            "or set LEXALCM_CACHE to a folder on another disk"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""How a codec is run: where, in which precision, in batches of what size, and how text is decoded.
+
+None of this belongs to the codec itself: embeddings made on another device or in another batch are the same up to
+rounding, so that a data set and a model do not note it. A codec that can be run in more than one way has
+`configure(options)`; the others take no such options.
+"""
+
+from typing import Annotated, Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import Field
+
+from lexalcm.config import PositiveInt, Settings
+from lexalcm.errors import CodecError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class DecodingOptions(Settings):
+    """How a codec that writes its sentences searches for them; named and meant as in Transformers' `generate`."""
+
+    beam: PositiveInt = 5  # hypotheses kept; 1 is greedy
+    max_tokens: Annotated[int, Field(ge=4)] = 256  # of a sentence, its start, language and end counted
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0  # above 1 a token that was there already is less likely
+
+
+class CodecOptions(Settings):
+    """How a codec is run on this machine."""
+
+    device: str | None = None  # as torch names it: cpu, cuda, cuda:1, mps; None: a GPU if there is one
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: fp16 on a GPU, fp32 on a CPU
+    batch: PositiveInt | None = None  # tokens embedded at once, padding counted; None: by device
+    decoding: DecodingOptions = DecodingOptions()
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """A codec that can be run in more than one way."""
+
+    def configure(self, options: CodecOptions) -> None:
+        """Run so from now on; weights that are loaded already are moved at their next use."""
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of a name; none: the first GPU, else the CPU.
+
+    Raises:
+        CodecError: torch does not know it or cannot use it here.
+    """
+    if name is None:
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise CodecError(f"the device {name!r} cannot be used: {reason}; say --codec-device cpu") from error
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number type of a name: `auto` is fp32 on a CPU and fp16 elsewhere, which keeps more digits than bf16."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    return DTYPES[name]

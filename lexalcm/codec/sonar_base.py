@@ -1,0 +1,242 @@
+"""What both implementations of SONAR share: options, languages, identity, and the checks at the edge.
+
+A data set or model made with either notes the codec `sonar`; the fingerprint says which weights, which tokenizer and
+how many heads, and both compute it alike, so that what one made the other reads.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from typing_extensions import Self
+
+from lexalcm.codec.options import CodecOptions
+from lexalcm.codec.sonar_files import FOLDER_VARIABLE, Progress
+from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
+from lexalcm.data.languages import SONAR_LANGUAGES, language_name, nearest_languages
+from lexalcm.errors import CodecError
+
+RECORD_NAME = "sonar"
+DEFAULT_LANGUAGE = "eng_Latn"
+
+_PROBES = (
+    "It is a truth universally acknowledged, that a single man must be in want of a wife.",
+    "Ich weiß nicht, was soll es bedeuten; où sont les neiges d'antan? ¿Quién soy yo?",
+    "そのころわたくしは、モリーオ市の博物局に勤めて居りました。 我思故我在。 나는 생각한다.",
+    "Все счастливые семьи похожи друг на друга. Ἄνδρα μοι ἔννεπε. تعلم العربية. סוף טוב. नमस्ते दुनिया। ไทย",
+    "½ × 3.14 ≈ 1,57 € — №7 … ﬁn ① ｆｕｌｌ 🙂 \u200b\u00a0x",
+)
+"""Text whose tokens tell tokenizers apart: their pieces, their normalisation, the order of their languages."""
+
+
+class SonarOptions(Settings):
+    """Which SONAR."""
+
+    weights: str | None = None  # a folder, a file or a hub repository with the encoder; None: the published files
+    decoder: str | None = None  # likewise; None: where the encoder is, else the published one
+    tokenizer: str | None = None  # likewise
+    languages: tuple[str, ...] | None = None  # codes in the order of their tokens; None: SONAR's 202
+    heads: PositiveInt | None = None  # attention heads; None: the config's, else of 64 dimensions each
+    max_seq_len: PositiveInt = 512  # positions of the decoder; the encoder has two more
+
+
+@contextmanager
+def silent(_what: str, _unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress that reports to nobody."""
+    yield lambda _done, _total: None
+
+
+def fingerprint_of(weights: str, heads: int, encode: Callable[[str, str], list[int]], languages: Sequence[str]) -> str:
+    """What identifies SONAR's embeddings: weights, heads, tokens.
+
+    Args:
+        weights: `weights_digest` of the encoder.
+        heads: its attention heads.
+        encode: (text, language) to token ids in source form.
+        languages: all of them.
+    """
+    probes = [encode(probe, languages[0]) for probe in _PROBES]
+    tokens = [encode("", lang) for lang in sorted(languages)]
+    return hashlib.sha256(json.dumps([weights, heads, probes, tokens]).encode()).hexdigest()
+
+
+class SonarBase(ABC):
+    """SONAR by one of its implementations. Weights are found, and loaded, when they are first needed."""
+
+    backend: ClassVar[str]
+
+    def __init__(self, options: SonarOptions, record: CodecRecord | None = None) -> None:
+        """Set it up; nothing is read yet.
+
+        Args:
+            options: which SONAR.
+            record: of a data set or model that it was made for; other weights are refused.
+        """
+        self.options = options
+        self.run_options = CodecOptions()
+        self.progress: Progress = silent
+        self._record = record
+        self._languages = options.languages or SONAR_LANGUAGES
+
+    @classmethod
+    def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Self:
+        """Set it up; the documents are not read, SONAR is trained already.
+
+        Raises:
+            ConfigError: an unknown option or a value of the wrong type.
+        """
+        options.pop("seed", None)  # nothing is drawn here
+        return cls(validate(SonarOptions, _absolute(options), prefix="codec"))
+
+    @classmethod
+    def load(cls, record: CodecRecord, folder: Path) -> Self:
+        """Set it up as recorded; nothing lies in `folder`.
+
+        Raises:
+            CodecError: the record is another codec's.
+        """
+        if record.name != RECORD_NAME:
+            raise CodecError(f"made with the codec {record.name}: {cls.backend} cannot read it")
+        return cls(validate(SonarOptions, record.options, prefix="codec"), record)
+
+    def configure(self, options: CodecOptions, progress: Progress = silent) -> None:
+        """Run so from now on.
+
+        Args:
+            options: device, number type, batches, decoding.
+            progress: opens reports of downloads.
+        """
+        moved = (options.device, options.dtype, options.batch) != (
+            self.run_options.device,
+            self.run_options.dtype,
+            self.run_options.batch,
+        )
+        self.run_options, self.progress = options, progress
+        if moved:
+            self._unload()
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an embedding."""
+        return self._record.dim if self._record else self._measured().dim
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Codes of the languages it reads and writes."""
+        return frozenset(self._languages)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for the same weights and tokenizer, whichever implementation opens them."""
+        return self._record.fingerprint if self._record else self._measured().fingerprint
+
+    def record(self) -> CodecRecord:
+        """What a data set or a model notes: the codec `sonar`, whichever implementation it is."""
+        return self._record or self._measured()
+
+    def save(self, folder: Path) -> None:  # noqa: B027  an implementation has nothing to add
+        """Write nothing: the weights are too large to travel with every data set."""
+
+    def encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
+        """Embed sentences of one language: float32 [n, dim].
+
+        Raises:
+            CodecError: an unknown language, no weights, or numbers that overflow in the chosen number type.
+        """
+        self._check_language(lang)
+        if not len(sentences):
+            return np.empty((0, self.dim), dtype=np.float32)
+        self._check_identity()
+        embeddings = self._encode(sentences, lang)
+        if not np.isfinite(embeddings).all():
+            place = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
+            raise CodecError(
+                f"the embedding of {sentences[place][:60]!r} is not finite: take --codec-dtype fp32, "
+                "and if that does not mend it, the weights are damaged"
+            )
+        return embeddings
+
+    def decode(
+        self, embeddings: np.ndarray, lang: str | None = None, avoid: Collection[str] = frozenset()
+    ) -> list[str]:
+        """The sentence in `lang` (none: English) that each embedding [n, dim] stands for; `avoid` is not heeded.
+
+        Raises:
+            CodecError: an unknown language, embeddings of another dimension or not finite, or no weights.
+        """
+        lang = lang or (DEFAULT_LANGUAGE if DEFAULT_LANGUAGE in self._languages else self._languages[0])
+        self._check_language(lang)
+        embeddings = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))
+        if not embeddings.size:
+            return []
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
+            raise CodecError(f"the codec {RECORD_NAME} decodes {self.dim} dimensions, not {embeddings.shape[-1]}")
+        broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+        if len(broken):
+            raise CodecError(
+                f"embedding {int(broken[0])} of {len(embeddings)} is not finite (NaN or infinite): "
+                "the model that made it diverged, see lcm verify model"
+            )
+        return self._decode(embeddings, lang)
+
+    @abstractmethod
+    def description(self) -> str:
+        """Implementation, device and number type, e.g. `sonar-hf on cpu in fp32`."""
+
+    @abstractmethod
+    def _encode(self, sentences: Sequence[str], lang: str) -> np.ndarray: ...
+
+    @abstractmethod
+    def _decode(self, embeddings: np.ndarray, lang: str) -> list[str]: ...
+
+    @abstractmethod
+    def _identity(self) -> tuple[int, str]:
+        """Dimension and fingerprint of the weights that are there."""
+
+    @abstractmethod
+    def _unload(self) -> None:
+        """Forget loaded weights."""
+
+    def _measured(self) -> CodecRecord:
+        """The record of the weights that are there; kept, because that takes seconds."""
+        if self._record is None:
+            dim, fingerprint = self._identity()
+            options = self.options.model_dump(mode="json", exclude_defaults=True)
+            self._record = CodecRecord(name=RECORD_NAME, dim=dim, fingerprint=fingerprint, options=options)
+            self._identified = True
+        return self._record
+
+    _identified = False
+
+    def _check_identity(self) -> None:
+        """Make sure, once, that the weights are those that are recorded."""
+        if self._identified or self._record is None:
+            return
+        _, fingerprint = self._identity()
+        if fingerprint != self._record.fingerprint:
+            raise CodecError(
+                f"these SONAR weights have the fingerprint {fingerprint[:12]}, expected "
+                f"{self._record.fingerprint[:12]}: set {FOLDER_VARIABLE} to the folder with those that were used before"
+            )
+        self._identified = True
+
+    def _check_language(self, lang: str) -> None:
+        if lang in self._languages:
+            return
+        near = ", ".join(f"{code} ({language_name(code)})" for code in nearest_languages(lang, self._languages))
+        raise CodecError(f"SONAR does not know the language {lang!r}: near it are {near}")
+
+
+def _absolute(options: dict[str, Any]) -> dict[str, Any]:
+    """Paths as they are from any folder: a data set notes them."""
+    paths = {
+        name: str(Path(value).expanduser().resolve())
+        for name in ("weights", "decoder", "tokenizer")
+        if isinstance(value := options.get(name), str) and Path(value).expanduser().exists()
+    }
+    return options | paths

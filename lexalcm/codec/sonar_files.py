@@ -1,0 +1,241 @@
+"""Where SONAR's files are: a folder, a hub repository, or the published files in the cache, downloaded if need be.
+
+published files, looked for in this order: the folder of LEXALCM_SONAR, CACHE/sonar, their public addresses
+CACHE           LEXALCM_CACHE, else $XDG_CACHE_HOME/lexalcm, else ~/.cache/lexalcm
+CACHE/converted weights as safetensors under one naming, which open at once; may be deleted at any time
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lexalcm.atomic import atomic_file
+from lexalcm.codec.download import DownloadError, Report, download
+from lexalcm.codec.sonar_checkpoint import Side, SonarSizes, SonarWeights, read_weights, weights_digest
+from lexalcm.errors import CodecError
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["encoder", "decoder", "tokenizer"]
+Progress = Callable[[str, str], AbstractContextManager[Report]]
+"""Opens a report of long work: (what, unit) -> a function of (done, total or None)."""
+
+ADDRESS = "https://dl.fbaipublicfiles.com/SONAR"
+PUBLISHED: dict[Part, str] = {
+    "encoder": "sonar_text_encoder.pt",
+    "decoder": "sonar_text_decoder.pt",
+    "tokenizer": "sentencepiece.source.256000.model",
+}
+FOLDER_VARIABLE = "LEXALCM_SONAR"
+
+_NAMES: dict[Part, tuple[str, ...]] = {
+    "encoder": (
+        PUBLISHED["encoder"],
+        "encoder.pt",
+        "encoder.safetensors",
+        "encoder/model.safetensors",
+        "model.safetensors",
+        "pytorch_model.bin",
+    ),
+    "decoder": (PUBLISHED["decoder"], "decoder.pt", "decoder.safetensors", "decoder/model.safetensors"),
+    "tokenizer": (PUBLISHED["tokenizer"], "sentencepiece.model", "sentencepiece.bpe.model"),
+}
+"""What the files are called in folders that people have."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_CONVERSION = 1
+"""Counts up when converted files change, so that older ones are not taken for them."""
+
+
+@dataclass(frozen=True)
+class SonarFile:
+    """A file, and what the config beside it says."""
+
+    path: Path
+    heads: int | None = None
+
+
+@dataclass(frozen=True)
+class OpenedWeights:
+    """Weights, with what identifies them."""
+
+    weights: SonarWeights
+    digest: str  # of an encoder; see weights_digest
+    heads: int | None
+
+
+def cache_folder() -> Path:
+    """The folder for downloads and converted weights."""
+    if given := os.environ.get("LEXALCM_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lexalcm"
+
+
+def find_part(part: Part, source: str | None, progress: Progress) -> SonarFile:
+    """Find a file, downloading it if it is not on this machine.
+
+    Args:
+        part: which.
+        source: a folder, a file or a hub repository; none: the published files.
+        progress: opens a report of a download.
+
+    Raises:
+        CodecError: it is nowhere and cannot be downloaded; says what to fetch and where to put it.
+        DownloadError: a download that broke off.
+    """
+    if source is None:
+        return SonarFile(_published(part, progress))
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _with_config(path, part)
+    if path.is_dir():
+        found = _in_folder(path, part)
+    elif _HUB_ID.fullmatch(source) and not source.startswith("."):
+        found = _on_hub(source, part)
+    else:
+        raise CodecError(f"there are no SONAR weights in {source}: give a folder, a file or a hub repository")
+    if found is None and part == "encoder":
+        raise CodecError(f"{source} holds no SONAR text encoder: it should be called {PUBLISHED['encoder']}")
+    # a repository of the encoder alone: the published decoder and tokenizer belong to it
+    return found or SonarFile(_published(part, progress))
+
+
+def open_weights(file: SonarFile, side: Side) -> OpenedWeights:
+    """Weights of a file in the common layout, from the cache where they were converted before.
+
+    Raises:
+        CodecError: as `read_weights`.
+    """
+    try:
+        status = file.path.stat()
+    except OSError as error:
+        raise CodecError(f"cannot read the weights {file.path}: {error.strerror}") from error
+    identity = json.dumps([_CONVERSION, side, str(file.path.resolve()), status.st_size, status.st_mtime_ns])
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    kept = cache_folder() / "converted" / f"{file.path.stem}-{key}.safetensors"
+    opened = _open_kept(kept, side, file.heads)
+    if opened is not None:
+        return opened
+    weights = read_weights(file.path, side)
+    digest = weights_digest(weights)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(kept) as temporary:
+            metadata = {"digest": digest, "source": str(file.path), **_as_text(weights.sizes)}
+            save_file({name: tensor.contiguous() for name, tensor in weights.tensors.items()}, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        logger.warning("the converted weights are not kept, the next start takes as long: %s", error)
+        return OpenedWeights(weights, digest, file.heads)
+    return _open_kept(kept, side, file.heads) or OpenedWeights(weights, digest, file.heads)
+
+
+def _open_kept(kept: Path, side: Side, heads: int | None) -> OpenedWeights | None:
+    if not kept.exists():
+        return None
+    try:
+        with safe_open(kept, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  safe_open has no iterator
+        sizes = SonarSizes(**{name: int(metadata[name]) for name in SonarSizes.__dataclass_fields__})
+        return OpenedWeights(SonarWeights(side, sizes, tensors), metadata["digest"], heads)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError):
+        logger.warning("%s is damaged: the weights are converted again", kept)
+        return None
+
+
+def _as_text(sizes: SonarSizes) -> dict[str, str]:
+    return {name: str(value) for name, value in vars(sizes).items()}
+
+
+def _published(part: Part, progress: Progress) -> Path:
+    name = PUBLISHED[part]
+    own = os.environ.get(FOLDER_VARIABLE)
+    if own:
+        if not Path(own).expanduser().is_dir():
+            raise CodecError(f"the folder {own} of {FOLDER_VARIABLE} does not exist: set it to one with SONAR's files")
+        if found := _in_folder(Path(own).expanduser(), part):
+            return found.path
+    goal = cache_folder() / "sonar" / name
+    if goal.is_file():
+        return goal
+    address = f"{os.environ.get('LEXALCM_SONAR_URL', ADDRESS)}/{name}"
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false"):
+        raise CodecError(f"HF_HUB_OFFLINE forbids to download {address}: {_by_hand(goal.parent)}")
+    try:
+        with progress(f"downloading {name}", "bytes") as report:
+            return download(address, goal, report).path
+    except DownloadError as error:
+        raise CodecError(f"{error}; {_by_hand(goal.parent)}") from error
+
+
+def _by_hand(folder: Path) -> str:
+    return (
+        f"fetch {', '.join(PUBLISHED.values())} from {ADDRESS}/ elsewhere and put them into {folder}, "
+        f"or into a folder that the environment variable {FOLDER_VARIABLE} names"
+    )
+
+
+def _in_folder(folder: Path, part: Part) -> SonarFile | None:
+    for name in _NAMES[part]:
+        if (folder / name).is_file():
+            return _with_config(folder / name, part)
+    whole = folder / "model.safetensors"
+    if part == "decoder" and whole.is_file() and _holds_decoder(whole):
+        return _with_config(whole, part)
+    if part == "tokenizer":
+        models = sorted(folder.glob("*.model"))
+        if len(models) == 1:
+            return SonarFile(models[0])
+    return None
+
+
+def _holds_decoder(file: Path) -> bool:
+    """Whether a whole model in Transformers' layout is more than an encoder."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return any("encoder_attn." in name for name in opened.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise CodecError(f"{file} is damaged: download it again") from error
+
+
+def _with_config(path: Path, part: Part) -> SonarFile:
+    heads = _config_beside(path).get(f"{part}_attention_heads") if part != "tokenizer" else None
+    return SonarFile(path, heads)
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path.parent / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _on_hub(repository: str, part: Part) -> SonarFile | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repository, allow_patterns=["config.json", "*.model", "*.safetensors"]))
+        if not any(folder.rglob("*.safetensors")):
+            folder = Path(snapshot_download(repository, allow_patterns=["config.json", "*.model", "pytorch_model.bin"]))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise CodecError(
+            f"there is no folder {repository}, and no hub repository of that name can be read: "
+            f"check the name and the network, or {_by_hand_hub(repository)}"
+        ) from error
+    return _in_folder(folder, part)
+
+
+def _by_hand_hub(repository: str) -> str:
+    return f"fetch it elsewhere with `hf download {repository} --local-dir FOLDER` and give that folder as weights"

@@ -1,0 +1,134 @@
+"""`sonar-hf`: SONAR's published weights on Transformers' M2M-100 modules, with any torch and without fairseq2."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch.nn import Module
+
+from lexalcm.codec.options import choose_device, choose_dtype
+from lexalcm.codec.sonar_base import SonarBase, fingerprint_of
+from lexalcm.codec.sonar_checkpoint import Side
+from lexalcm.codec.sonar_files import OpenedWeights, Part, SonarFile, find_part, open_weights
+from lexalcm.codec.sonar_tokenizer import SonarTokenizer
+from lexalcm.errors import CodecError, import_extra
+
+if TYPE_CHECKING:
+    from lexalcm.codec.sonar_decoder import SonarDecoder
+    from lexalcm.codec.sonar_encoder import SonarEncoder
+
+HEAD_DIM = 64
+ENCODER_POSITIONS_MORE = 2
+"""The encoder's position table is by fairseq's offset longer than the decoder's."""
+
+DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+class SonarHfCodec(SonarBase):
+    """SONAR on Transformers' modules."""
+
+    backend: ClassVar[str] = "sonar-hf"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return choose_device(self.run_options.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which numbers."""
+        return choose_dtype(self.run_options.dtype, self.device)
+
+    def description(self) -> str:
+        """Implementation, device and number type."""
+        return f"{self.backend} on {self.device} in {DTYPE_NAMES[self.dtype]}, Transformers with SDPA"
+
+    @cached_property
+    def tokenizer(self) -> SonarTokenizer:
+        """The tokenizer of both sides."""
+        return SonarTokenizer(self._file("tokenizer").path, self._languages)
+
+    @cached_property
+    def encoder(self) -> "SonarEncoder":
+        """The encoder on its device.
+
+        Raises:
+            CodecError: no weights, or a tokenizer of another vocabulary.
+        """
+        _require_transformers()
+        from lexalcm.codec.sonar_encoder import SonarEncoder
+        from lexalcm.codec.sonar_model import build_encoder
+
+        opened = self._encoder_weights
+        positions = self.options.max_seq_len + ENCODER_POSITIONS_MORE
+        module = build_encoder(opened.weights.sizes, self._heads(opened), positions, opened.weights.tensors)
+        Module.to(module, self.device, self.dtype)
+        return SonarEncoder(module, self.tokenizer, max_tokens=positions, batch_tokens=self.run_options.batch)
+
+    @cached_property
+    def decoder(self) -> "SonarDecoder":
+        """The decoder on its device.
+
+        Raises:
+            CodecError: no weights, or of other sizes than the encoder or tokenizer.
+        """
+        _require_transformers()
+        from lexalcm.codec.sonar_decoder import SonarDecoder
+        from lexalcm.codec.sonar_model import build_decoder
+
+        opened = self._open("decoder")
+        sizes = opened.weights.sizes
+        if sizes.dim != self.dim:
+            raise CodecError(f"the SONAR decoder is for {sizes.dim} dimensions, the encoder makes {self.dim}")
+        heads, positions = self._heads(opened), self.options.max_seq_len
+        module = build_decoder(sizes, heads, positions, opened.weights.tensors, self.tokenizer.eos)
+        Module.to(module, self.device, self.dtype)
+        return SonarDecoder(module, self.tokenizer, positions)
+
+    def _encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
+        return self.encoder.embed(sentences, lang)
+
+    def _decode(self, embeddings: np.ndarray, lang: str) -> list[str]:
+        return self.decoder.write(embeddings, lang, self.run_options.decoding)
+
+    def _identity(self) -> tuple[int, str]:
+        opened = self._encoder_weights
+        fingerprint = fingerprint_of(
+            opened.digest,
+            self._heads(opened),
+            lambda text, lang: self.tokenizer.encode([text], lang)[0].tolist(),
+            self._languages,
+        )
+        return opened.weights.sizes.dim, fingerprint
+
+    def _unload(self) -> None:
+        for name in ("encoder", "decoder"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def _encoder_weights(self) -> OpenedWeights:
+        return self._open("encoder")
+
+    def _open(self, side: Side) -> OpenedWeights:
+        file = self._file(side)
+        opened = open_weights(file, side)
+        rows, wanted = opened.weights.sizes.vocab_size, self.tokenizer.vocab_size
+        if rows != wanted:
+            raise CodecError(
+                f"{file.path} has {rows:,} tokens, the tokenizer {self.tokenizer.model_file} with "
+                f"{len(self._languages)} languages has {wanted:,}: give the tokenizer and languages of these weights"
+            )
+        return opened
+
+    def _file(self, part: Part) -> SonarFile:
+        own = {"encoder": None, "decoder": self.options.decoder, "tokenizer": self.options.tokenizer}[part]
+        return find_part(part, own or self.options.weights, self.progress)
+
+    def _heads(self, opened: OpenedWeights) -> int:
+        return self.options.heads or opened.heads or max(1, opened.weights.sizes.dim // HEAD_DIM)
+
+
+def _require_transformers() -> None:
+    import_extra("transformers", "hf", "the codec sonar-hf")
