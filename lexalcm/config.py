@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from lexalcm.errors import ConfigError
 
@@ -192,15 +193,46 @@ class CodecRecord(Settings):
     options: dict[str, Any] = {}
 
 
+class SetSettings(Settings):
+    """One data set of a mixture."""
+
+    path: str
+    weight: PositiveFloat | None = None  # share of the concepts of an epoch, relative to the others'; none: by size
+    prefix: tuple[str, ...] = ()  # special concepts before every document: names such as start_of_text, or sentences
+    suffix: tuple[str, ...] | None = None  # behind every document; none given: as data.end_of_text says
+    max_length: Annotated[int, Field(ge=2)] | None = None  # concepts in a window; none: as many as in a row
+    languages: tuple[str, ...] | None = None  # read only documents in these
+    pairs: bool | None = None  # only targets of (source, target) pairs count; none given: where there are such
+
+
 class DataSettings(Settings):
     """What a training reads and how it is packed into batches."""
 
     path: str = "data/sample"
+    sets: tuple[SetSettings, ...] = ()  # several data sets, instead of path
     row_length: PositiveInt = 128  # concepts in a packed row
     micro_batch: PositiveInt = 4  # rows in a micro-batch: what one rank holds at a time
     global_batch: PositiveInt = 1  # micro-batches in an optimizer step, over all ranks
     end_of_text: bool = True  # append the codec's end-of-text concept to every document
     num_workers: NonNegativeInt = 0  # loader processes of each rank
+    on_bad_shard: Literal["error", "skip"] = "error"  # where one is missing or damaged: stop, or leave gaps and count
+    check_hashes: bool = False  # compare each shard with its hash before a process first reads of it
+
+    @model_validator(mode="after")
+    def _weights_all_or_none(self) -> Self:
+        if len({one.weight is None for one in self.sets}) > 1:
+            raise ValueError("some of data.sets have a weight and some have none: give all a weight, or none")
+        return self
+
+    @property
+    def all_sets(self) -> tuple[SetSettings, ...]:
+        """The data sets to read: `sets`, or the one at `path`."""
+        return self.sets or (SetSettings(path=self.path),)
+
+    @property
+    def names(self) -> str:
+        """Where the data sets are, for messages."""
+        return ", ".join(one.path for one in self.all_sets)
 
 
 class CheckpointSettings(Settings):

@@ -67,6 +67,7 @@ def train(
     """
     named = {
         "data.path": data,
+        "data.sets": None if data is None else [],  # --data names the one to read
         "model": model,
         "name": name,
         "train.engine": engine,
@@ -111,6 +112,8 @@ def _print_result(result: "RunResult", as_json: bool) -> None:
         err.print(f"stopped at step {result.step}, saved in {result.checkpoint}: the same command goes on from there")
     else:
         skipped = f", {result.skipped_steps} steps skipped" if result.skipped_steps else ""
+        if result.skipped_documents:
+            skipped += f", {result.skipped_documents:,} documents skipped (bad shards: lcm verify data)"
         err.print(f"{result.step} steps, {result.concepts:,} concepts in {result.seconds:.0f} s{skipped}")
         out.print(f"train loss {_loss(result.train_loss)}, validation loss {_loss(result.validation_loss)}")
         err.print(f"wrote {result.run}: model/ (exported), checkpoints/, metrics.jsonl, tb/, config.yaml")

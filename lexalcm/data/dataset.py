@@ -8,6 +8,7 @@ Opening an address, e.g. `s3://bucket/set`, reads the manifest and what stands b
 when they are read first, in blocks that a cache on the local disk keeps (see `lexalcm.data.storage`).
 """
 
+import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -57,7 +58,10 @@ class Split:
         self._stored = dtype
         self._shard, self._offset, self.lengths = index
         self._shards = shards
+        self.check_hashes = False
+        """Whether a shard's bytes are compared with its SHA-256 before the first document of it is read."""
         self._recognised: set[int] = set()
+        self._bad: dict[int, ShardError] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -71,7 +75,7 @@ class Split:
         """
         shard, n = int(self._shard[i]), int(self.lengths[i])
         if shard not in self._recognised:
-            self._recognise(shard, i)
+            self._check(shard, i)
         buffer, start = self._shards.locate(shard, int(self._offset[i]), n * self.dim * self.dtype.itemsize)
         return np.ndarray((n, self.dim), self.dtype, buffer, start)
 
@@ -106,8 +110,29 @@ class Split:
         buffer, start = self._shards.locate(shard, offset, size)
         return buffer[start : start + size]
 
+    def _check(self, shard: int, i: int) -> None:
+        """Make sure, once for each shard, that it is whole as far as asked for, and the right one."""
+        if shard in self._bad:
+            raise self._bad[shard]
+        try:
+            self._recognise(shard, i)
+            if self.check_hashes:
+                self._compare_hash(shard)
+        except ShardError as error:
+            self._bad[shard] = error
+            raise
+        self._recognised.add(shard)
+
+    def _compare_hash(self, shard: int) -> None:
+        record = self.record.shards[shard]
+        buffer, start = self._shards.locate(shard, 0, record.bytes)
+        if hashlib.sha256(memoryview(buffer)[start : start + record.bytes]).hexdigest() != record.sha256:
+            raise ShardError(
+                f"{self.address}/{record.file} is damaged: run `lcm verify data {self.address}`", record.file
+            )
+
     def _recognise(self, shard: int, i: int) -> None:
-        """Make sure, once for each shard, that it is the right one: its tar names document i where the index has it."""
+        """Make sure that a shard's tar names document i where the index has it."""
         place = i - int(np.searchsorted(self._shard, shard))
         expected = f"{document_key(shard, place)}.emb.npy"
         begin = int(self._offset[i]) - len(npy_header(int(self.lengths[i]), self.dim, self._stored)) - TAR_BLOCK
@@ -123,7 +148,6 @@ class Split:
                 f"run `lcm verify data {self.address}`",
                 name,
             )
-        self._recognised.add(shard)
 
 
 class Dataset:

@@ -8,21 +8,8 @@ from rich.table import Table
 
 from lexalcm.config import DataSettings
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.plan import PackedRows, TrainingPlan, concept_counts
-
-
-@dataclass(frozen=True)
-class PlanSummary:
-    """An epoch of training."""
-
-    row_length: int
-    micro_batch: int
-    global_batch: int
-    rows: int
-    fill: float
-    """Share of positions that hold a concept."""
-    targets: int
-    steps_per_epoch: int
+from lexalcm.data.mixture import Mixture
+from lexalcm.data.plan_info import PlanSummary, summarize_plan
 
 
 @dataclass(frozen=True)
@@ -59,12 +46,8 @@ class DatasetSummary:
     def lines(self) -> str:
         """What the table leaves out: where, which codec, and the plan if one was asked for."""
         text = f"{self.path}: {self.dim} dimensions in {self.dtype}, codec {self.codec} {self.fingerprint[:12]}"
-        plan = self.plan
-        if plan is not None:
-            text += (
-                f"\nplan: {plan.rows:,} rows of {plan.row_length} ({plan.fill:.1%} used), {plan.targets:,} targets, "
-                f"{plan.steps_per_epoch:,} steps an epoch with {plan.global_batch} x {plan.micro_batch} rows a step"
-            )
+        if self.plan is not None:
+            text += "\n" + self.plan.lines()
         return text
 
 
@@ -92,20 +75,9 @@ def describe(dataset: Dataset, settings: DataSettings | None = None) -> DatasetS
             }
             for name, split in manifest.splits.items()
         },
-        plan=None if settings is None else summarize_plan(dataset, settings),
+        plan=None if settings is None else summarize_plan(_mixture(dataset, settings), settings),
     )
 
 
-def summarize_plan(dataset: Dataset, settings: DataSettings) -> PlanSummary:
-    """Plan an epoch on the `train` split and count."""
-    rows = PackedRows(concept_counts(dataset.split("train").lengths, settings.end_of_text), settings.row_length)
-    plan = TrainingPlan(rows, micro_batch=settings.micro_batch, global_batch=settings.global_batch, seed=0)
-    return PlanSummary(
-        row_length=settings.row_length,
-        micro_batch=settings.micro_batch,
-        global_batch=settings.global_batch,
-        rows=len(rows),
-        fill=rows.fill,
-        targets=int(rows.targets.sum()),
-        steps_per_epoch=plan.steps_per_epoch,
-    )
+def _mixture(dataset: Dataset, settings: DataSettings) -> Mixture:
+    return Mixture.open(settings) if settings.sets else Mixture([dataset], settings)

@@ -1,13 +1,17 @@
 """Batches of concepts: the plan's rows, read from the shards by offset.
 
 A rank reads micro-batches `rank, rank + world_size, ...` of each step. The plan is evaluated in the main process; a
-loader process gets the windows of a micro-batch, copies their numbers out of the mapped shards and turns them into
-float32. Nothing is shuffled in memory and nothing is kept between batches, so starting at step 10,000 costs what
-starting at step 0 does.
+loader process gets the windows of a micro-batch and copies their numbers out of the mapped shards, in the type that
+they are stored in: half the bytes to pin and to send to a GPU, where they become float32. Nothing is shuffled in memory
+and nothing is kept between batches, so starting at step 10,000 costs what starting at step 0 does.
+
+A shard that is missing or damaged stops the training, or, with `data.on_bad_shard=skip`, leaves gaps where its
+documents would be. The plan does not change with it, so that ranks need not agree on which shards are bad, and a
+mended shard is simply read again; each batch says how many documents and targets it lacks.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -17,12 +21,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as MapDataset
 
 from lexalcm.config import DataSettings
-from lexalcm.data.dataset import Dataset, Split
-from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows, concept_counts
-from lexalcm.errors import ConfigError
+from lexalcm.data.dataset import Split
+from lexalcm.data.mixture import TRAIN_SPLIT, Mixture, Part
+from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
+from lexalcm.errors import ConfigError, LexaError, ShardError
 
-Planned = tuple[int, list[Windows]]
-"""A micro-batch's number and what stands in each of its rows."""
+Planned = tuple[int, Windows]
+"""A micro-batch's number and what stands in its rows."""
 
 
 @dataclass(frozen=True)
@@ -30,89 +35,131 @@ class Batch:
     """One micro-batch of packed rows."""
 
     embeddings: Tensor
-    """float32 [rows, row_length, dim]; zeros where there is no concept."""
+    """[rows, row_length, dim] as stored, float32 once moved by `to`; zeros where there is no concept."""
     documents: Tensor
     """int64 [rows, row_length]; 0, 1, 2, ... within the row, -1 where there is no concept."""
     positions: Tensor
     """int64 [rows, row_length]; counts from 0 in each document, 0 where there is no concept."""
     targets: Tensor
-    """bool [rows, row_length]; where the loss counts: not a document's first concept and not where there is none."""
+    """bool [rows, row_length]; where the loss counts: not a document's first concept, not special concepts before it,
+    not the source of a pair, and not where there is no concept."""
     number: int
     """Which micro-batch it is, counted from the start of training; seeds all that is random in it."""
+    skipped: int = 0
+    """Documents that were planned but lie in a bad shard."""
+    missing_targets: int = 0
+    """Their targets."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The batch on a device; does not wait for copies from pinned memory."""
-        return Batch(
-            **{name: x.to(device, non_blocking=True) for name, x in self.model_inputs().items()}, number=self.number
-        )
+        """The batch on a device, embeddings in float32; does not wait for copies from pinned memory."""
+        moved = self._with(lambda x: x.to(device, non_blocking=True))
+        return replace(moved, embeddings=moved.embeddings.float())
 
     def pin_memory(self) -> "Batch":
         """The batch in memory that a GPU copies from at full speed; the `DataLoader` calls it."""
-        return Batch(**{name: x.pin_memory() for name, x in self.model_inputs().items()}, number=self.number)
+        return self._with(Tensor.pin_memory)
 
     def model_inputs(self) -> dict[str, Tensor]:
         """The tensors by the names of the model's arguments."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "number"}
+        return {name: getattr(self, name) for name in ("embeddings", "documents", "positions", "targets")}
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self,
+            embeddings=change(self.embeddings),
+            documents=change(self.documents),
+            positions=change(self.positions),
+            targets=change(self.targets),
+        )
 
 
 class BatchReader(MapDataset):
     """Turns the windows of a micro-batch into its tensors; works in loader processes."""
 
-    def __init__(self, split: Split, end_of_text: np.ndarray | None, row_length: int, micro_batch: int) -> None:
-        """Prepare to read.
-
-        Args:
-            split: where the numbers are.
-            end_of_text: [dim], ends every document, or None.
-            row_length: positions in a row.
-            micro_batch: rows in a batch; those that get no windows stay empty.
-        """
-        self.split = split
-        self.end_of_text = None if end_of_text is None else end_of_text.astype(split.dtype)
-        self.shape = (micro_batch, row_length)
+    def __init__(self, parts: list[Part], settings: DataSettings) -> None:
+        """Prepare to read a split of each data set; rows that get no windows stay empty."""
+        self.splits: list[Split] = [part.split for part in parts]
+        self.special = [(part.prefix, part.suffix) for part in parts]
+        self.dtype = np.result_type(*(part.prefix.dtype for part in parts))
+        self.dim = parts[0].prefix.shape[1]
+        self.shape = (settings.micro_batch, settings.row_length)
+        self.skip = settings.on_bad_shard == "skip"
 
     def __getitem__(self, planned: Planned) -> Batch:
-        number, rows = planned
-        embeddings = np.zeros((*self.shape, self.split.dim), self.split.dtype)
-        documents = np.full(self.shape, -1, np.int64)
-        positions = np.zeros(self.shape, np.int64)
-        for row, windows in enumerate(rows):
-            begin = 0
-            for place, (document, start, length) in enumerate(zip(*map(np.ndarray.tolist, windows), strict=True)):
-                end = begin + length
-                self._read(document, start, embeddings[row, begin:end])
-                documents[row, begin:end] = place
-                positions[row, begin:end] = np.arange(length)
-                begin = end
+        number, windows = planned
+        documents, positions, targets = self._places(windows)
+        # torch frees and reuses large blocks; numpy's zeros would be mapped and faulted in anew for every batch
+        embeddings = torch.empty((documents.size, self.dim), dtype=_TORCH_TYPES[self.dtype.name])
+        out = embeddings.numpy()
+        out[documents.ravel() < 0] = 0
+        skipped: list[int] = []
+        begins = windows.row * self.shape[1] + windows.begin
+        columns = (windows.data_set, windows.document, windows.start, windows.length, begins)
+        for window, (data_set, document, start, length, begin) in enumerate(
+            zip(*map(np.ndarray.tolist, columns), strict=True)
+        ):
+            try:
+                self._read(data_set, document, start, out[begin : begin + length])
+            except ShardError:
+                if not self.skip:
+                    raise
+                skipped.append(window)
+                gap = slice(begin, begin + length)
+                out[gap] = 0
+                documents.reshape(-1)[gap], positions.reshape(-1)[gap], targets.reshape(-1)[gap] = -1, 0, False
         return Batch(
-            embeddings=torch.from_numpy(embeddings).float(),
+            embeddings=embeddings.view(*self.shape, self.dim),
             documents=torch.from_numpy(documents),
             positions=torch.from_numpy(positions),
-            targets=torch.from_numpy(positions > 0),
+            targets=torch.from_numpy(targets),
             number=number,
+            skipped=len(skipped),
+            missing_targets=int((windows.length - windows.context)[skipped].sum()),
         )
 
-    def _read(self, document: int, start: int, out: np.ndarray) -> None:
-        concepts = self.split.embeddings(document)[start : start + len(out)]
-        out[: len(concepts)] = concepts
-        if len(concepts) < len(out):
-            out[-1] = self.end_of_text
+    def _places(self, windows: Windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Document, position and whether it is a target, of every place in the rows."""
+        lengths = windows.length
+        first = np.cumsum(lengths) - lengths
+        position = np.arange(int(lengths.sum())) - np.repeat(first, lengths)
+        at = position + np.repeat(windows.row * self.shape[1] + windows.begin, lengths)
+        documents = np.full(self.shape, -1, np.int64)
+        positions = np.zeros(self.shape, np.int64)
+        targets = np.zeros(self.shape, bool)
+        documents.reshape(-1)[at] = np.repeat(windows.place, lengths)
+        positions.reshape(-1)[at] = position
+        targets.reshape(-1)[at] = position >= np.repeat(windows.context, lengths)
+        return documents, positions, targets
+
+    def _read(self, data_set: int, document: int, start: int, out: np.ndarray) -> None:
+        """Fill `out` with a document's concepts from `start`: special ones, its sentences, special ones."""
+        prefix, suffix = self.special[data_set]
+        concepts = self.splits[data_set].embeddings(document)
+        first = start - len(prefix)  # within the sentences
+        if first >= 0 and first + len(out) <= len(concepts):
+            out[:] = concepts[first : first + len(out)]
+            return
+        filled = 0
+        for part, offset in ((prefix, start), (concepts, first), (suffix, first - len(concepts))):
+            taken = part[max(offset, 0) : max(offset + len(out), 0)]
+            out[filled : filled + len(taken)] = taken
+            filled += len(taken)
 
 
 class TrainingBatches:
     """The batches of a training: random access by number, and in order for one rank."""
 
-    def __init__(self, dataset: Dataset, settings: DataSettings, seed: int) -> None:
+    def __init__(self, mixture: Mixture, settings: DataSettings, seed: int) -> None:
         """Plan a training on the `train` split.
 
         Raises:
-            ConfigError: a row length below 2.
+            ConfigError: a row length below 2; an unknown special concept or language.
             DataError: nothing to train on.
         """
-        split = dataset.split("train")
-        rows = PackedRows(concept_counts(split.lengths, settings.end_of_text), settings.row_length)
+        parts = mixture.parts(TRAIN_SPLIT)
+        rows = PackedRows([part.documents for part in parts], settings.row_length)
         self.settings = settings
-        self.reader = _reader(dataset, split, settings)
+        self.reader = BatchReader(parts, settings)
         self.plan = TrainingPlan(rows, micro_batch=settings.micro_batch, global_batch=settings.global_batch, seed=seed)
 
     @property
@@ -135,6 +182,7 @@ class TrainingBatches:
 
         Raises:
             ConfigError: `world_size` does not divide the global batch.
+            ShardError: a shard cannot be read, unless the settings say to skip it.
         """
         if self.settings.global_batch % world_size:
             raise ConfigError(
@@ -150,19 +198,24 @@ class TrainingBatches:
             yield from range(step * size + rank, (step + 1) * size, world_size)
 
     def _planned(self, number: int) -> Planned:
-        return number, self.plan.micro_batch_rows(number)
+        return number, self.plan.micro_batch_windows(number)
 
 
 class ValidationBatches:
-    """Every document of a split once, always in the same batches."""
+    """Every document of a split once, whatever the weights, always in the same batches."""
 
-    def __init__(self, dataset: Dataset, settings: DataSettings, split_name: str = "validation") -> None:
+    def __init__(self, mixture: Mixture, settings: DataSettings, split_name: str = "validation") -> None:
         """Plan a validation; documents are cut only where they are longer than a row. Raises as `TrainingBatches`."""
-        split = dataset.split(split_name)
-        rows = PackedRows(concept_counts(split.lengths, settings.end_of_text), settings.row_length, cut=False)
+        parts = mixture.parts(split_name)
+        documents = [part.documents._replace(weight=None) for part in parts]
         self.settings = settings
-        self.reader = _reader(dataset, split, settings)
-        self.plan = FixedPlan(rows, micro_batch=settings.micro_batch)
+        self.reader = BatchReader(parts, settings)
+        self.plan = FixedPlan(PackedRows(documents, settings.row_length, cut=False), micro_batch=settings.micro_batch)
+
+    @classmethod
+    def of(cls, mixture: Mixture, settings: DataSettings, split_name: str = "validation") -> "ValidationBatches | None":
+        """The validation of a mixture, or None where no data set has documents for it. Raises as `TrainingBatches`."""
+        return cls(mixture, settings, split_name) if mixture.parts(split_name) else None
 
     def __len__(self) -> int:
         return self.plan.micro_batches
@@ -170,7 +223,7 @@ class ValidationBatches:
     @property
     def targets(self) -> int:
         """Targets in all batches."""
-        return int(self.plan.rows.targets.sum())
+        return self.plan.targets
 
     def iterate(self, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield a rank's batches `rank, rank + world_size, ...`.
@@ -178,23 +231,36 @@ class ValidationBatches:
         Every rank gets as many, so that all may meet in collective operations; rows beyond the last are empty.
         """
         numbers = range(rank, -(-len(self) // world_size) * world_size, world_size)
-        planned = ((number, self.plan.micro_batch_rows(number)) for number in numbers)
+        planned = ((number, self.plan.micro_batch_windows(number)) for number in numbers)
         return _load(self.reader, planned, self.settings.num_workers)
 
 
-def _reader(dataset: Dataset, split: Split, settings: DataSettings) -> BatchReader:
-    end_of_text = dataset.special_concepts()["end_of_text"] if settings.end_of_text else None
-    return BatchReader(split, end_of_text, settings.row_length, settings.micro_batch)
+class _SendsErrors(MapDataset):
+    """Hands the project's errors over as values: raised in a loader process they would lose their one line."""
+
+    def __init__(self, reader: BatchReader) -> None:
+        self.reader = reader
+
+    def __getitem__(self, planned: Planned) -> Batch | LexaError:
+        try:
+            return self.reader[planned]
+        except LexaError as error:
+            return error
+
+
+_TORCH_TYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 def _load(reader: BatchReader, planned: Iterable[Planned], num_workers: int) -> Iterator[Batch]:
-    return iter(
-        DataLoader(
-            reader,
-            batch_size=None,
-            sampler=planned,
-            num_workers=num_workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # or it would draw from the default one, which belongs to the training
-        )
+    loader = DataLoader(
+        _SendsErrors(reader),
+        batch_size=None,
+        sampler=planned,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # or it would draw from the default one, which belongs to the training
     )
+    for batch in loader:
+        if isinstance(batch, LexaError):
+            raise batch
+        yield batch

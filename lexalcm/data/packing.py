@@ -18,8 +18,13 @@ import numpy as np
 MIN_FILL = 0.985
 """Share of positions below which rows are taken apart."""
 
-SMALLEST_GAP = 1 / 16
+_SMALLEST_GAP = 1 / 16
 """Smaller gaps, in parts of a row, are left empty: a piece that short has no context worth having."""
+
+
+def smallest_first_piece(row_length: int) -> int:
+    """Concepts that the first piece of a cut window has at least."""
+    return max(2, int(row_length * _SMALLEST_GAP))
 
 
 class Pattern(NamedTuple):
@@ -48,19 +53,22 @@ class Packing(NamedTuple):
     cuts: list[Cut]
 
 
-def pack(counts: np.ndarray, row_length: int, min_fill: float = MIN_FILL) -> Packing:
+def pack(
+    counts: np.ndarray, row_length: int, min_fill: float = MIN_FILL, cuttable: np.ndarray | None = None
+) -> Packing:
     """Pack windows into as few rows as `min_fill` asks for.
 
     Args:
         counts: how many windows there are of each length 0..row_length.
         row_length: positions in a row.
         min_fill: cut windows only if less than this share of all positions would be used; 0 cuts none.
+        cuttable: how many of each length may be cut; all, if not given.
     """
     rows = _OpenRows(row_length)
     rows.fit(counts)
     concepts = int(counts @ np.arange(len(counts)))
     surplus = len(rows) - math.ceil(concepts / (min_fill * row_length)) if min_fill else 0
-    cuts = rows.fill_gaps(rows.take_apart(surplus)) if surplus > 0 else []
+    cuts = rows.fill_gaps(rows.take_apart(surplus), counts if cuttable is None else cuttable) if surplus > 0 else []
     return Packing(rows.patterns(), cuts)
 
 
@@ -105,16 +113,21 @@ class _OpenRows:
                     return freed
         return freed
 
-    def fill_gaps(self, freed: Counter[int]) -> list[Cut]:
+    def fill_gaps(self, freed: Counter[int], cuttable: np.ndarray) -> list[Cut]:
         """Put windows back, cut to fit the gaps; what finds none goes uncut into new rows."""
         cuts: list[Cut] = []
         for length in sorted(freed, reverse=True):
+            may_cut = int(cuttable[length])
             while freed[length]:
                 gaps = self._gaps_for(length)
-                if not gaps:
-                    break
                 pieces = tuple(piece for _, piece in gaps)
-                windows = min(freed[length], *(self.rows[room] // n for room, n in Counter(r for r, _ in gaps).items()))
+                rooms = Counter(room for room, _ in gaps)
+                windows = min(freed[length], *(self.rows[room] // n for room, n in rooms.items())) if gaps else 0
+                if len(pieces) > 1:
+                    windows = min(windows, may_cut)
+                    may_cut -= windows
+                if not windows:
+                    break
                 for room, piece in gaps:
                     self._extend(room, windows, (piece,))
                 freed[length] -= windows
@@ -127,7 +140,7 @@ class _OpenRows:
         """Gaps that together hold a window, the largest first, and the piece for each: (room, piece)."""
         free = list(self.rows)
         gaps: list[tuple[int, int]] = []
-        smallest = max(2, int(self.row_length * SMALLEST_GAP))
+        smallest = smallest_first_piece(self.row_length)
         while True:
             fitting = next((room for room in range(length, self.row_length) if free[room]), None)
             if fitting is not None:

@@ -1,161 +1,261 @@
 """The batch plan: which concepts stand where in which micro-batch, a pure function of lengths, seed and settings.
 
-    documents    cut into windows of at most `row_length` concepts
-    windows      packed into rows of `row_length` positions (see `lexalcm.data.packing`)
-    rows         ordered by a permutation seeded with (seed, epoch)
+    documents    cut into windows (see `lexalcm.data.windows`)
+    windows      drawn from each data set as its weight says, and packed into rows (see `lexalcm.data.packing`)
+    rows         ordered by a permutation keyed with (seed, epoch)
     micro-batch  `micro_batch` rows; `global_batch` micro-batches are an optimizer step
 
-Windows of one document overlap by one concept: the last of one is the first of the next, where it is context only. So
-every concept but a document's first is a target exactly once, at the cost of one position a further window.
+The lengths and weights alone fix how long the windows in each row are. Which windows of those lengths meet in a row,
+and which rows in a step, is drawn anew each epoch by keyed permutations (see `lexalcm.data.permutation`) that are
+evaluated for the rows of a step alone. So the plan has no state but numbers, any step of any epoch costs the same, and
+ten million documents are ready in less than half a second.
 
-The lengths alone fix how many rows there are and how long the windows in each are, in every epoch alike; which windows
-of those lengths meet in a row is drawn anew each epoch. Of the packaged text, 98% of positions are used at a row length
-of 128, and 1% of documents are cut for it.
+Without weights, every document comes once an epoch. With weights, an epoch takes as many concepts as all data sets have
+together, and from each the share that its weight is of all weights. So it passes over a data set
 
-The last rows of an epoch that fill no step are left out, others each epoch. If all rows together fill no step, they are
-repeated until they do. The plan knows nothing of ranks and has no state but numbers, so any micro-batch can be had at
-once. Time is O(n log n) for n documents, all in numpy, and it holds a few arrays of n integers.
+    passes = share x concepts of all data sets / concepts of this one
+
+times. Of its n windows of some length, epochs 0 to e - 1 take floor(n x passes x e + phase), phase below 1 for each
+length: shares are right to a few windows in each epoch, and exact over many. What is taken goes on from epoch to epoch
+through one pass after another, each in an order of its own: no window comes a second time before all of its length have
+come once.
+
+All epochs have as many steps as the first. Rows that fill no step are left out, others each epoch; where rows are too
+few, because all together fill no step or because windows of other lengths take less space, some are repeated. The plan
+knows nothing of ranks.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from lexalcm.data.packing import MIN_FILL, Cut, pack
+from lexalcm.data.packing import MIN_FILL, Cut, pack, smallest_first_piece
+from lexalcm.data.permutation import derive_key, permute
+from lexalcm.data.windows import Documents, SetWindows, split_by
 from lexalcm.errors import ConfigError, DataError
 
 MIN_SENTENCES = 2
-"""Shorter documents are left out: there is no next sentence to predict."""
+"""Shorter documents are left out unless special concepts stand before them: there is no next sentence to predict."""
+
+_BLOCK_ROWS = 1024
+"""Rows planned together, if a step does not have more: numpy calls cost the same for one row and for hundreds."""
+
+_ROWS, _MEETINGS, _DRAWS = range(3)
+"""What a key is for."""
 
 
 class Windows(NamedTuple):
-    """Stretches of documents; arrays of one entry a window."""
+    """Stretches of documents and where they stand; int64 arrays of one entry a window."""
 
+    row: np.ndarray
+    """The row that it stands in, 0, 1, ... in the order of rows asked for."""
+    place: np.ndarray
+    """Its place among the windows of the row."""
+    begin: np.ndarray
+    """Its first position in the row."""
+    data_set: np.ndarray
+    """Number of the data set."""
     document: np.ndarray
-    """int64, number of the document."""
+    """Number of the document in it."""
     start: np.ndarray
-    """int32, its first concept."""
+    """Its first concept, counted in the document with its special concepts."""
     length: np.ndarray
-    """int32, concepts; the first is context only, the others are targets."""
+    """Its concepts."""
+    context: np.ndarray
+    """How many of them, from the first, are context only; the others are targets."""
 
-
-def cut_windows(lengths: np.ndarray, row_length: int) -> Windows:
-    """Cut documents into windows of at most `row_length` concepts that overlap by one.
-
-    Args:
-        lengths: concepts of each document; those below 2 get no window.
-        row_length: at least 2.
-    """
-    lengths = lengths.astype(np.int32).clip(min=1)
-    stride = row_length - 1
-    pieces = (lengths + (stride - 2)) // stride  # a window of m concepts has m - 1 targets
-    document = np.repeat(np.arange(len(lengths)), pieces)
-    first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-    start = (np.arange(len(document)) - first).astype(np.int32) * np.int32(stride)
-    length = np.minimum(lengths[document] - start, np.int32(row_length))
-    return Windows(document, start, length)
-
-
-def concept_counts(sentences: np.ndarray, end_of_text: bool) -> np.ndarray:
-    """Concepts that each document brings to a plan: int64 [documents].
-
-    Args:
-        sentences: sentences of each document.
-        end_of_text: one more concept ends every document.
-
-    Returns:
-        Zero for documents of fewer than `MIN_SENTENCES` sentences.
-    """
-    return np.where(sentences >= MIN_SENTENCES, sentences.astype(np.int64) + end_of_text, 0)
+    @property
+    def targets(self) -> int:
+        """Targets in all windows."""
+        return int((self.length - self.context).sum())
 
 
 class PackedRows:
-    """The rows of an epoch: their places are fixed, which window of the right length takes a place is not."""
+    """The rows of every epoch: their places are fixed, which window of the right length takes a place is not."""
 
-    def __init__(self, lengths: np.ndarray, row_length: int, *, cut: bool = True) -> None:
-        """Pack documents of `lengths` concepts into rows.
+    def __init__(self, data_sets: Sequence[Documents], row_length: int, *, cut: bool = True) -> None:
+        """Pack documents into rows.
 
         Args:
-            lengths: concepts of each document.
+            data_sets: the documents of each data set; either all have a weight or none has.
             row_length: positions in a row.
-            cut: cut windows where rows would have too many gaps.
+            cut: cut windows where rows would have too many gaps, though not those of pairs.
 
         Raises:
-            ConfigError: `row_length` is below 2.
-            DataError: no document has two concepts, so there is nothing to predict.
+            ConfigError: `row_length` is below 2, or a weight is missing.
+            DataError: no document, or none of a data set with a weight, has anything to predict.
         """
-        if row_length < 2:
-            raise ConfigError(f"data.row_length must be at least 2 (a concept and one to predict), got {row_length}")
         self.row_length = row_length
-        self.windows = cut_windows(lengths, row_length)
-        if not len(self.windows.document):
-            raise DataError("no document has two sentences, so there is nothing to predict: use longer documents")
-        counts = np.bincount(self.windows.length, minlength=row_length + 1)
-        packing = pack(counts, row_length, MIN_FILL if cut else 0)
-        places_per_row = [np.full(pattern.rows, len(pattern.lengths)) for pattern in packing.patterns]
-        self._row_starts = np.concatenate([[0], np.cumsum(np.concatenate(places_per_row))])
-        lengths_by_pattern = [np.tile(pattern.lengths, pattern.rows) for pattern in packing.patterns]
-        self._place_length = np.concatenate(lengths_by_pattern).astype(np.int32)
-        self._place_rank, self._place_start = _take_places(self._place_length, counts, packing.cuts)
-        self.targets = np.add.reduceat(self._place_length.astype(np.int64) - 1, self._row_starts[:-1])
-        """int64 [rows]: targets in each row."""
+        self.sets = [SetWindows(documents, row_length) for documents in data_sets]
+        self._per_epoch = _draws_per_epoch(self.sets, row_length)
+        self._phase = (np.cumsum(self._per_epoch, axis=1) - self._per_epoch) % 1
+        self._cuttable = [
+            documents.sources is None and documents.prefix < smallest_first_piece(row_length) for documents in data_sets
+        ]
+        self._min_fill = MIN_FILL if cut else 0
+        self._packed = lru_cache(maxsize=4)(self._pack)
+
+    def draws(self, epoch: int) -> np.ndarray:
+        """Windows of each length that an epoch takes from each data set: int64 [data sets, row_length + 1]."""
+        return self._drawn_before(epoch + 1) - self._drawn_before(epoch)
+
+    def epoch_rows(self, epoch: int) -> "EpochRows":
+        """The rows of an epoch."""
+        return EpochRows(self.sets, self._drawn_before(epoch), self._packed(self.draws(epoch).tobytes()))
+
+    def _drawn_before(self, epoch: int) -> np.ndarray:
+        """How many windows of each length all epochs before have taken from each data set."""
+        return np.floor(self._per_epoch * epoch + self._phase).astype(np.int64)
+
+    def _pack(self, draws: bytes) -> "_Table":
+        counts = np.frombuffer(draws, np.int64).reshape(self._per_epoch.shape)
+        return _Table(counts, self._cuttable, self.row_length, self._min_fill)
+
+
+class EpochRows:
+    """The rows of one epoch."""
+
+    def __init__(self, sets: Sequence[SetWindows], drawn_before: np.ndarray, table: "_Table") -> None:
+        self._sets = sets
+        self._drawn_before = drawn_before
+        self._table = table
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self._table.rows
 
     @property
     def fill(self) -> float:
         """Share of positions that hold a concept."""
-        return float(self._place_length.sum(dtype=np.int64) / (len(self) * self.row_length))
+        return self._table.fill
 
-    def assign(self, order: np.ndarray) -> np.ndarray:
-        """The window in each place when windows of one length are taken in the given order: int64 [places]."""
-        by_length = order[_stable_argsort(self.windows.length[order])]
-        return by_length[self._place_rank]
+    def windows(self, rows: np.ndarray, key: int | None = None) -> Windows:
+        """What stands in the given rows, in their order, each row's in the order of its places.
 
-    def row(self, row: int, in_places: np.ndarray) -> Windows:
-        """The windows, or pieces of such, that stand in a row, given what `assign` put in the places."""
-        places = slice(self._row_starts[row], self._row_starts[row + 1])
-        windows = in_places[places]
-        start = self.windows.start[windows] + self._place_start[places]
-        return Windows(self.windows.document[windows], start, self._place_length[places])
+        Args:
+            rows: int64 [n], from 0 to the number of rows.
+            key: of the order in which windows take places, together with the epochs before; None: as they come.
+        """
+        table = self._table
+        pattern = np.searchsorted(table.pattern_starts, rows, side="right") - 1
+        places = table.slot_counts[pattern]
+        row = np.repeat(np.arange(len(rows)), places)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(places) - places, places)
+        slot = np.repeat(table.slot_starts[pattern], places) + place
+        number = table.slot_first[slot] + np.repeat(rows - table.pattern_starts[pattern], places)
+        run = np.searchsorted(table.run_starts, number, side="right") - 1
+        rank = table.run_ranks[run] + number - table.run_starts[run]
+        data_set, document, start, context = self._draw(table.run_lengths[run], rank, key)
+        piece = table.run_pieces[run]
+        return Windows(
+            row=row,
+            place=place,
+            begin=table.slot_begins[slot],
+            data_set=data_set,
+            document=document,
+            start=start + piece,
+            length=table.slot_lengths[slot],
+            context=np.maximum(context - piece, 1),
+        )
+
+    def _draw(
+        self, length: np.ndarray, rank: np.ndarray, key: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The window of some rank among the epoch's windows of a length: data set, document, start, context."""
+        table = self._table
+        if key is not None:  # what may be cut stays in front
+            first = np.where(rank < table.cuttable[length], 0, table.cuttable[length])
+            size = np.where(rank < table.cuttable[length], table.cuttable[length], table.counts[length] - first)
+            drawn = self._drawn_before.sum(axis=0)[length]  # differs from epoch to epoch
+            rank = first + permute(rank - first, size, derive_key(key, _MEETINGS, drawn, length, first))
+        turn = (rank >= table.draw_ends[:, length]).sum(axis=0)
+        data_set = table.set_order[turn]
+        number = rank - np.where(turn > 0, table.draw_ends[turn - 1, length], 0) + self._drawn_before[data_set, length]
+        document, start, context = np.empty((3, len(rank)), np.int64)
+        for chosen, at in split_by(data_set):
+            windows = self._sets[chosen]
+            size = windows.counts[length[at]]
+            passed, within = np.divmod(number[at], size)
+            if key is not None:
+                within = permute(within, size, derive_key(key, _DRAWS, chosen, length[at], passed))
+            document[at], start[at], context[at] = windows.find(length[at], within)
+        return data_set, document, start, context
 
 
-def _take_places(place_length: np.ndarray, counts: np.ndarray, cuts: list[Cut]) -> tuple[np.ndarray, np.ndarray]:
-    """Give every place to a window, by its rank among the windows sorted by length.
+class _Table:
+    """The rows of an epoch by pattern, the places of each pattern, and which window takes a place.
 
-    Returns:
-        The rank of the window that stands in each place, and the concept of it that the place begins with. Of the
-        windows of one length, the first are cut.
+    Places are numbered by length; of one length, by pattern, place in the pattern, and row. Runs are places that
+    windows of one length take in the order of their ranks.
     """
-    places = _stable_argsort(place_length)
-    lengths = np.arange(len(counts))
-    free = np.searchsorted(place_length[places], lengths)  # of each length: the next place to take, the next window
-    ranks = np.cumsum(counts) - counts
-    ends = ranks + counts
-    rank = np.empty(len(place_length), np.int64)
-    start = np.zeros(len(place_length), np.int32)
 
+    def __init__(self, draws: np.ndarray, cuttable: list[bool], row_length: int, min_fill: float) -> None:
+        """Pack windows, so many of each length from each data set, of which the `cuttable` ones may be cut."""
+        self.set_order = np.argsort(~np.array(cuttable), kind="stable")  # what may be cut takes the first places
+        self.draw_ends = np.cumsum(draws[self.set_order], axis=0)
+        self.cuttable = draws[cuttable].sum(axis=0)
+        self.counts = self.draw_ends[-1]
+        packing = pack(self.counts, row_length, min_fill, self.cuttable)
+
+        pattern_rows = np.array([pattern.rows for pattern in packing.patterns])
+        self.pattern_starts = np.cumsum(pattern_rows) - pattern_rows
+        self.rows = int(pattern_rows.sum())
+        self.slot_counts = np.array([len(pattern.lengths) for pattern in packing.patterns])
+        self.slot_starts = np.cumsum(self.slot_counts) - self.slot_counts
+        self.slot_lengths = np.array([length for pattern in packing.patterns for length in pattern.lengths])
+        begins = np.cumsum(self.slot_lengths) - self.slot_lengths
+        self.slot_begins = begins - np.repeat(begins[self.slot_starts], self.slot_counts)
+
+        slot_rows = np.repeat(pattern_rows, self.slot_counts)
+        self.fill = float(slot_rows @ self.slot_lengths / (self.rows * row_length))
+        by_length = np.argsort(self.slot_lengths, kind="stable")
+        self.slot_first = np.empty(len(slot_rows), np.int64)
+        self.slot_first[by_length] = np.cumsum(slot_rows[by_length]) - slot_rows[by_length]
+        places = np.bincount(self.slot_lengths, slot_rows, minlength=len(self.counts)).astype(np.int64)
+        runs = sorted(_runs(packing.cuts, self.counts, np.cumsum(places) - places))
+        self.run_starts, self.run_lengths, self.run_ranks, self.run_pieces = np.array(runs).T
+
+
+def _runs(cuts: list[Cut], counts: np.ndarray, free: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Places that windows of one length take in order: (first place, length of windows, first rank, piece's start).
+
+    Of the windows of one length, the first are cut.
+    """
+    runs = []
+    free = free.copy()
+    ranks = np.zeros(len(counts), np.int64)
     for cut in cuts:
         concept = 0
         for piece in cut.pieces:
-            taken = places[free[piece] : free[piece] + cut.windows]
+            runs.append((int(free[piece]), cut.length, int(ranks[cut.length]), concept))
             free[piece] += cut.windows
-            rank[taken] = ranks[cut.length] + np.arange(cut.windows)
-            start[taken] = concept
             concept += piece - 1
         ranks[cut.length] += cut.windows
-    for length in lengths:
-        whole = ends[length] - ranks[length]
-        rank[places[free[length] : free[length] + whole]] = ranks[length] + np.arange(whole)
-    return rank, start
+    for length in np.flatnonzero(counts > ranks).tolist():
+        runs.append((int(free[length]), length, int(ranks[length]), 0))
+    return runs
 
 
-def _stable_argsort(lengths: np.ndarray) -> np.ndarray:
-    """Sort lengths; numpy sorts 16-bit integers in linear time."""
-    narrow = lengths.astype(np.uint16) if lengths.max() < 2**16 else lengths
-    return np.argsort(narrow, kind="stable")
+def _draws_per_epoch(sets: list[SetWindows], row_length: int) -> np.ndarray:
+    """Windows of each length that an epoch takes from each data set on average: float64 [data sets, row_length + 1]."""
+    counts = np.zeros((len(sets), row_length + 1), np.int64)
+    for row, windows in zip(counts, sets, strict=True):
+        row[: len(windows.counts)] = windows.counts
+    if not counts.any():
+        raise DataError("no document has two sentences, so there is nothing to predict: use longer documents")
+    given = [windows.documents.weight for windows in sets]
+    if all(weight is None for weight in given):
+        return counts.astype(np.float64)
+    weights = np.array([weight for weight in given if weight is not None], np.float64)
+    if len(weights) < len(sets):
+        raise ConfigError("some data sets have a weight and some have none: give all a weight, or none")
+    concepts = np.array([windows.concepts for windows in sets], np.float64)
+    if not concepts.all():
+        number = int(np.argmin(concepts))
+        raise DataError(f"data set {number} of {len(sets)} has a weight but no document with anything to predict")
+    passes = weights / weights.sum() * concepts.sum() / concepts
+    return counts * passes[:, None]
 
 
 class TrainingPlan:
@@ -174,42 +274,54 @@ class TrainingPlan:
         self.micro_batch = micro_batch
         self.global_batch = global_batch
         self.seed = seed
-        self.steps_per_epoch = max(1, len(rows) // (micro_batch * global_batch))
+        self.steps_per_epoch = max(1, len(rows.epoch_rows(0)) // (micro_batch * global_batch))
         self.micro_batches_per_epoch = self.steps_per_epoch * global_batch
-        self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
+        self._steps_per_block = max(1, _BLOCK_ROWS // (micro_batch * global_batch))
+        self._block = lru_cache(maxsize=4)(self._plan_block)
 
-    def micro_batch_rows(self, number: int) -> list[Windows]:
-        """What stands in each row of micro-batch `number` (0, 1, ... from the start of training)."""
-        epoch, within = divmod(number, self.micro_batches_per_epoch)
-        order, in_places = self._epoch(epoch)
-        chosen = order[within * self.micro_batch : (within + 1) * self.micro_batch].tolist()
-        return [self.rows.row(row, in_places) for row in chosen]
+    def micro_batch_windows(self, number: int) -> Windows:
+        """What stands in the rows of micro-batch `number` (0, 1, ... from the start of training)."""
+        step, within = divmod(number, self.global_batch)
+        windows, micro_batch = self._step_block(step)
+        return _of_micro_batch(windows, micro_batch * self.global_batch + within, self.micro_batch)
 
     def targets_in_step(self, step: int) -> int:
         """Targets in all micro-batches of an optimizer step."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        rows_in_step = self.micro_batch * self.global_batch
-        order, _ = self._epoch(epoch)
-        return int(self.rows.targets[order[within * rows_in_step : (within + 1) * rows_in_step]].sum())
+        windows, place = self._step_block(step)
+        return _of_micro_batch(windows, place, self.micro_batch * self.global_batch).targets
 
-    def _plan_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows in the order of the epoch, and the window in each place."""
-        rng = np.random.default_rng([self.seed, epoch])
-        in_places = self.rows.assign(rng.permutation(len(self.rows.windows.length)))
-        return np.resize(rng.permutation(len(self.rows)), self.micro_batches_per_epoch * self.micro_batch), in_places
+    def _step_block(self, step: int) -> tuple[Windows, int]:
+        """The windows that are planned with a step, and its place among their steps."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        block, place = divmod(within, self._steps_per_block)
+        return self._block(epoch, block), place
+
+    def _plan_block(self, epoch: int, block: int) -> Windows:
+        rows_per_block = self._steps_per_block * self.micro_batch * self.global_batch
+        end = self.steps_per_epoch * self.micro_batch * self.global_batch
+        rows = self.rows.epoch_rows(epoch)
+        places = np.arange(block * rows_per_block, min((block + 1) * rows_per_block, end)) % len(rows)
+        return rows.windows(permute(places, len(rows), derive_key(self.seed, _ROWS, epoch)), self.seed)
 
 
 class FixedPlan:
     """Every row once, always in the same order: what a validation reads."""
 
     def __init__(self, rows: PackedRows, *, micro_batch: int) -> None:
-        self.rows = rows
+        self.rows = rows.epoch_rows(0)
         self.micro_batch = micro_batch
-        self.micro_batches = -(-len(rows) // micro_batch)
-        self._in_places = rows.assign(np.arange(len(rows.windows.length)))
+        self.micro_batches = -(-len(self.rows) // micro_batch)
+        self.targets = self.rows.windows(np.arange(len(self.rows))).targets
+        """Targets in all micro-batches."""
 
-    def micro_batch_rows(self, number: int) -> list[Windows]:
-        """What stands in each row of micro-batch `number`; fewer rows in the last, none beyond it."""
+    def micro_batch_windows(self, number: int) -> Windows:
+        """What stands in the rows of micro-batch `number`; fewer rows in the last, none beyond it."""
         first = number * self.micro_batch
-        rows = range(first, min(first + self.micro_batch, len(self.rows)))
-        return [self.rows.row(row, self._in_places) for row in rows]
+        return self.rows.windows(np.arange(first, max(first, min(first + self.micro_batch, len(self.rows)))))
+
+
+def _of_micro_batch(windows: Windows, number: int, rows: int) -> Windows:
+    """The windows of stretch `number` of so many rows, rows counted from its first."""
+    first, end = np.searchsorted(windows.row, (number * rows, (number + 1) * rows))
+    part = Windows(*(column[first:end] for column in windows))
+    return part._replace(row=part.row - number * rows)

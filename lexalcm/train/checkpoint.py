@@ -45,13 +45,16 @@ class Progress(Settings):
     updates: NonNegativeInt = 0  # steps that changed the weights
     bad_steps: NonNegativeInt = 0  # steps skipped in a row, just now
     concepts: NonNegativeInt = 0  # read so far
+    skipped_documents: NonNegativeInt = 0  # planned, but in a bad shard
     seconds: NonNegativeFloat = 0.0  # spent in steps so far
     open_loss: float = 0.0  # of the steps since the last line of metrics.jsonl, summed over targets
     open_targets: NonNegativeInt = 0  # their targets
     train_loss: float | None = None  # of the last line of metrics.jsonl
     validation_loss: float | None = None
 
-    def after_step(self, *, applied: bool, loss: float, targets: int, concepts: int, seconds: float) -> "Progress":
+    def after_step(
+        self, *, applied: bool, loss: float, targets: int, concepts: int, skipped: int, seconds: float
+    ) -> "Progress":
         """One step further; `loss` is summed over its `targets`, and not counted where it is not finite."""
         counted = math.isfinite(loss)
         return self._with(
@@ -59,6 +62,7 @@ class Progress(Settings):
             updates=self.updates + applied,
             bad_steps=0 if applied else self.bad_steps + 1,
             concepts=self.concepts + concepts,
+            skipped_documents=self.skipped_documents + skipped,
             seconds=self.seconds + seconds,
             open_loss=self.open_loss + (loss if counted else 0.0),
             open_targets=self.open_targets + (targets if counted else 0),

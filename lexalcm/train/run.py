@@ -22,6 +22,7 @@ from lexalcm.config import RunConfig, load_settings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.manifest import MANIFEST_FILE
+from lexalcm.data.mixture import Mixture
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model
@@ -49,6 +50,7 @@ class RunResult:
     train_loss: float | None  # mean per target over the last line's steps
     validation_loss: float | None
     skipped_steps: int
+    skipped_documents: int  # in bad shards, each time that they were to be read
     concepts: int
     seconds: float  # in all, also before a resumption
     model: Path | None  # the exported model
@@ -78,7 +80,7 @@ class _Parts:
 
     world: World
     engine: EngineChoice
-    dataset: Dataset
+    mixture: Mixture
     batches: TrainingBatches
     validation: ValidationBatches | None
     model: LCM
@@ -134,7 +136,9 @@ def train(
                 restore_engine(start.checkpoint, engine, start.progress.updates)
                 display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
             if parts.validation is None:
-                display.note(f"{config.data.path} has no {VALIDATION_SPLIT} split: there will be no validation loss")
+                display.note(f"{config.data.names} has no {VALIDATION_SPLIT} split: there will be no validation loss")
+            for bad in parts.mixture.bad_shards() if config.data.on_bad_shard == "skip" else ():
+                display.note(f"skipping documents: {bad}")
             world.from_main(lambda: prepare(run, config, fingerprints, start))
             last_saved = start.checkpoint
 
@@ -149,7 +153,7 @@ def train(
             if progress.step < config.train.steps:
                 return _result("stopped", run, progress, last_saved)
             assert last_saved is not None
-            world.from_main(lambda: _export(config, parts.dataset, last_saved, run))
+            world.from_main(lambda: _export(config, parts.mixture.datasets[0], last_saved, run))
             return _result("finished", run, progress, last_saved)
 
 
@@ -187,15 +191,13 @@ def dry_run(config: RunConfig) -> DryRunResult:
 def _assemble(config: RunConfig) -> _Parts:
     """Open and check everything that a training needs, cheapest first."""
     world = find_world()
-    dataset = Dataset.open(config.data.path)
-    batches = TrainingBatches(dataset, config.data, config.train.seed)
-    validation = None
-    if VALIDATION_SPLIT in dataset.manifest.splits:
-        validation = ValidationBatches(dataset, config.data, VALIDATION_SPLIT)
+    mixture = Mixture.open(config.data)
+    batches = TrainingBatches(mixture, config.data, config.train.seed)
+    validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
     model = load_model(config.model)
-    check_codec(model.config, config.model, dataset.manifest.codec, config.data.path)
+    check_codec(model.config, config.model, mixture.codec, config.data.all_sets[0].path)
     engine = choose_engine(config, world, model.config.width)
-    return _Parts(world, engine, dataset, batches, validation, model)
+    return _Parts(world, engine, mixture, batches, validation, model)
 
 
 def _fingerprints(parts: _Parts) -> Fingerprints:
@@ -203,7 +205,9 @@ def _fingerprints(parts: _Parts) -> Fingerprints:
     for name, tensor in sorted(parts.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return Fingerprints(weights=digest.hexdigest(), dataset=file_sha256(parts.dataset.path / MANIFEST_FILE))
+    manifests = [file_sha256(dataset.path / MANIFEST_FILE) for dataset in parts.mixture.datasets]
+    data = manifests[0] if len(manifests) == 1 else hashlib.sha256("".join(manifests).encode()).hexdigest()
+    return Fingerprints(weights=digest.hexdigest(), dataset=data)
 
 
 def _export(config: RunConfig, dataset: Dataset, checkpoint: Path, run: RunFolder) -> None:
@@ -223,6 +227,7 @@ def _result(status: str, run: RunFolder, progress: Progress, checkpoint: Path | 
         train_loss=progress.train_loss,
         validation_loss=progress.validation_loss,
         skipped_steps=progress.step - progress.updates,
+        skipped_documents=progress.skipped_documents,
         concepts=progress.concepts,
         seconds=progress.seconds,
         model=run.model if run.model.is_dir() else None,

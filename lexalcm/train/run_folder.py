@@ -30,6 +30,8 @@ MAY_CHANGE = (
     "name",
     "deepspeed",
     "data.num_workers",
+    "data.on_bad_shard",
+    "data.check_hashes",
     "train.engine",
     "train.log_every",
     "train.validate_every",
@@ -189,7 +191,7 @@ def check_unchanged(run: RunFolder, config: RunConfig, fingerprints: Fingerprint
     if began.weights != fingerprints.weights:
         raise ConfigError(f"{run.path} was begun from other weights than {config.model} holds now: {advice}")
     if began.dataset != fingerprints.dataset:
-        raise ConfigError(f"{run.path} was begun on another data set than {config.data.path} is now: {advice}")
+        raise ConfigError(f"{run.path} was begun on another data set than {config.data.names} is now: {advice}")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

