@@ -5,6 +5,8 @@ rounding, so that a data set and a model do not note it. A codec that can be run
 `configure(options)`; the others take no such options.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
@@ -33,12 +35,22 @@ class CodecOptions(Settings):
     decoding: DecodingOptions = DecodingOptions()
 
 
+Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], None]]]
+"""Opens a report of long work: (what, unit) -> a function of (done, total or None)."""
+
+
+@contextmanager
+def silent(_what: str, _unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress that reports to nobody."""
+    yield lambda _done, _total: None
+
+
 @runtime_checkable
 class Configurable(Protocol):
     """A codec that can be run in more than one way."""
 
-    def configure(self, options: CodecOptions) -> None:
-        """Run so from now on; weights that are loaded already are moved at their next use."""
+    def configure(self, options: CodecOptions, progress: Progress = silent) -> None:
+        """Run so from now on; `progress` opens reports of downloads."""
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -63,3 +75,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.float16
     return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """What `choose_dtype` calls a number type."""
+    return next(name for name, known in DTYPES.items() if known == dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.codec.base import Codec
+from lexalcm.codec.options import CodecOptions, Configurable, Progress, silent
 from lexalcm.config import CodecRecord
 from lexalcm.errors import CodecError
 
@@ -38,14 +39,40 @@ def fit_codec(name: str, documents: Iterable[tuple[str, Sequence[str]]], **optio
     return codec_class(name).create(documents, **options)
 
 
-def load_codec(record: CodecRecord, folder: Path | str) -> Codec:
+def load_codec(
+    record: CodecRecord,
+    folder: Path | str,
+    *,
+    name: str | None = None,
+    options: CodecOptions | None = None,
+    progress: Progress = silent,
+) -> Codec:
     """Open the codec that a data set or a model was made with.
 
     Args:
         record: from the manifest or the model's config.
         folder: their `codec/` folder.
+        name: another implementation of the same codec, e.g. `"sonar-hf"` of `"sonar"`.
+        options: how to run it, see `configure_codec`.
+        progress: opens reports of downloads.
 
     Raises:
-        CodecError: unknown codec, missing or damaged files, another fingerprint.
+        CodecError: unknown codec, missing or damaged files, another fingerprint, or an option it does not have.
     """
-    return codec_class(record.name).load(record, Path(folder))
+    codec = codec_class(name or record.name).load(record, Path(folder))
+    configure_codec(codec, options or CodecOptions(), progress)
+    return codec
+
+
+def configure_codec(codec: Codec, options: CodecOptions, progress: Progress = silent) -> None:
+    """Run a codec on a device, in a number type, in batches of a size, with a way to decode.
+
+    Raises:
+        CodecError: it runs in one way only, and another was asked for.
+    """
+    if isinstance(codec, Configurable):
+        codec.configure(options, progress)
+    elif chosen := options.model_dump(exclude_defaults=True):
+        raise CodecError(
+            f"the codec {codec.record().name} has no choice of {', '.join(sorted(chosen))}: leave that option away"
+        )

@@ -7,22 +7,26 @@ how many heads, and both compute it alike, so that what one made the other reads
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from typing_extensions import Self
 
-from lexalcm.codec.options import CodecOptions
-from lexalcm.codec.sonar_files import FOLDER_VARIABLE, Progress
+from lexalcm.codec.options import CodecOptions, Progress, silent
+from lexalcm.codec.sonar_files import FOLDER_VARIABLE
 from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
 from lexalcm.data.languages import SONAR_LANGUAGES, language_name, nearest_languages
 from lexalcm.errors import CodecError
 
 RECORD_NAME = "sonar"
 DEFAULT_LANGUAGE = "eng_Latn"
+
+CUT_WARNING = (
+    "a sentence has more than the %d tokens that SONAR reads: it is cut there, and so are others like it; "
+    "segment the text with a lower --max-chars to keep all of it"
+)
 
 _PROBES = (
     "It is a truth universally acknowledged, that a single man must be in want of a wife.",
@@ -43,12 +47,6 @@ class SonarOptions(Settings):
     languages: tuple[str, ...] | None = None  # codes in the order of their tokens; None: SONAR's 202
     heads: PositiveInt | None = None  # attention heads; None: the config's, else of 64 dimensions each
     max_seq_len: PositiveInt = 512  # positions of the decoder; the encoder has two more
-
-
-@contextmanager
-def silent(_what: str, _unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress that reports to nobody."""
-    yield lambda _done, _total: None
 
 
 def fingerprint_of(weights: str, heads: int, encode: Callable[[str, str], list[int]], languages: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
+from lexalcm.codec.sonar_base import CUT_WARNING
 from lexalcm.codec.sonar_model import attention_mask, mean_of_tokens
 from lexalcm.codec.sonar_tokenizer import PAD, SonarTokenizer
 from lexalcm.codec.token_batches import WINDOW, token_batches
@@ -89,11 +90,7 @@ class SonarEncoder:
         if not too_long:
             return tokens
         if not self.cut:
-            logger.warning(
-                "a sentence has more than the %d tokens that SONAR reads: it is cut there, and so are others like it; "
-                "segment the text with a lower --max-chars to keep all of it",
-                self.max_tokens,
-            )
+            logger.warning(CUT_WARNING, self.max_tokens)
         self.cut += too_long
         return [sequence[: self.max_tokens] for sequence in tokens]
 

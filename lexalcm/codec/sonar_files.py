@@ -10,8 +10,6 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lexalcm.atomic import atomic_file
-from lexalcm.codec.download import DownloadError, Report, download
+from lexalcm.codec.download import DownloadError, download
+from lexalcm.codec.options import Progress
 from lexalcm.codec.sonar_checkpoint import Side, SonarSizes, SonarWeights, read_weights, weights_digest
 from lexalcm.errors import CodecError
 
 logger = logging.getLogger(__name__)
 
 Part = Literal["encoder", "decoder", "tokenizer"]
-Progress = Callable[[str, str], AbstractContextManager[Report]]
-"""Opens a report of long work: (what, unit) -> a function of (done, total or None)."""
 
 ADDRESS = "https://dl.fbaipublicfiles.com/SONAR"
 PUBLISHED: dict[Part, str] = {

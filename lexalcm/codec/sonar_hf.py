@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import Module
 
-from lexalcm.codec.options import choose_device, choose_dtype
+from lexalcm.codec.options import choose_device, choose_dtype, dtype_name
 from lexalcm.codec.sonar_base import SonarBase, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import Side
 from lexalcm.codec.sonar_files import OpenedWeights, Part, SonarFile, find_part, open_weights
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 HEAD_DIM = 64
 ENCODER_POSITIONS_MORE = 2
 """The encoder's position table is by fairseq's offset longer than the decoder's."""
-
-DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 class SonarHfCodec(SonarBase):
@@ -43,7 +41,7 @@ class SonarHfCodec(SonarBase):
 
     def description(self) -> str:
         """Implementation, device and number type."""
-        return f"{self.backend} on {self.device} in {DTYPE_NAMES[self.dtype]}, Transformers with SDPA"
+        return f"{self.backend} on {self.device} in {dtype_name(self.dtype)}, Transformers with SDPA"
 
     @cached_property
     def tokenizer(self) -> SonarTokenizer:

@@ -1,0 +1,64 @@
+"""`sonar`: SONAR by whichever implementation there is, Meta's package first.
+
+Data sets and models made with either note this name, so that they open wherever one of the two is installed.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lexalcm.codec.sonar_base import SonarBase
+from lexalcm.codec.sonar_hf import SonarHfCodec
+from lexalcm.codec.sonar_space import SonarSpaceCodec, import_pipelines
+from lexalcm.config import CodecRecord
+from lexalcm.errors import CodecError, MissingExtraError
+
+logger = logging.getLogger(__name__)
+
+
+class SonarCodec:
+    """Makes a `SonarSpaceCodec` or a `SonarHfCodec`; there is no object of this class."""
+
+    @classmethod
+    def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> SonarBase:
+        """Set up whichever implementation there is; see `SonarBase.create`."""
+        return choose(options).create(documents, **options)
+
+    @classmethod
+    def load(cls, record: CodecRecord, folder: Path) -> SonarBase:
+        """Set up whichever implementation there is as recorded; see `SonarBase.load`."""
+        return choose(record.options).load(record, folder)
+
+
+def choose(options: Mapping[str, Any]) -> type[SonarBase]:
+    """The implementation to use.
+
+    Args:
+        options: of the codec; any one that is set asks for weights that only sonar-hf reads.
+
+    Raises:
+        MissingExtraError: neither is installed.
+        CodecError: only sonar-space is, and it cannot be loaded.
+    """
+    hf = _installed("transformers") and _installed("sentencepiece")
+    if _installed("sonar") and not any(value is not None for name, value in options.items() if name != "seed"):
+        try:
+            import_pipelines()
+        except (CodecError, MissingExtraError) as error:
+            if not hf:
+                raise
+            logger.warning("the codec is sonar-hf, because sonar-space cannot be loaded: %s", error)
+        else:
+            return SonarSpaceCodec
+    if not hf:
+        raise MissingExtraError(
+            "the codec sonar needs Transformers and sentencepiece: pip install 'lexalcm[hf]' "
+            "(or Meta's own package, in an environment of its own: pip install 'lexalcm[sonar]')"
+        )
+    return SonarHfCodec
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
