@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 
+from lexalcm.cli.codec_options import Batch, Beam, Device, Dtype, MaxTokens, RepetitionPenalty, codec_run_options
 from lexalcm.cli.console import err, out, progress
 
 app = typer.Typer(
@@ -72,6 +73,55 @@ def model(
     if found.parameters:
         tables.append(found.parameter_table())
     _finish(passed(found.checks), found.to_json() if as_json else None, tables, found.model)
+
+
+@app.command()
+def codec(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Data set or model folder whose codec to check.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--codec", help="Codec to check.  \\[default: the folder's, else sonar]")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--codec-option", metavar="NAME=VALUE", help="Option of the codec. May be repeated."),
+    ] = None,
+    langs: Annotated[
+        list[str] | None,
+        typer.Option("--lang", help="Language to try, by code or name. May be repeated.  \\[default: nine of them]"),
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    batch: Batch = None,
+    beam: Beam = None,
+    max_tokens: MaxTokens = None,
+    repetition_penalty: RepetitionPenalty = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a codec: sentences to embeddings, back, and there again.
+
+    Shows what each sentence was decoded to, how near that is, how fast it went,
+    and which implementation, device and number type did it. Exit code 1 when
+    numbers are not finite or a sentence comes back empty.
+
+    \b
+    Examples:
+      lcm verify codec                                  # SONAR, in nine languages
+      lcm verify codec data/sample
+      lcm verify codec --codec sonar-hf --lang Welsh --lang Thai --codec-dtype bf16
+    """
+    from lexalcm.data.languages import find_language
+    from lexalcm.verify.codec import verify_codec
+    from lexalcm.verify.open_codec import open_codec
+
+    languages = [find_language(lang) for lang in langs or ()]
+    run_options = codec_run_options(
+        device, dtype, batch, beam=beam, max_tokens=max_tokens, repetition_penalty=repetition_penalty
+    )
+    shown, opened = open_codec(path, name, options or (), run_options, progress)
+    found = verify_codec(opened, shown, languages)
+    _finish(found.ok, found.to_json() if as_json else None, [found.table(), found.lines()], shown)
 
 
 @app.command()

@@ -11,7 +11,6 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from filelock import FileLock
 
 from lexalcm import __version__
 from lexalcm.atomic import fsync_path
+from lexalcm.data.progress import Report
 from lexalcm.errors import LexaError, UserError
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0
-
-Report = Callable[[int, int | None], None]
 
 
 class DownloadError(LexaError):

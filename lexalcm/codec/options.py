@@ -5,14 +5,13 @@ rounding, so that a data set and a model do not note it. A codec that can be run
 `configure(options)`; the others take no such options.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
 
 from lexalcm.config import PositiveInt, Settings
+from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -34,15 +33,10 @@ class CodecOptions(Settings):
     batch: PositiveInt | None = None  # tokens embedded at once, padding counted; None: by device
     decoding: DecodingOptions = DecodingOptions()
 
-
-Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], None]]]
-"""Opens a report of long work: (what, unit) -> a function of (done, total or None)."""
-
-
-@contextmanager
-def silent(_what: str, _unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress that reports to nobody."""
-    yield lambda _done, _total: None
+    def chosen(self) -> list[str]:
+        """Names of the options that are not as they are by default."""
+        own = self.model_dump(exclude_defaults=True, exclude={"decoding"})
+        return [*own, *self.decoding.model_dump(exclude_defaults=True)]
 
 
 @runtime_checkable
@@ -51,6 +45,9 @@ class Configurable(Protocol):
 
     def configure(self, options: CodecOptions, progress: Progress = silent) -> None:
         """Run so from now on; `progress` opens reports of downloads."""
+
+    def description(self) -> str:
+        """Implementation, device and number type, e.g. `sonar-hf on cpu in fp32`."""
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.options import CodecOptions, Configurable, Progress, silent
+from lexalcm.codec.options import CodecOptions, Configurable
 from lexalcm.config import CodecRecord
+from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
 
 ENTRY_POINT_GROUP = "lexalcm.codecs"
@@ -72,7 +73,5 @@ def configure_codec(codec: Codec, options: CodecOptions, progress: Progress = si
     """
     if isinstance(codec, Configurable):
         codec.configure(options, progress)
-    elif chosen := options.model_dump(exclude_defaults=True):
-        raise CodecError(
-            f"the codec {codec.record().name} has no choice of {', '.join(sorted(chosen))}: leave that option away"
-        )
+    elif chosen := options.chosen():
+        raise CodecError(f"the codec {codec.record().name} has no choice of {chosen[0]}: leave that option away")

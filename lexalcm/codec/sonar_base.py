@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 from typing_extensions import Self
 
-from lexalcm.codec.options import CodecOptions, Progress, silent
+from lexalcm.codec.options import CodecOptions, choose_device
 from lexalcm.codec.sonar_files import FOLDER_VARIABLE
 from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
 from lexalcm.data.languages import SONAR_LANGUAGES, language_name, nearest_languages
+from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
 
 RECORD_NAME = "sonar"
@@ -108,7 +109,11 @@ class SonarBase(ABC):
         Args:
             options: device, number type, batches, decoding.
             progress: opens reports of downloads.
+
+        Raises:
+            CodecError: a device that cannot be used here.
         """
+        choose_device(options.device)
         moved = (options.device, options.dtype, options.batch) != (
             self.run_options.device,
             self.run_options.dtype,

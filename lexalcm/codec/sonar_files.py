@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 
 from lexalcm.atomic import atomic_file
 from lexalcm.codec.download import DownloadError, download
-from lexalcm.codec.options import Progress
 from lexalcm.codec.sonar_checkpoint import Side, SonarSizes, SonarWeights, read_weights, weights_digest
+from lexalcm.data.progress import Progress
 from lexalcm.errors import CodecError
 
 logger = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE
 from lexalcm.config import validate
 from lexalcm.errors import ConfigError, MissingExtraError, UserError
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.model.create import count_parameters
 from lexalcm.model.folder import load_model
@@ -152,8 +153,8 @@ def _prediction(model: LCM) -> Check:
     embeddings = model.normalizer.denormalize(noise)
     documents = torch.zeros(1, CONCEPTS, dtype=torch.int64)
     positions = torch.arange(CONCEPTS)[None]
-    options = validate(GenerationOptions, model.generation_config)
-    first, second = (predict_each(model, embeddings, documents, positions, options, 0)[:, 1:] for _ in range(2))
+    predictor = prepare(model, validate(GenerationOptions, model.generation_config))
+    first, second = (predict_each(predictor, embeddings, documents, positions, 0)[:, 1:] for _ in range(2))
     if not first.isfinite().all():
         return Check("prediction", "problem", "not finite", "the training diverged: export an earlier checkpoint")
     if not torch.equal(first, second):

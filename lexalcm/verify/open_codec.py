@@ -1,0 +1,68 @@
+"""Open the codec of a folder, or one by its name."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict
+
+from lexalcm.codec.base import Codec
+from lexalcm.codec.options import CodecOptions
+from lexalcm.codec.registry import CODEC_FOLDER, configure_codec, fit_codec, load_codec
+from lexalcm.config import Settings, load_settings
+from lexalcm.data.corpus import Source, read_documents
+from lexalcm.data.manifest import MANIFEST_FILE
+from lexalcm.data.progress import Progress, silent
+from lexalcm.data.sample import packaged_text
+from lexalcm.data.segment import segment
+from lexalcm.data.shared_codec import codec_of_folder
+from lexalcm.errors import ConfigError
+from lexalcm.model.locate import find_model
+
+DEFAULT_CODEC = "sonar"
+
+
+class _Options(Settings):
+    """Options of any codec: it is the codec that knows them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+def open_codec(
+    path: Path | None,
+    name: str | None,
+    options: Sequence[str],
+    run_options: CodecOptions,
+    progress: Progress = silent,
+) -> tuple[str, Codec]:
+    """The codec and what to call it.
+
+    Args:
+        path: a data set, model or run folder that has one; none: a codec is made, one that is fitted of the packaged
+            text.
+        name: of the codec; of a folder's, another implementation.
+        options: of a codec to be made, as `name=value`.
+        run_options: how to run it.
+        progress: opens reports of downloads.
+
+    Raises:
+        UserError: no such folder or codec, or it cannot be opened.
+    """
+    if path is None:
+        chosen = name or DEFAULT_CODEC
+        given: dict[str, Any] = load_settings(_Options, overrides=options).model_dump()
+        codec = fit_codec(chosen, _packaged_documents(), **given)
+        configure_codec(codec, run_options, progress)
+        return chosen, codec
+    if options:
+        raise ConfigError(f"{path} says which options its codec has: leave --codec-option away")
+    folder = path if (path / MANIFEST_FILE).is_file() else find_model(path)
+    record = codec_of_folder(folder)
+    codec = load_codec(record, folder / CODEC_FOLDER, name=name, options=run_options, progress=progress)
+    return f"{name or record.name} of {path}", codec
+
+
+def _packaged_documents() -> Iterator[tuple[str, list[str]]]:
+    with packaged_text() as file:
+        for document in read_documents([Source(file, file.name)]):
+            yield document.lang, segment(document.text, document.lang)
