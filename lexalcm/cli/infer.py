@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lexalcm.cli.console import err, out
+from lexalcm.cli.codec_options import Batch, Beam, Device, Dtype, MaxTokens, RepetitionPenalty, codec_run_options
+from lexalcm.cli.console import err, out, progress
 
 if TYPE_CHECKING:
     from lexalcm.generate.options import GenerationOptions
@@ -27,11 +28,21 @@ def infer(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise: same seed, same text.")] = 0,
     lang: Annotated[
-        str | None, typer.Option("--lang", help="Language of the text (jpn_Jpan).  \\[default: seen from its script]")
+        str | None,
+        typer.Option("--lang", help="Language of the text: jpn_Jpan, ja, Japanese.  \\[default: seen from its script]"),
     ] = None,
     each: Annotated[
         bool, typer.Option("--each", help="Instead of continuing, guess every sentence from those before it.")
     ] = False,
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="Another implementation of the model's codec, e.g. sonar-hf.")
+    ] = None,
+    codec_device: Device = None,
+    codec_dtype: Dtype = "auto",
+    codec_batch: Batch = None,
+    beam: Beam = None,
+    max_tokens: MaxTokens = None,
+    repetition_penalty: RepetitionPenalty = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Continue a text, sentence by sentence.
@@ -46,12 +57,20 @@ def infer(
       lcm infer --each "It is a truth universally acknowledged." "A single man must want a wife." "So they say."
       head -20 speech.txt | lcm infer - --guidance 2 --seed 7 --json
     """
-    from lexalcm.data.languages import check_language, language_of
+    from lexalcm.data.languages import find_language, language_of
     from lexalcm.generate.text import TextModel
 
     prompt = _read_stdin() if text == ["-"] else "\n".join(text)
-    language = check_language(lang) if lang else language_of(prompt)
-    writer = TextModel.open(model)
+    language = find_language(lang) if lang else language_of(prompt)
+    run_options = codec_run_options(
+        codec_device,
+        codec_dtype,
+        codec_batch,
+        beam=beam,
+        max_tokens=max_tokens,
+        repetition_penalty=repetition_penalty,
+    )
+    writer = TextModel.open(model, codec=codec, codec_options=run_options, progress=progress)
     options = writer.options(steps=steps, guidance_scale=guidance, max_sentences=sentences)
     prompt_sentences = writer.read(prompt, language)
     show = _show_guesses if each else _show_continuation

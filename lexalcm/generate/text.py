@@ -19,8 +19,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
+from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
+from lexalcm.data.progress import Progress, silent
 from lexalcm.data.segment import segment
 from lexalcm.errors import CodecError, UserError
 from lexalcm.generate.autoregressive import Concepts, generate
@@ -60,8 +62,23 @@ class TextModel:
         self.end_of_text = end_of_text
 
     @classmethod
-    def open(cls, path: str | Path | None = None, *, device: torch.device | str = "cpu") -> Self:
+    def open(
+        cls,
+        path: str | Path | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        codec: str | None = None,
+        codec_options: CodecOptions | None = None,
+        progress: Progress = silent,
+    ) -> Self:
         """Open a model folder or the folder of a run; none: the newest run's.
+
+        Args:
+            path: the folder.
+            device: of the model.
+            codec: another implementation of the model's codec, e.g. `"sonar-hf"` of `"sonar"`.
+            codec_options: how the codec is run, and decodes.
+            progress: opens reports of downloads.
 
         Raises:
             UserError: no such model, or an incomplete folder.
@@ -73,7 +90,10 @@ class TextModel:
             raise CodecError(f"{folder} does not say which codec it was made for: it cannot read or write text")
         special = load_file(folder / SPECIAL_FILE) if (folder / SPECIAL_FILE).is_file() else {}
         end_of_text = torch.from_numpy(special["end_of_text"]) if "end_of_text" in special else None
-        return cls(folder, model, load_codec(model.config.codec, folder / CODEC_FOLDER), end_of_text)
+        opened = load_codec(
+            model.config.codec, folder / CODEC_FOLDER, name=codec, options=codec_options, progress=progress
+        )
+        return cls(folder, model, opened, end_of_text)
 
     def options(self, **changes: Any) -> GenerationOptions:
         """The model's own generation options with changes; a change of None changes nothing."""
