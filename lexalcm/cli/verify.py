@@ -22,29 +22,38 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as JS
 
 @app.command()
 def data(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="Data set folder.")] = Path("data/sample"),
+    path: Annotated[
+        str, typer.Argument(metavar="DIR", help="Data set: a folder, or an address such as s3://bucket/set.")
+    ] = "data/sample",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read a sample of up to 1,000 documents of each split, and take no hashes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a data set: files, hashes, index, numbers, texts, codec.
 
-    Reads all of it once. Exit code 1 when there are errors; warnings alone
-    leave it at 0.
+    Reads all of it once, or with --quick a sample in seconds. Exit code 1 when
+    there are errors; warnings alone leave it at 0.
 
     \b
     Examples:
       lcm verify data
-      lcm verify data data/wiki --json
+      lcm verify data data/wiki --quick
+      lcm verify data s3://bucket/wiki --json
     """
+    from lexalcm.data.remote import is_remote, local_path
     from lexalcm.data.verify import verify_dataset
     from lexalcm.errors import DataError
 
-    if not path.is_dir():
+    if not is_remote(path) and not local_path(path).is_dir():
         raise DataError(f"no data set in {path} (it does not exist): make one with lcm data sample or lcm data build")
     with progress("checking", "documents") as report:
-        found = verify_dataset(path, report)
-    tables = [found.table()] if found.findings else []
-    summary = f"{path}: {found.documents:,} documents with {found.concepts:,} concepts read"
-    _finish(found.ok, found.to_json() if as_json else None, tables, summary)
+        found = verify_dataset(path, report, quick=quick)
+    tables = [found.decoded_table()] if found.decoded else []
+    if found.findings:
+        tables.append(found.table())
+    read = f"{path}: {found.documents:,} documents with {found.concepts:,} concepts read"
+    _finish(found.ok, found.to_json() if as_json else None, tables, f"{read}, a sample" if quick else read)
 
 
 @app.command()

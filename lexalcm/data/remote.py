@@ -6,6 +6,7 @@ that a process made is of no use to those it forks.
 """
 
 import importlib
+import io
 import random
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from lexalcm.errors import DataError, RemoteError, import_extra
+from lexalcm.errors import DataError, MissingExtraError, RemoteError, import_extra
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5  # seconds; doubles with each attempt
@@ -123,7 +124,7 @@ def _file_system(address: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(address, **options)
     except ImportError as error:
-        raise DataError(f"cannot read {protocol}:// addresses: {_reason(error)}") from error
+        raise MissingExtraError(f"cannot read {protocol}:// addresses: {_reason(error)}") from error
     except ValueError as error:
         raise DataError(f"cannot read {address}: {_reason(error)}") from error
 
@@ -152,3 +153,33 @@ def _is_unreachable(error: FileNotFoundError) -> bool:
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text or type(error).__name__
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file read front to back, some megabytes at a time."""
+
+    PIECE = 16 * 2**20
+
+    def __init__(self, folder: RemoteFolder, name: str, size: int) -> None:
+        """Read the first `size` bytes of a file."""
+        self._folder = folder
+        self._name = name
+        self._size = size
+        self._asked = 0
+        self._ahead = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes, at most `size`; none at the end. Raises as `RemoteFolder.read`."""
+        if not self._ahead and self._asked < self._size:
+            stop = min(self._asked + self.PIECE, self._size)
+            content = self._folder.read(self._name, self._asked, stop)
+            if len(content) > stop - self._asked:  # a server that knows no ranges sent all of it
+                content, stop = content[self._asked :], self._size
+            self._ahead, self._asked = memoryview(content), stop
+        size = len(self._ahead) if size < 0 else size
+        content, self._ahead = bytes(self._ahead[:size]), self._ahead[size:]
+        return content

@@ -12,7 +12,8 @@ from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.shards import ShardWriter
-from lexalcm.data.verify import DataReport, verify_dataset
+from lexalcm.data.verify import verify_dataset
+from lexalcm.data.verify_report import DataReport
 
 
 @pytest.fixture
@@ -173,6 +174,139 @@ def test_companions(folder: Path) -> None:
         ("normalizer.safetensors", "a scale is not positive"),
     }
     assert {where for where, _ in warnings(report)} == {"codec", "train-000099.tar"}
+
+
+def test_a_codec_that_embeds_otherwise_is_an_error(folder: Path, hash_codec: type, monkeypatch) -> None:
+    report = verify_dataset(folder)
+    assert [one.cosine for one in report.decoded] == pytest.approx([1] * 8, abs=1e-3)
+    vector = hash_codec.vector
+    monkeypatch.setattr(hash_codec, "vector", staticmethod(lambda sentence: vector(sentence + "!")))
+    found = errors(verify_dataset(folder))
+    assert len(found) == 8
+    assert all("the codec embeds it otherwise" in what and where.startswith("train-") for where, what in found)
+
+
+def test_a_codec_that_fails_is_an_error_and_the_rest_is_still_checked(
+    folder: Path, hash_codec: type, monkeypatch
+) -> None:
+    def fail(*arguments: object) -> list[str]:
+        raise RuntimeError("out of ink")
+
+    monkeypatch.setattr(hash_codec, "decode", fail)
+    report = verify_dataset(folder)
+    assert report.documents == 30
+    [(where, what)] = errors(report)
+    assert where == "codec"
+    assert "out of ink" in what
+
+
+@pytest.mark.parametrize("factor", [0.02, 50.0])
+def test_a_norm_far_from_all_others_is_a_warning_that_names_the_sentence(make_dataset, factor: float) -> None:
+    generator = np.random.default_rng(0)
+    documents = [("eng_Latn", generator.normal(size=(10, 64)) * generator.uniform(0.8, 1.2)) for _ in range(40)]
+    documents[7][1][4] *= factor
+    report = verify_dataset(make_dataset({"train": documents}).path)
+    [(where, what)] = [found for found in warnings(report) if "norm" in found[1]]
+    assert where == "train-000000.tar 000000-000007"
+    assert "at sentence 4" in what
+    stored = np.linalg.norm(documents[7][1][4])
+    assert float(what.split()[1]) == pytest.approx(stored, rel=0.01)
+
+
+def test_vectors_of_one_length_have_no_outliers(make_dataset) -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 10, 8))
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    report = verify_dataset(make_dataset({"train": [("eng_Latn", document) for document in vectors]}).path)
+    assert not [what for _, what in warnings(report) if "norm" in what]
+
+
+def test_the_index_knows_languages_and_pairs_as_the_tars_do(make_dataset) -> None:
+    generator = np.random.default_rng(0)
+    documents = [(lang, generator.normal(size=(5, 8))) for lang in ("eng_Latn", "jpn_Jpan") * 10]
+    folder = make_dataset({"train": documents}).path
+    index = dict(np.load(folder / "train.index.npz"))
+    index["lang"][[3, 4]] = index["lang"][[4, 3]]  # the counts stay right
+    np.savez(folder / "train.index.npz", **index)
+    found = errors(verify_dataset(folder))
+    assert ("train-000000.tar 000000-000003", "its lang is 'jpn_Jpan', the index says 'eng_Latn'") in found
+    assert ("train-000000.tar 000000-000004", "its lang is 'eng_Latn', the index says 'jpn_Jpan'") in found
+    index["lang"][:] = 0
+    np.savez(folder / "train.index.npz", **index)
+    found = errors(verify_dataset(folder))
+    assert ("train.index.npz", "other numbers of documents per language than the manifest's") in found
+
+
+def test_an_index_that_points_outside_is_found_before_anything_is_read(folder: Path) -> None:
+    index = dict(np.load(folder / "train.index.npz"))
+    index["offset"][2] = 10**12
+    np.savez(folder / "train.index.npz", **index)
+    for quick in (False, True):
+        found = errors(verify_dataset(folder, quick=quick))
+        assert ("train.index.npz", "1 documents lie outside their shards, the first is 2") in found
+    index["shard"] = index["shard"][::-1].copy()
+    np.savez(folder / "train.index.npz", **index)
+    assert ("train.index.npz", "its documents are not in the order of their shards") in errors(verify_dataset(folder))
+
+
+def test_documents_without_text_are_told_apart_by_their_numbers(make_dataset, tmp_path: Path) -> None:
+    folder = make_dataset({"train": [("eng_Latn", np.ones((2, 4)) * i) for i in range(1, 5)]}).path
+    dataset = Dataset.open(folder)
+    split = dataset.split("train")
+    writer = ShardWriter(folder, "train", dataset.manifest.dtype, 2**20, text=False)
+    contents = [(split.document(i), np.array(split.embeddings(i))) for i in (0, 1, 2, 1)]
+    for document, embeddings in contents:
+        writer.add(document, embeddings)
+    edit_manifest(folder, lambda tree: tree.update(text=False))
+    edit_manifest(folder, lambda tree: tree["splits"].update(train=writer.close().model_dump()))
+    same = [found for found in warnings(verify_dataset(folder)) if "same" in found[1]]
+    assert same == [("train-000000.tar 000000-000003", "the same numbers as train-000000.tar 000000-000001")]
+
+
+def test_quick_reads_a_sample_and_finds_what_is_everywhere(folder: Path, make_dataset) -> None:
+    report = verify_dataset(folder, quick=True)
+    assert report.findings == []
+    assert report.documents == 30  # fewer than a sample holds
+    generator = np.random.default_rng(0)
+    large = make_dataset(
+        {"train": [("eng_Latn", generator.normal(size=(1, 4))) for _ in range(3000)]}, shard_size=2**24
+    ).path
+    calls: list[tuple[int, int]] = []
+    report = verify_dataset(large, lambda done, total: calls.append((done, total)), quick=True)
+    assert report.documents == 1000
+    assert calls[-1] == (1000, 1000)
+    shard = large / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    for offset in np.load(large / "train.index.npz")["offset"][::10]:
+        content[offset : offset + 4] = np.float32(np.nan).tobytes()
+    shard.write_bytes(content)
+    found = errors(verify_dataset(large, quick=True))
+    assert sum("NaN" in what for _, what in found) == 100  # every tenth of a thousand
+
+
+def test_quick_finds_missing_truncated_and_swapped_shards(folder: Path) -> None:
+    shards = sorted(folder.glob("train-*.tar"))
+    assert len(shards) >= 4
+    shards[0].unlink()
+    shards[1].write_bytes(shards[1].read_bytes()[:-600])
+    shutil.copy(shards[3], shards[2])
+    found = errors(verify_dataset(folder, quick=True))
+    for shard, what in ((0, "missing"), (1, "truncated"), (2, "another shard")):
+        assert any(where.startswith(shards[shard].name) and what in said for where, said in found), shard
+
+
+def test_of_many_findings_the_first_thousand_are_listed_and_the_rest_counted(make_dataset) -> None:
+    folder = make_dataset(
+        {"train": [("eng_Latn", np.ones((1, 4)) * (i + 1)) for i in range(1500)]}, shard_size=2**24
+    ).path
+    shard = folder / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    for offset in np.load(folder / "train.index.npz")["offset"]:
+        content[offset : offset + 4] = np.float32(np.inf).tobytes()
+    shard.write_bytes(content)
+    report = verify_dataset(folder)
+    assert len(errors(report)) == 1000
+    infinite = sum("infinity" in what for _, what in errors(report))
+    assert infinite + report.to_json()["left_out"]["error"] >= 1500
 
 
 def test_a_codec_folder_of_another_codec_is_an_error(folder: Path) -> None:
