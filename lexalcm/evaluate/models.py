@@ -14,6 +14,7 @@ from lexalcm.evaluate.evaluation import Predictor, baselines, evaluate_predictor
 from lexalcm.evaluate.predictions import predict_batch
 from lexalcm.evaluate.report import Evaluation
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import prepare
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model, read_config
 from lexalcm.model.locate import find_model
@@ -104,6 +105,7 @@ def _model_predictor(
 ) -> Predictor:
     model = load_model(folder).to(device)
     options = GenerationOptions.for_model(model.generation_config, **generation)
+    predictor = prepare(model, options)
     diffuses = model.config.diffusion is not None
     settings = {
         "path": str(folder),
@@ -117,6 +119,6 @@ def _model_predictor(
     return Predictor(
         name=str(folder.parent if folder.name == "model" else folder),
         kind="model",
-        predict=lambda batch, number: predict_batch(model, batch, options, window=window, seed=seed, number=number),
+        predict=lambda batch, number: predict_batch(predictor, batch, window=window, seed=seed, number=number),
         settings=settings,
     )

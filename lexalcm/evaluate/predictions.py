@@ -14,9 +14,8 @@ import torch
 
 from lexalcm.errors import LexaError
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import ConceptPredictor
 from lexalcm.generate.teacher_forced import predict_each
-from lexalcm.model.lcm import LCM
 
 POSITIONS = 4096
 """Positions in the rows that a model is given at a time, at most (but one row always)."""
@@ -64,14 +63,13 @@ def pack_rows(pieces: list[Window], size: int) -> list[list[Window]]:
 
 
 def predict_batch(
-    model: LCM, batch: EvaluationBatch, options: GenerationOptions, *, window: int, seed: int, number: int
+    predictor: ConceptPredictor, batch: EvaluationBatch, *, window: int, seed: int, number: int
 ) -> np.ndarray:
     """Predict each concept of a batch from those before it in its document.
 
     Args:
-        model: on its device.
+        predictor: a model, on its device, with its options.
         batch: [n, dim] embeddings as the data set holds them.
-        options: how a diffusion model generates; a base model takes no notice.
         window: most concepts of a document that are read at once.
         seed, number: the run's seed and the batch's number; together they seed the noise.
 
@@ -93,17 +91,16 @@ def predict_batch(
     at_once = max(1, POSITIONS // window)
     for part, first in enumerate(range(0, len(rows), at_once)):
         noise_seed = int(np.random.SeedSequence([seed, number, part]).generate_state(1, np.uint32)[0])
-        _predict_rows(model, batch.embeddings, rows[first : first + at_once], options, noise_seed, predictions)
+        _predict_rows(predictor, batch.embeddings, rows[first : first + at_once], noise_seed, predictions)
     if not np.isfinite(predictions[batch.targets]).all():
         raise LexaError("the model's predictions are not finite numbers: check it with lcm verify model")
     return predictions
 
 
 def _predict_rows(
-    model: LCM,
+    predictor: ConceptPredictor,
     concepts: np.ndarray,
     rows: list[list[Window]],
-    options: GenerationOptions,
     seed: int,
     predictions: np.ndarray,
 ) -> None:
@@ -123,12 +120,7 @@ def _predict_rows(
             places.append((row, slice(begin + piece.first - piece.start, end), slice(piece.first, piece.stop)))
             begin = end
     guesses = predict_each(
-        model,
-        torch.from_numpy(embeddings),
-        torch.from_numpy(documents),
-        torch.from_numpy(positions),
-        options,
-        seed,
+        predictor, torch.from_numpy(embeddings), torch.from_numpy(documents), torch.from_numpy(positions), seed
     ).numpy(force=True)
     for row, guessed, predicted in places:
         predictions[predicted] = guesses[row, guessed]

@@ -9,6 +9,7 @@ Shapes: n sentences, D embedding dimension.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lexalcm.data.segment import segment
 from lexalcm.errors import CodecError, UserError
 from lexalcm.generate.autoregressive import Concepts, generate
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import prepare
 from lexalcm.generate.stopping import StoppingRules, StopReason
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.model.folder import load_model
@@ -60,6 +62,7 @@ class TextModel:
         self.model = model
         self.codec = codec
         self.end_of_text = end_of_text
+        self._predictor = lru_cache(maxsize=1)(partial(prepare, model))
 
     @classmethod
     def open(
@@ -124,7 +127,7 @@ class TextModel:
             seed: of the noise; the same seed gives the same text.
         """
         prompt = self.embed(sentences, lang)
-        concepts = generate(self.model, [prompt], options, [seed], options.max_sentences)
+        concepts = generate(self._predictor(options), [prompt], [seed], options.max_sentences)
         rules = StoppingRules(options, self.end_of_text, list(prompt))
         return Continuation(self, concepts, rules, sentences, lang, reencode=options.reencode)
 
@@ -139,7 +142,7 @@ class TextModel:
         actual = self.embed(sentences, lang)
         documents = torch.zeros(1, len(sentences), dtype=torch.int64)
         positions = torch.arange(len(sentences))[None]
-        guesses = predict_each(self.model, actual[None], documents, positions, options, seed)[0, 1:].cpu()
+        guesses = predict_each(self._predictor(options), actual[None], documents, positions, seed)[0, 1:].cpu()
         actual = actual[1:]
         distances = (self._normalize(guesses) - self._normalize(actual)).square().sum(-1)
         cosines = torch.cosine_similarity(guesses, actual, dim=-1)

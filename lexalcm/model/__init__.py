@@ -1,10 +1,12 @@
-"""The models: configs, presets, base and two-tower LCM, folders, import of published checkpoints."""
+"""The models: configs, presets, base, one-tower and two-tower LCM, folders, import of published checkpoints."""
 
 from lexalcm.model.base import BaseLCM
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import count_parameters, create_model
+from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM, Loss
+from lexalcm.model.one_tower import OneTowerLCM
 from lexalcm.model.presets import DEFAULT_PRESET, PRESETS, preset
 from lexalcm.model.two_tower import TwoTowerLCM
 
@@ -13,8 +15,10 @@ __all__ = [
     "LCM",
     "PRESETS",
     "BaseLCM",
+    "DiffusionLCM",
     "Loss",
     "ModelConfig",
+    "OneTowerLCM",
     "TwoTowerLCM",
     "count_parameters",
     "create_model",

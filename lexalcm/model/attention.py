@@ -1,38 +1,17 @@
-"""Multi-head attention, its masks over packed rows, and rotary positions.
+"""Multi-head attention and rotary positions.
 
-A mask is a boolean tensor [B, 1, Q, K], True where a query sees a key; it is made once per forward pass and shared by
-all layers and heads, so that it costs B x L^2 bytes (a row of 512 concepts: 256 KiB). Everything goes through
-`scaled_dot_product_attention`, whose softmax accumulates in float32. Rotary positions turn neighbouring pairs of
-coordinates, as the published code does, so that its weights load without a permutation.
+Everything goes through `scaled_dot_product_attention`, whose softmax accumulates in float32, or on a GPU through
+FlexAttention where a mask asks for it (`lexalcm.model.masks`). Rotary positions turn neighbouring pairs of coordinates,
+as the published code does, so that its weights load without a permutation.
 
 Shapes: B rows, L positions in a row, Q queries, K keys, W width, H heads, E size of a head (W / H).
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
-
-def causal_mask(documents_BL: Tensor) -> Tensor:
-    """Each position sees itself and the earlier positions of its document: bool [B, 1, L, L]."""
-    length = documents_BL.shape[1]
-    same_document_BLL = documents_BL[:, :, None] == documents_BL[:, None, :]
-    earlier_LL = torch.ones(length, length, dtype=torch.bool, device=documents_BL.device).tril()
-    return (same_document_BLL & earlier_LL).unsqueeze(1)
-
-
-def shifted_causal_mask(documents_BL: Tensor, dropped_BL: Tensor) -> Tensor:
-    """What a denoiser position sees of the contexts shifted by one: bool [B, 1, L, L].
-
-    Key 0 is the zero vector, key j the context of position j - 1. Every position sees key 0; position i sees key j when
-    j <= i, both belong to one document, and the conditioning of position i is not dropped.
-    """
-    length = documents_BL.shape[1]
-    no_document_B1 = torch.full_like(documents_BL[:, :1], -2)
-    key_documents_BL = torch.cat([no_document_B1, documents_BL[:, :-1]], dim=1)
-    same_document_BLL = documents_BL[:, :, None] == key_documents_BL[:, None, :]
-    earlier_LL = torch.ones(length, length, dtype=torch.bool, device=documents_BL.device).tril()
-    zero_vector_L = torch.arange(length, device=documents_BL.device) == 0
-    return (same_document_BLL & earlier_LL & ~dropped_BL[:, :, None] | zero_vector_L).unsqueeze(1)
+from lexalcm.model.masks import Mask, flex_attention
 
 
 def rotary_angles(positions_BL: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -54,9 +33,11 @@ def rotate(x_BHLE: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return turned.flatten(-2).type_as(x_BHLE)
 
 
-def mix_values(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask_B1QK: Tensor) -> Tensor:
-    """Softmax attention: the values that each query sees, mixed, [B, H, Q, E]."""
-    return nn.functional.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=mask_B1QK)
+def mix_values(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask: Mask | None) -> Tensor:
+    """Softmax attention: the values that each query sees, mixed, [B, H, Q, E]; no mask: query i sees keys 0 to i."""
+    if isinstance(mask, BlockMask):
+        return flex_attention(q_BHQE, k_BHKE, v_BHKE, mask)
+    return nn.functional.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=mask, is_causal=mask is None)
 
 
 class Attention(nn.Module):

@@ -9,9 +9,11 @@ Shapes: B rows, L positions, D embedding dimension, W width.
 import torch
 from torch import Tensor, nn
 
+from lexalcm.model.cache import LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.lcm import LCM, Loss, check_rows, reduce_loss, squared_l2
-from lexalcm.model.transformer import Transformer, TransformerCache
+from lexalcm.model.masks import causal_mask
+from lexalcm.model.transformer import Transformer
 
 
 class BaseLCM(LCM):
@@ -36,16 +38,19 @@ class BaseLCM(LCM):
 
     def predict(self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor) -> Tensor:
         """Normalized concepts to the model's guess of the concept after each position, normalized, [B, L, D]."""
-        return self.output_proj(self.transformer(concepts_BLD, documents_BL, positions_BL)).float()
+        mask = causal_mask(documents_BL, self.config.attention)
+        inputs_BLW = self.transformer.project(concepts_BLD)
+        return self.output_proj(self.transformer(inputs_BLW, positions_BL, mask)).float()
 
-    def new_cache(self, rows: int, slots: int) -> TransformerCache:
+    def new_cache(self, rows: int, slots: int) -> list[LayerCache]:
         """An empty cache for `rows` documents of up to `slots` concepts."""
         return self.transformer.new_cache(rows, slots)
 
     @torch.no_grad()
-    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: TransformerCache, used: int) -> Tensor:
+    def extend(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> Tensor:
         """Take in new normalized concepts and guess the one after each of them, normalized, [B, L, D].
 
         Arguments as for `Transformer.extend`.
         """
-        return self.output_proj(self.transformer.extend(concepts_BLD, positions_BL, cache, used)).float()
+        inputs_BLW = self.transformer.project(concepts_BLD)
+        return self.output_proj(self.transformer.extend(inputs_BLW, positions_BL, cache, used)).float()

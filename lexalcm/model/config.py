@@ -13,7 +13,8 @@ from lexalcm.config import CodecRecord, NonNegativeInt, PositiveFloat, PositiveI
 from lexalcm.diffusion.schedule import DiffusionSettings
 from lexalcm.errors import ConfigError
 
-Architecture = Literal["base", "two-tower"]
+Architecture = Literal["base", "one-tower", "two-tower"]
+AttentionKernel = Literal["auto", "sdpa", "flex"]
 
 
 class ModelConfig(Settings):
@@ -30,18 +31,19 @@ class ModelConfig(Settings):
     width: PositiveInt  # W, numbers in a hidden state
     num_heads: PositiveInt
     ffn_dim: PositiveInt  # inner size of the gated feed-forward network
-    num_layers: PositiveInt  # of the tower that predicts: base's only one, two-tower's denoiser
+    num_layers: PositiveInt  # of the tower that predicts: the only one, or two-tower's denoiser
     context_layers: NonNegativeInt = 0  # of two-tower's contextualizer
     dropout: Probability = 0.1  # on the output of every attention and feed-forward block
     rope_theta: PositiveFloat = 10_000.0
     norm_eps: PositiveFloat = 1e-5
-    diffusion: DiffusionSettings | None = None  # two-tower only, filled with its defaults there
+    attention: AttentionKernel = "auto"  # over packed rows; auto: FlexAttention on a GPU, SDPA elsewhere
+    diffusion: DiffusionSettings | None = None  # not for base; filled with its defaults
     codec: CodecRecord | None = None  # which embeddings the weights were made for
 
     @model_validator(mode="before")
     @classmethod
     def _fill_diffusion(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("architecture") == "two-tower" and values.get("diffusion") is None:
+        if isinstance(values, dict) and values.get("architecture") != "base" and values.get("diffusion") is None:
             return {**values, "diffusion": {}}
         return values
 
@@ -56,8 +58,10 @@ class ModelConfig(Settings):
             )
         if self.architecture == "two-tower" and self.context_layers == 0:
             raise ConfigError("context_layers=0: a two-tower model needs at least one contextualizer layer")
-        if self.architecture == "base" and (self.context_layers or self.diffusion is not None):
-            raise ConfigError("context_layers and diffusion belong to two-tower models: remove them for a base model")
+        if self.architecture != "two-tower" and self.context_layers:
+            raise ConfigError("context_layers belongs to two-tower models: remove it, or choose that architecture")
+        if self.architecture == "base" and self.diffusion is not None:
+            raise ConfigError("diffusion belongs to one-tower and two-tower models: remove it for a base model")
         if self.codec is not None and self.codec.dim != self.dim:
             raise ConfigError(
                 f"dim={self.dim}, but codec {self.codec.name} makes {self.codec.dim}-dimensional concepts"

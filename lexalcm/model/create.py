@@ -6,9 +6,14 @@ from torch import nn
 from lexalcm.model.base import BaseLCM
 from lexalcm.model.config import Architecture, ModelConfig
 from lexalcm.model.lcm import LCM
+from lexalcm.model.one_tower import OneTowerLCM
 from lexalcm.model.two_tower import TwoTowerLCM
 
-ARCHITECTURES: dict[Architecture, type[LCM]] = {"base": BaseLCM, "two-tower": TwoTowerLCM}
+ARCHITECTURES: dict[Architecture, type[LCM]] = {
+    "base": BaseLCM,
+    "one-tower": OneTowerLCM,
+    "two-tower": TwoTowerLCM,
+}
 
 
 def create_model(config: ModelConfig, seed: int) -> LCM:

@@ -49,7 +49,8 @@ _PREFIXES: dict[Architecture, tuple[tuple[str, str], ...]] = {
 _PARTS = (
     (".attention.", ".self_attn."),
     (".attention_norm.", ".self_attn_layer_norm."),
-    (".self_projection.", ".self_attn."),
+    (".self_projection.value_", ".self_attn.v_proj."),
+    (".self_projection.output_", ".self_attn.output_proj."),
     (".self_norm.", ".self_attn_layer_norm."),
     (".cross_attention_norm.", ".cross_attention_layer_norm."),
     (".ffn_norm.", ".ffn_layer_norm."),

@@ -18,7 +18,7 @@ PARTS = {
     "schedule": 6,
     "base": 5,
     "two-tower": 11,
-    "generation": 3,
+    "generation": 6,
     "training": 2,
 }
 

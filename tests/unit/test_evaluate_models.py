@@ -10,6 +10,7 @@ from lexalcm.evaluate.batches import EvaluationBatch
 from lexalcm.evaluate.models import choose_device, evaluate
 from lexalcm.evaluate.predictions import Window, pack_rows, predict_batch
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import prepare
 from lexalcm.model import ModelConfig, create_model
 
 DIM = 6
@@ -61,7 +62,7 @@ def batch_of(lengths):
 def test_predictions_equal_one_document_prefix_at_a_time(dataset, window):
     model = make_model(dataset).eval()
     batch = batch_of([3, 1, 24, 9, 2])
-    predictions = predict_batch(model, batch, GenerationOptions(), window=window, seed=0, number=0)
+    predictions = predict_batch(prepare(model, GenerationOptions()), batch, window=window, seed=0, number=0)
     assert np.isnan(predictions[~batch.targets]).all()
     for index in np.flatnonzero(batch.targets):
         place = int(batch.positions[index])
@@ -88,10 +89,10 @@ def test_rows_hold_every_window_once_and_are_never_too_long(lengths):
 
 def test_noise_depends_on_seed_and_batch_only(dataset):
     model = make_model(dataset, architecture="two-tower", context_layers=1)
-    batch, options = batch_of([5, 9, 3]), GenerationOptions(**FEW_STEPS)
+    batch, predictor = batch_of([5, 9, 3]), prepare(model, GenerationOptions(**FEW_STEPS))
 
     def predict(seed, number):
-        return predict_batch(model, batch, options, window=16, seed=seed, number=number)[batch.targets]
+        return predict_batch(predictor, batch, window=16, seed=seed, number=number)[batch.targets]
 
     assert (predict(1, 0) == predict(1, 0)).all()
     assert (predict(1, 0) != predict(2, 0)).any()

@@ -9,11 +9,16 @@ from torch import Tensor
 
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.autoregressive import generate, generate_from_noise
+from lexalcm.generate.folded_denoiser import FoldedDenoiser
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each, predict_each_from_noise
-from lexalcm.model import LCM, BaseLCM, TwoTowerLCM
+from lexalcm.model import LCM, BaseLCM, DiffusionLCM, OneTowerLCM, TwoTowerLCM
+from lexalcm.model.denoiser import shift_contexts
+from lexalcm.model.masks import causal_mask
 
 ARCHITECTURES = list(CONFIGS)
+DIFFUSION = ["one-tower", "two-tower"]
 OPTIONS = GenerationOptions(steps=6, guidance_scale=2.0)
 SAMPLERS = [OPTIONS, GenerationOptions(steps=6, sampler="dpm-solver++"), GenerationOptions(steps=6, eta=0.5)]
 
@@ -24,7 +29,7 @@ def prompts_of(lengths: list[int], seed: int = 0) -> list[Tensor]:
 
 
 def run(model: LCM, prompts: list[Tensor], options: GenerationOptions, seeds: list[int], concepts: int) -> Tensor:
-    return torch.stack(list(generate(model, prompts, options, seeds, concepts)), dim=1)
+    return torch.stack(list(generate(prepare(model, options), prompts, seeds, concepts)), dim=1)
 
 
 def fixed_noise(concepts: Tensor) -> Iterator[Tensor]:
@@ -37,9 +42,10 @@ def test_caches_change_nothing(architecture: str) -> None:
     model = lively_model(architecture)
     prompts = prompts_of([3, 3])
     noise = torch.randn(2, 4, DIM, generator=torch.Generator().manual_seed(1))
-    cached = generate_from_noise(model, prompts, OPTIONS, fixed_noise(noise).__next__, 4)
+    predictor = prepare(model, OPTIONS)
+    cached = generate_from_noise(predictor, prompts, fixed_noise(noise).__next__, 4)
     for number, concept in enumerate(cached):
-        fresh = generate_from_noise(model, prompts, OPTIONS, lambda k=number: noise[:, k : k + 1], 1)
+        fresh = generate_from_noise(predictor, prompts, lambda k=number: noise[:, k : k + 1], 1)
         torch.testing.assert_close(concept, next(fresh), rtol=1e-4, atol=1e-4)
         prompts = [torch.cat([prompt, row[None]]) for prompt, row in zip(prompts, concept, strict=True)]
 
@@ -55,8 +61,9 @@ def test_a_prompt_does_not_depend_on_its_batch(architecture: str, options: Gener
         torch.testing.assert_close(together[number], alone[0], rtol=1e-4, atol=1e-4)
 
 
-def test_the_seed_decides() -> None:
-    model = lively_model("two-tower")
+@pytest.mark.parametrize("architecture", DIFFUSION)
+def test_the_seed_decides(architecture: str) -> None:
+    model = lively_model(architecture)
     first, same, other = (run(model, prompts_of([2]), OPTIONS, [seed], 2) for seed in (3, 3, 4))
     assert torch.equal(first, same)
     assert not torch.allclose(first, other, atol=1e-3)
@@ -68,33 +75,35 @@ def test_guessing_each_concept_equals_generating_after_each_prefix(architecture:
     rows = packed_rows([[4, 3], [5]], 8)
     noise = torch.randn(2, 8, DIM, generator=torch.Generator().manual_seed(1))
     arguments = (rows["embeddings"], rows["documents"], rows["positions"])
-    guesses = predict_each_from_noise(model, *arguments, OPTIONS, lambda: noise)
+    predictor = prepare(model, OPTIONS)
+    guesses = predict_each_from_noise(predictor, *arguments, lambda: noise)
     for row, column in rows["targets"].nonzero().tolist():
         start = column - int(rows["positions"][row, column])
         prompt = rows["embeddings"][row, start:column]
         concept = noise[row, column][None, None]
-        expected = next(generate_from_noise(model, [prompt], OPTIONS, lambda x=concept: x, 1))
+        expected = next(generate_from_noise(predictor, [prompt], lambda x=concept: x, 1))
         torch.testing.assert_close(guesses[row, column], expected[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_first_concepts_and_padding_have_no_guess(architecture: str) -> None:
     rows = packed_rows([[4, 3], [5]], 8)
-    guesses = predict_each(
-        lively_model(architecture), rows["embeddings"], rows["documents"], rows["positions"], OPTIONS, 0
-    )
+    predictor = prepare(lively_model(architecture), OPTIONS)
+    guesses = predict_each(predictor, rows["embeddings"], rows["documents"], rows["positions"], 0)
     assert torch.equal(guesses.isfinite().all(-1), rows["targets"])
     assert torch.equal(guesses.isnan().all(-1), ~rows["targets"])
 
 
-def test_no_guidance_is_the_conditional_model() -> None:
-    model = lively_model("two-tower")
-    assert isinstance(model, TwoTowerLCM)
+@pytest.mark.parametrize("architecture", DIFFUSION)
+def test_no_guidance_is_the_conditional_model(architecture: str) -> None:
+    model = lively_model(architecture)
+    assert isinstance(model, DiffusionLCM)
     prompt = prompts_of([3])[0]
     noise = torch.randn(1, 1, DIM)
     plain = {"guidance_scale": 1.0, "initial_noise_scale": 1.0}
     # one step from pure noise: the answer is the denoiser's, by the training pass's way
-    one_step = next(generate_from_noise(model, [prompt], GenerationOptions(steps=1, **plain), lambda: noise, 1))
+    predictor = prepare(model, GenerationOptions(steps=1, **plain))
+    one_step = next(generate_from_noise(predictor, [prompt], lambda: noise, 1))
     concepts = model.normalizer.normalize(torch.cat([prompt, torch.zeros(1, DIM)])[None])
     documents, positions = torch.zeros(1, 4, dtype=torch.int64), torch.arange(4)[None]
     noisy = torch.cat([torch.zeros(1, 3, DIM), noise], dim=1)
@@ -105,14 +114,36 @@ def test_no_guidance_is_the_conditional_model() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_runs_the_steps_it_is_asked_for(scale: float) -> None:
-    model = lively_model("two-tower")
-    assert isinstance(model, TwoTowerLCM)
-    calls = []
-    denoise = model.denoiser.denoise
-    model.denoiser.denoise = lambda *arguments: calls.append(1) or denoise(*arguments)  # type: ignore[method-assign]
+@pytest.mark.parametrize("architecture", DIFFUSION)
+def test_runs_the_steps_it_is_asked_for(architecture: str, scale: float) -> None:
+    model = lively_model(architecture)
+    assert isinstance(model, OneTowerLCM | TwoTowerLCM)
+    output_proj = model.output_proj if isinstance(model, OneTowerLCM) else model.denoiser.norm
+    calls: list[int] = []
+    output_proj.register_forward_hook(lambda *_: calls.append(1))
     run(model, prompts_of([2]), GenerationOptions(steps=40, guidance_scale=scale), [0], 1)
     assert len(calls) == 40
+
+
+@pytest.mark.parametrize("positions", [1, 2, 16, 40])
+def test_the_folded_denoiser_computes_what_the_denoiser_does(positions: int) -> None:
+    """Few positions and many, which take different ways to multiply; the unconditional half as if dropped."""
+    model = lively_model("two-tower")
+    assert isinstance(model, TwoTowerLCM)
+    rows = packed_rows([[positions]], positions)
+    noisy = torch.randn(1, positions, DIM, generator=torch.Generator().manual_seed(1))
+    concepts, documents = rows["embeddings"], rows["documents"]
+    folded = FoldedDenoiser(model.denoiser, [99, 40])
+    mask = causal_mask(documents, "sdpa")
+    memory = shift_contexts(model.contexts(concepts, rows["positions"], mask), documents)
+    with torch.inference_mode():
+        pair = folded(noisy, 1, model.keys_values(memory), mask, guided=True)
+        (alone,) = folded(noisy, 1, model.keys_values(memory), mask, guided=False)
+    assert len(pair) == 2
+    for dropped, output in [(False, pair[0]), (True, pair[1]), (False, alone)]:
+        drop = torch.full((1, positions), dropped)
+        expected = model.predict(concepts, documents, rows["positions"], noisy, torch.full((1, positions), 40), drop)
+        torch.testing.assert_close(output, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -127,6 +158,7 @@ def test_generation_leaves_the_training_mode(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bad_prompts_are_refused_at_the_call(architecture: str) -> None:
     model = lively_model(architecture)
+    predictor = prepare(model, OPTIONS)
     good = prompts_of([2])[0]
     nan = good.clone()
     nan[1, 0] = torch.nan
@@ -141,10 +173,10 @@ def test_bad_prompts_are_refused_at_the_call(architecture: str) -> None:
         ([good], [0], 0, "at least one"),
     ]:
         with pytest.raises(UserError, match=message):
-            generate(model, prompts, OPTIONS, seeds, concepts)
+            generate(predictor, prompts, seeds, concepts)
     if not isinstance(model, BaseLCM):
         with pytest.raises(UserError, match="trained with 100"):
-            generate(model, [good], GenerationOptions(steps=101), [0], 1)
+            prepare(model, GenerationOptions(steps=101))
 
 
 def test_options_come_from_the_model_then_from_the_caller() -> None:

@@ -5,6 +5,7 @@ from tiny_models import CONFIGS, DIM, lively_model
 
 from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import prepare
 from lexalcm.generate.stopping import StoppingRules
 
 END, OTHER, THIRD = torch.eye(DIM)[:3]
@@ -42,13 +43,13 @@ def test_a_concept_sent_back_is_the_context_of_the_next() -> None:
     options = GenerationOptions(steps=5)
     prompt, said = torch.randn(2, DIM, generator=torch.Generator().manual_seed(0)), torch.linspace(-1, 1, DIM)
     for architecture in CONFIGS:
-        model = lively_model(architecture)
-        sending = generate(model, [prompt], options, [1], 2)
+        predictor = prepare(lively_model(architecture), options)
+        sending = generate(predictor, [prompt], [1], 2)
         first = next(sending)
         replaced = sending.send(said[None])
-        kept = list(generate(model, [prompt], options, [1], 2))
+        kept = list(generate(predictor, [prompt], [1], 2))
         torch.testing.assert_close(first, kept[0])
         assert not torch.allclose(replaced, kept[1])
         if architecture == "base":  # has no noise, so that the longer prompt's first concept can be compared
-            (longer,) = generate(model, [torch.cat([prompt, said[None]])], options, [1], 1)
+            (longer,) = generate(predictor, [torch.cat([prompt, said[None]])], [1], 1)
             torch.testing.assert_close(replaced, longer)

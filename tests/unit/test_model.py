@@ -8,10 +8,11 @@ from tiny_models import CONFIGS, DIM, lively_model, packed_rows
 
 from lexalcm.config import validate
 from lexalcm.errors import ConfigError, UserError
-from lexalcm.model import LCM, BaseLCM, ModelConfig, TwoTowerLCM, count_parameters, create_model
+from lexalcm.model import LCM, BaseLCM, DiffusionLCM, ModelConfig, count_parameters, create_model
 from lexalcm.model.normalizer import Normalizer
 
 ARCHITECTURES = list(CONFIGS)
+DIFFUSION = ["one-tower", "two-tower"]
 
 
 def outputs(model: LCM, rows: dict[str, torch.Tensor], noise_seed: int = 3) -> torch.Tensor:
@@ -20,7 +21,7 @@ def outputs(model: LCM, rows: dict[str, torch.Tensor], noise_seed: int = 3) -> t
     shape = rows["documents"].shape
     if isinstance(model, BaseLCM):
         return model.predict(concepts, rows["documents"], rows["positions"])
-    assert isinstance(model, TwoTowerLCM)
+    assert isinstance(model, DiffusionLCM)
     generator = torch.Generator().manual_seed(noise_seed)
     noisy = torch.randn(*shape, DIM, generator=generator)
     timesteps = torch.randint(100, shape, generator=generator)
@@ -35,7 +36,7 @@ def test_no_position_sees_itself_or_later_ones(architecture: str) -> None:
     before = outputs(model, rows)
     rows["embeddings"][0, 4] += 1
     changed = (outputs(model, rows) != before).any(-1)[0].tolist()
-    # base guesses concept i + 1 at position i; two-tower guesses concept i there, from concepts before it
+    # base guesses concept i + 1 at position i; the others guess concept i there, from concepts before it
     first = 4 if architecture == "base" else 5
     assert changed == [False] * first + [True] * (8 - first)
 
@@ -52,7 +53,7 @@ def test_packing_changes_nothing(architecture: str) -> None:
         concepts = model.normalizer.normalize(rows["embeddings"])
         if isinstance(model, BaseLCM):
             return model.predict(concepts, rows["documents"], rows["positions"])
-        assert isinstance(model, TwoTowerLCM)
+        assert isinstance(model, DiffusionLCM)
         undropped = torch.zeros_like(timesteps, dtype=torch.bool)
         return model.predict(concepts, rows["documents"], rows["positions"], noise, timesteps, undropped)
 
@@ -67,9 +68,10 @@ def test_packing_changes_nothing(architecture: str) -> None:
             torch.testing.assert_close(together[row, place], result[0], rtol=1e-5, atol=1e-5)
 
 
-def test_dropped_conditioning_sees_nothing_of_the_document() -> None:
-    model = lively_model("two-tower")
-    assert isinstance(model, TwoTowerLCM)
+@pytest.mark.parametrize("architecture", DIFFUSION)
+def test_dropped_conditioning_sees_nothing_of_the_document(architecture: str) -> None:
+    model = lively_model(architecture)
+    assert isinstance(model, DiffusionLCM)
     noisy, timesteps = torch.randn(1, 4, DIM), torch.tensor([[5, 30, 60, 99]])
     dropped = torch.tensor([[False, False, True, False]])
     results = []
@@ -82,10 +84,11 @@ def test_dropped_conditioning_sees_nothing_of_the_document() -> None:
     assert same == [True, False, True, False]  # the first position has nothing before it
 
 
-def test_conditioning_is_dropped_in_training_only() -> None:
+@pytest.mark.parametrize("architecture", DIFFUSION)
+def test_conditioning_is_dropped_in_training_only(architecture: str) -> None:
     rows = packed_rows([[6, 6]] * 40, 12)
-    model = lively_model("two-tower", dropout=0.0)
-    assert isinstance(model, TwoTowerLCM)
+    model = lively_model(architecture, dropout=0.0)
+    assert isinstance(model, DiffusionLCM)
     seen = []
     loss = model._loss
     model._loss = lambda *arguments: seen.append(arguments[-1]) or loss(*arguments)  # type: ignore[method-assign]
@@ -105,7 +108,7 @@ def test_loss_is_the_squared_distance_of_targets_in_normalized_space(architectur
     if isinstance(model, BaseLCM):
         guesses = outputs(model, rows).roll(1, dims=1)
     else:
-        assert isinstance(model, TwoTowerLCM)
+        assert isinstance(model, DiffusionLCM)
         torch.manual_seed(5)
         timesteps = torch.randint(100, (2, 8))
         noise = torch.randn(2, 8, DIM)
@@ -205,7 +208,7 @@ def test_learns_ten_documents_by_heart(architecture: str) -> None:
     rows = packed_rows([[6, 6]] * 5, 12)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(120):
+    for _ in range(240):
         loss = model(**rows)
         (loss.sum / loss.count).backward()
         optimizer.step()
@@ -254,9 +257,10 @@ def test_parameters_are_counted_without_making_them() -> None:
         assert sum(parts.values()) == sum(parameter.numel() for parameter in create_model(config, 0).parameters())
 
 
-def test_a_batch_that_does_not_fit_is_named() -> None:
-    model = lively_model("two-tower")
-    assert isinstance(model, TwoTowerLCM)
+@pytest.mark.parametrize("architecture", DIFFUSION)
+def test_a_batch_that_does_not_fit_is_named(architecture: str) -> None:
+    model = lively_model(architecture)
+    assert isinstance(model, DiffusionLCM)
     rows = packed_rows([[4]], 4)
     given = {
         "timesteps": torch.tensor([[0, 99, 5, 5]]),

@@ -8,6 +8,7 @@ from lexalcm.model import LCM, ModelConfig, create_model
 DIM = 6
 CONFIGS = {
     "base": ModelConfig(architecture="base", dim=DIM, width=16, num_heads=2, ffn_dim=24, num_layers=2),
+    "one-tower": ModelConfig(architecture="one-tower", dim=DIM, width=16, num_heads=2, ffn_dim=24, num_layers=2),
     "two-tower": ModelConfig(
         architecture="two-tower", dim=DIM, width=16, num_heads=2, ffn_dim=24, num_layers=2, context_layers=2
     ),

@@ -1,0 +1,80 @@
+"""A model made ready to predict concepts: one small class per architecture behind one protocol.
+
+`prepare` does what needs doing once for a model and its options, such as the modulation of all denoising steps. What it
+returns reads documents concept by concept (`generate.autoregressive`) or predicts whole packed rows
+(`generate.teacher_forced`).
+
+Shapes: B rows, L positions, D embedding dimension.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lexalcm.diffusion.samplers import trailing_timesteps
+from lexalcm.generate.base import BasePredictor
+from lexalcm.generate.denoising import DrawNoise
+from lexalcm.generate.one_tower import OneTowerPredictor
+from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.two_tower import TwoTowerPredictor
+from lexalcm.model.base import BaseLCM
+from lexalcm.model.diffusion_lcm import DiffusionLCM
+from lexalcm.model.lcm import LCM, evaluating
+from lexalcm.model.one_tower import OneTowerLCM
+from lexalcm.model.two_tower import TwoTowerLCM
+
+
+class Reader(Protocol):
+    """Keeps what is needed of the concepts so far of B documents."""
+
+    def read(self, concepts_BLD: Tensor, positions_BL: Tensor, used: int) -> None:
+        """Take in normalized concepts; arguments as for `Transformer.extend`."""
+
+    def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
+        """Take in one more concept of each document and guess the one after it, normalized, [B, D]."""
+
+
+class ConceptPredictor(Protocol):
+    """A model with its options."""
+
+    @property
+    def model(self) -> LCM:
+        """The model; must not change any more."""
+
+    def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> Reader:
+        """A reader of `rows` documents of up to `slots` concepts; noise is [B, 1, D], a new one for each concept."""
+
+    def predict_rows(
+        self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor, draw_noise: DrawNoise
+    ) -> Tensor:
+        """Guess each concept of packed rows from those before it in its document, normalized, [B, L, D].
+
+        What stands at the first position of a document means nothing. Noise is [B, L, D].
+        """
+
+
+@torch.inference_mode()
+def prepare(model: LCM, options: GenerationOptions, timesteps: Sequence[int] | None = None) -> ConceptPredictor:
+    """Make a model ready.
+
+    Args:
+        model: any architecture; its weights must not change while the predictor is in use.
+        options: how a diffusion model generates; a base model takes no notice.
+        timesteps: descending, in place of those that `options.steps` gives.
+
+    Raises:
+        UserError: more denoising steps than the model was trained with.
+    """
+    if isinstance(model, DiffusionLCM):
+        timesteps = timesteps or trailing_timesteps(options.steps, model.schedule.steps)
+    with evaluating(model):
+        match model:
+            case BaseLCM():
+                return BasePredictor(model)
+            case OneTowerLCM():
+                return OneTowerPredictor(model, options, timesteps or [])
+            case TwoTowerLCM():
+                return TwoTowerPredictor(model, options, timesteps or [])
+    raise TypeError(f"no way to generate with {type(model).__name__}")

@@ -1,0 +1,39 @@
+"""Keys and values of the concepts so far, kept in generation so that a new concept costs one position.
+
+Shapes: B rows, L new positions, S slots, H heads, E size of a head.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from typing_extensions import Self
+
+from lexalcm.model.attention import Attention
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, [B, H, S, E] each."""
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one layer, [B, H, S, E] each; a slot is a position of the document."""
+
+    keys: Tensor
+    values: Tensor
+
+    @classmethod
+    def empty(cls, rows: int, slots: int, attention: Attention) -> Self:
+        """Zeros, of the attention's device and type."""
+        weight = attention.k_proj.weight
+        shape = (rows, attention.num_heads, slots, weight.shape[0] // attention.num_heads)
+        return cls(weight.new_zeros(shape), weight.new_zeros(shape))
+
+    def first(self, slots: int) -> KeysValues:
+        """Keys and values of the first slots."""
+        return self.keys[:, :, :slots], self.values[:, :, :slots]
+
+    def write(self, k_BHLE: Tensor, v_BHLE: Tensor, slots_BL: Tensor) -> None:
+        """Store keys and values in each row's slots."""
+        index_BHLE = slots_BL[:, None, :, None].expand_as(k_BHLE)
+        self.keys.scatter_(2, index_BHLE, k_BHLE.to(self.keys.dtype))
+        self.values.scatter_(2, index_BHLE, v_BHLE.to(self.values.dtype))
