@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lexalcm.model import LCM
 
 
-DEFAULT_DATA = Path("data/sample")
+DEFAULT_DATA = "data/sample"
 
 
 def bootstrap(
@@ -21,7 +21,7 @@ def bootstrap(
         typer.Option("--preset", "-p", help="Architecture and size, see --list.  \\[default: two-tower-tiny]"),
     ] = None,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--data", help="Data set that gives dimension, normalizer and codec.  \\[default: data/sample]"),
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder to make.  \\[default: models/base]")] = None,

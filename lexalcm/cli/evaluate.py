@@ -14,7 +14,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(metavar="MODEL", help="Model or run folders.  \\[default: newest of runs/*/model]"),
     ] = None,
-    data: Annotated[Path, typer.Option("--data", help="Data set folder.")] = Path("data/sample"),
+    data: Annotated[str, typer.Option("--data", help="Data set: a folder or an address.")] = "data/sample",
     split: Annotated[str, typer.Option("--split", help="Split to predict.")] = "validation",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use this many documents, evenly spaced over the split.")

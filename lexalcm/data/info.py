@@ -59,7 +59,7 @@ def describe(dataset: Dataset, settings: DataSettings | None = None) -> DatasetS
     """
     manifest = dataset.manifest
     return DatasetSummary(
-        path=str(dataset.path),
+        path=dataset.address,
         format_version=manifest.format_version,
         codec=manifest.codec.name,
         dim=dataset.dim,

@@ -69,7 +69,7 @@ def evaluate(
     dataset.split(split)
     folders = [find_model(model) for model in models]
     for folder in folders:
-        check_codec(read_config(folder), folder, dataset.manifest.codec, dataset.path)
+        check_codec(read_config(folder), folder, dataset.manifest.codec, dataset.address)
     place = choose_device(device)
     loaded = (_model_predictor(folder, generation or {}, window=window, device=place, seed=seed) for folder in folders)
     return evaluate_predictors(

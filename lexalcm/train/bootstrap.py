@@ -47,7 +47,7 @@ class BootstrapRequest(Settings):
             preset=preset_name,
             seed=seed,
             overrides=tuple(overrides),
-            data=str(dataset.path),
+            data=dataset.address,
             data_fingerprint=digest.hexdigest(),
         )
 
@@ -96,7 +96,7 @@ def bootstrap_from_fairseq2(
     check_output(out, overwrite=overwrite, marker=CONFIG_FILE)
     model = import_fairseq2(file, config)
     if dataset is not None:
-        check_codec(model.config, file, dataset.manifest.codec, dataset.path)
+        check_codec(model.config, file, dataset.manifest.codec, dataset.address)
         model.config = model.config.model_copy(update={"codec": dataset.manifest.codec})
     with _new_model_folder(model, dataset, out, overwrite):
         return model
