@@ -1,0 +1,19 @@
+"""`lcm data`: from text to a data set folder, from one folder to another, and what is in one."""
+
+import typer
+
+from lexalcm.cli.data import build, embed, info, normalize, sample
+
+app = typer.Typer(help="Turn text into data sets of sentence embeddings.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Turn text into data sets of sentence embeddings."""
+
+
+app.command("sample")(sample.sample)
+app.command("build")(build.build)
+app.command("embed")(embed.embed)
+app.command("normalize")(normalize.normalize)
+app.command("info")(info.info)

@@ -1,0 +1,111 @@
+"""`lcm data embed`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lexalcm.cli.console import err, out, progress
+from lexalcm.cli.data.options import (
+    AsJson,
+    Codec,
+    CodecOptions,
+    Documents,
+    Dtype,
+    JoinLines,
+    Lang,
+    MaxChars,
+    NoText,
+    Seed,
+    ShardSize,
+    TextDocuments,
+    TextField,
+    Validation,
+    build_settings,
+    show_built,
+)
+
+
+def embed(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Text: .txt, .jsonl (both also .gz, .zst), .parquet, folders of such. Many files."
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make or to go on with.")],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="I/N",
+            help="Do share I of N, counted from 0.  \\[default: what a Slurm array or torchrun says, else all]",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Do all shares on this Ray cluster; local starts one."),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option("--ray-workers", min=1, help="Workers there.  \\[default: one a GPU, else one a CPU]")
+    ] = None,
+    text_field: TextField = "text",
+    lang: Lang = "eng_Latn",
+    documents: Documents = TextDocuments.BLANK_LINE,
+    join_lines: JoinLines = False,
+    max_chars: MaxChars = 250,
+    codec: Codec = "lsa",
+    codec_option: CodecOptions = None,
+    validation: Validation = 0.1,
+    shard_size: ShardSize = "256MiB",
+    dtype: Dtype = "float16",
+    no_text: NoText = False,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a data set of much text, by many workers that may die.
+
+    Does what `lcm data build` does, shard by shard: a finished shard is never
+    made again. Start the same line as often, and on as many machines with a
+    common file system, as you like; whoever completes the last shard finishes
+    the data set. The result is the same bytes in any case.
+
+    \b
+    Examples:
+      lcm data embed wiki/ --out data/wiki                     # killed? the same again
+      lcm data embed wiki/ --out data/wiki --task 3/8          # one of eight
+      sbatch --array=0-7 launch/embed_array.sbatch wiki/ --out data/wiki
+      lcm data embed wiki/ --codec data/base --out data/wiki   # the codec of another data set
+      lcm data embed wiki/ --out data/wiki --ray local
+    """
+    from lexalcm.data.embed import embed as work
+    from lexalcm.data.embed import make_job
+    from lexalcm.data.ray_engine import embed_on_ray
+    from lexalcm.data.tasks import choose_task
+    from lexalcm.errors import ConfigError
+
+    if ray is not None and task is not None:
+        raise ConfigError("--task is for workers that are started one by one, --ray starts them itself: choose one")
+    settings = build_settings(
+        codec_option,
+        codec=codec,
+        max_chars=max_chars,
+        join_lines=join_lines,
+        validation=validation,
+        shard_size=shard_size,
+        dtype=dtype,
+        text=not no_text,
+        seed=seed,
+    )
+    job = make_job(paths, to, settings, lang=lang, text_field=text_field, documents=documents.value)
+    if ray is None:
+        result = work(job, choose_task(task), progress=progress)
+    else:
+        result = embed_on_ray(job, ray, workers=ray_workers, progress=progress)
+    if result.built is None:
+        if as_json:
+            out.print(json.dumps(result.to_json(), indent=2), markup=False)
+        err.print(result.note(), markup=False)
+    else:
+        show_built(result.built, as_json, result.to_json())

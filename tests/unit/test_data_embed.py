@@ -1,0 +1,272 @@
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lexalcm.data.build import build_from_paths
+from lexalcm.data.build_settings import BuildSettings
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.embed import EmbedJob, embed, make_job
+from lexalcm.data.tasks import Task
+from lexalcm.data.units import Unit
+from lexalcm.data.workspace import Workspace
+from lexalcm.errors import CodecError, DataError, UserError
+
+SETTINGS = BuildSettings(codec="hash", shard_size=8192, validation=0.2)
+fork = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def _installed(hash_codec: type) -> None:
+    """Every test here may use the codec `hash`; forked workers inherit it."""
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Three files of documents of one to six sentences."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(3):
+        lines = [
+            json.dumps(
+                {"id": f"{number}-{i}", "text": " ".join(f"Part {j} of {number}-{i}." for j in range(1 + i % 6))}
+            )
+            for i in range(40)
+        ]
+        (folder / f"{number}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def assert_same(folder: Path, expected: Path) -> None:
+    """Every file, byte for byte, and no file more."""
+    found, wanted = contents(folder), contents(expected)
+    assert sorted(found) == sorted(wanted)
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+@pytest.fixture
+def undisturbed(texts: Path, tmp_path: Path) -> Path:
+    """What one process makes of the texts in one go."""
+    return build_from_paths([texts], tmp_path / "undisturbed", SETTINGS).dataset.path
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 5, 100])
+def test_any_number_of_workers_makes_the_same_bytes(texts: Path, tmp_path: Path, undisturbed: Path, tasks: int) -> None:
+    job = make_job([texts], tmp_path / "out", SETTINGS)
+    results = [embed(job, Task(i, tasks)) for i in random.Random(tasks).sample(range(tasks), tasks)]
+    finished = [result for result in results if result.built is not None]
+    assert finished[0].built is not None
+    assert finished[0].built.made
+    assert sum(result.own for result in results) == finished[0].units
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def test_a_finished_unit_is_not_made_again(
+    texts: Path, tmp_path: Path, hash_codec: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job([texts], tmp_path / "out", SETTINGS)
+    embed(job, Task(0, 2))
+    encoded: list[str] = []
+    encode = hash_codec.encode
+
+    def counted(self: object, sentences: list[str], lang: str) -> np.ndarray:
+        encoded.extend(sentences)
+        return encode(self, sentences, lang)
+
+    monkeypatch.setattr(hash_codec, "encode", counted)
+    result = embed(job)
+    assert result.built is not None
+    assert 0 < result.own < result.units
+    sentences = sum(record.sentences for record in result.built.dataset.manifest.splits.values())
+    assert 0 < len(encoded) < 0.6 * sentences
+    encoded.clear()
+    again = embed(job)
+    assert again.built is not None
+    assert not again.built.made
+    assert encoded == []
+
+
+def test_a_shard_that_was_lost_or_cut_off_is_made_again(texts: Path, tmp_path: Path, undisturbed: Path) -> None:
+    job = make_job([texts], tmp_path / "out", SETTINGS)
+    embed(job, Task(0, 2))
+    shards = sorted((tmp_path / "out").glob("*.tar"))
+    shards[0].unlink()
+    shards[1].write_bytes(shards[1].read_bytes()[:1000])
+    (tmp_path / "out" / "unfinished" / "shards" / f"{shards[2].name}.json").unlink()
+    embed(job)
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def test_what_is_there_is_kept_where_two_workers_make_the_same_unit(texts: Path, tmp_path: Path) -> None:
+    """Also where their codecs differ in the last digit: the record then is that of the shard that stayed."""
+    job = make_job([texts], tmp_path / "out", SETTINGS)
+    embed(job, Task(0, 100))
+    first = tmp_path / "out" / "train-000000.tar"
+    kept = first.read_bytes()
+    workspace = job.workspace
+    (workspace.folder / "shards" / "train-000000.tar.json").unlink()
+    embed(job)
+    assert first.read_bytes() == kept
+    Dataset.open(tmp_path / "out")
+
+
+def test_another_request_for_the_same_folder_is_an_error(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    embed(make_job([texts], out, SETTINGS), Task(0, 2))
+    with pytest.raises(DataError, match="is unfinished"):
+        Dataset.open(out)
+    for other in (
+        make_job([texts], out, SETTINGS.model_copy(update={"dtype": "float32"})),
+        make_job([texts / "0.jsonl"], out, SETTINGS),
+        make_job([texts], out, SETTINGS, lang="deu_Latn"),
+    ):
+        with pytest.raises(UserError, match="was begun with"):
+            embed(other)
+    (texts / "0.jsonl").write_text('{"text": "Changed."}')
+    with pytest.raises(UserError, match="was begun with sources"):
+        embed(make_job([texts], out, SETTINGS))
+
+
+def test_a_folder_with_another_data_set_is_an_error(texts: Path, tmp_path: Path, undisturbed: Path) -> None:
+    with pytest.raises(UserError, match="holds another data set already"):
+        embed(make_job([texts], undisturbed, SETTINGS.model_copy(update={"dtype": "float32"})))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "precious").touch()
+    with pytest.raises(UserError, match="choose another output"):
+        make_job([texts], tmp_path / "home", SETTINGS)
+    with pytest.raises(UserError, match="read once only"):
+        make_job(["-"], tmp_path / "new", SETTINGS)
+    with pytest.raises(CodecError, match="did you mean hash"):
+        make_job([texts], tmp_path / "new", SETTINGS.model_copy(update={"codec": "hush"}))
+
+
+def test_the_codec_of_another_data_set(texts: Path, tmp_path: Path) -> None:
+    text = [texts / "0.jsonl"]
+    options = {"codec": "lsa", "codec_options": {"dim": 8}, "validation": 0.0}
+    base = build_from_paths(text, tmp_path / "base", BuildSettings(**options)).dataset
+    settings = BuildSettings(codec=str(base.path), validation=0.0)
+    result = embed(make_job([texts], tmp_path / "out", settings))
+    assert result.built is not None
+    dataset = result.built.dataset
+    assert dataset.manifest.codec == base.manifest.codec
+    assert dataset.codec().fingerprint == base.manifest.codec.fingerprint
+    np.testing.assert_array_equal(dataset.split().embeddings(1), base.split().embeddings(1))
+    np.testing.assert_array_equal(dataset.special_concepts()["end_of_text"], base.special_concepts()["end_of_text"])
+
+
+def test_text_that_comes_in_sentences_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        json.dumps({"s": ["no capital. two stops.", " ", "x " * 300]}) + "\n" + json.dumps({"s": ["Second.", "Third."]})
+    )
+    job = make_job([tmp_path / "in.jsonl"], tmp_path / "out", SETTINGS, text_field="s")
+    embed(job)
+    documents = [
+        split.document(i)["sentences"]
+        for split in map(Dataset.open(tmp_path / "out").split, Dataset.open(tmp_path / "out").manifest.splits)
+        for i in range(len(split))
+    ]
+    assert sorted(documents) == [["Second.", "Third."], ["no capital. two stops.", "x " * 300]]
+
+
+def test_without_text_all_but_the_sentences_is_stored(texts: Path, tmp_path: Path, undisturbed: Path) -> None:
+    settings = SETTINGS.model_copy(update={"text": False})
+    dataset = build_from_paths([texts], tmp_path / "out", settings).dataset
+    with_text = Dataset.open(undisturbed)
+    assert not dataset.manifest.text
+    for name in with_text.manifest.splits:
+        split, original = dataset.split(name), with_text.split(name)
+        for i in range(len(original)):
+            np.testing.assert_array_equal(split.embeddings(i), original.embeddings(i))
+            expected = original.document(i)
+            del expected["sentences"]
+            assert split.document(i) == expected
+
+
+def run_worker(job: EmbedJob, task: Task) -> None:
+    embed(job, task)
+    os._exit(0)
+
+
+def start_worker(job: EmbedJob, task: Task) -> multiprocessing.Process:
+    worker = fork.Process(target=run_worker, args=(job, task))
+    worker.start()
+    return worker
+
+
+def test_fifty_kills_leave_no_trace(
+    texts: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers, killed at random moments and started again, 50 times, over as many data sets as that takes."""
+    is_done = Workspace.is_done
+
+    def slowly(self: Workspace, unit: Unit) -> bool:
+        time.sleep(0.001)
+        return is_done(self, unit)
+
+    monkeypatch.setattr(Workspace, "is_done", slowly)  # so that kills fall into all stages
+    chance = random.Random(0)
+    kills = rounds = 0
+    found_after_kills: set[str] = set()
+    while kills < 50:
+        job = make_job([texts], tmp_path / f"out-{rounds}", SETTINGS)
+        workers = [start_worker(job, Task(i, 2)) for i in range(2)]
+        while kills < 50 and not (job.out / "dataset.json").exists():
+            time.sleep(chance.uniform(0, 0.06))
+            i = chance.randrange(2)
+            if workers[i].is_alive():
+                os.kill(workers[i].pid or 0, signal.SIGKILL)
+                kills += 1
+            workers[i].join()
+            found_after_kills |= {file.name for file in job.out.rglob("*")}
+            workers[i] = start_worker(job, Task(i, 2))
+        for worker in workers:
+            worker.join()
+        assert embed(job).built is not None
+        assert_same(job.out, undisturbed)
+        rounds += 1
+    assert {"request.json", "000000.jsonl", "codec", "plan.json", "train-000000.tar"} <= found_after_kills
+    assert any(name.endswith(".tmp") for name in found_after_kills)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of that size, where the system lets us mount one."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)  # the data set's maps may still be open
+
+
+def test_a_full_disk_keeps_the_finished_shards(texts: Path, tmp_path: Path, undisturbed: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m"):
+        out = tmp_path / "disk" / "out"
+        ballast = tmp_path / "disk" / "ballast"
+        ballast.write_bytes(bytes(900_000))
+        job = make_job([texts], out, SETTINGS)
+        with pytest.raises(UserError, match=r"No space left on device; finished shards stay"):
+            embed(job)
+        shards = {file.name: file.read_bytes() for file in out.glob("*.tar")}
+        assert len(shards) > 1
+        assert all(content == (undisturbed / name).read_bytes() for name, content in shards.items())
+        assert list(out.rglob("*.tmp")) == []
+        ballast.unlink()
+        result = embed(job)
+        assert result.own <= result.units - len(shards)
+        assert_same(out, undisturbed)
