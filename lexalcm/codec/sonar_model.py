@@ -4,7 +4,7 @@ Two things differ from M2M-100: a position is counted from the start of the sequ
 no padding (with SONAR's pad index, which is its unknown token's too, an unknown token would have no position and shift
 all behind it); and the decoder attends to a single vector, the sentence's.
 
-Tensors: B sentences, L tokens, V vocabulary, D model dimension.
+Tensors: R rows, L places of a row, S sentences of a row, D model dimension.
 """
 
 from collections.abc import Mapping
@@ -102,22 +102,24 @@ def _positions(positions: int, dim: int) -> SequentialPositions:
     return SequentialPositions(positions, dim, POSITION_OFFSET - 1)
 
 
-def attention_mask(lengths: list[int], device: torch.device) -> Tensor | None:
-    """Which tokens of a padded batch are read: bool [B, 1, 1, L], or none where there is no padding.
+@torch.inference_mode()
+def embed_rows(
+    encoder: M2M100Encoder, tokens_RL: Tensor, sentence_RL: Tensor, position_RL: Tensor, most: int
+) -> Tensor:
+    """Embeddings of sentences that stand side by side in rows: float32 [R, S, D], the mean over each one's tokens.
 
-    In this shape Transformers takes it as it is; a two-dimensional one it looks at, and the GPU waits.
+    Args:
+        encoder: the encoder.
+        tokens_RL: token ids.
+        sentence_RL: which of its row's sentences a token belongs to; below 0 none.
+        position_RL: its place there, from 0.
+        most: S, the number of sentences in the fullest row; those of rows with fewer are zero.
     """
-    longest = max(lengths)
-    if min(lengths) == longest:
-        return None
-    ends = torch.tensor(lengths).to(device, non_blocking=True)
-    return (torch.arange(longest, device=device) < ends[:, None])[:, None, None]
-
-
-def mean_of_tokens(states_BLD: Tensor, mask_B11L: Tensor | None) -> Tensor:
-    """Sentence embeddings [B, D] in float32: the mean over all tokens, language and end of sentence with them."""
-    states_BLD = states_BLD.float()
-    if mask_B11L is None:
-        return states_BLD.mean(dim=1)
-    mask_BL1 = mask_B11L[:, 0, 0, :, None]
-    return states_BLD.masked_fill(~mask_BL1, 0).sum(dim=1) / mask_BL1.sum(dim=1)
+    states_RLD = encoder.embed_tokens(tokens_RL) + encoder.embed_positions.weights[position_RL + POSITION_OFFSET]
+    mask_R1LL = (sentence_RL[:, :, None] == sentence_RL[:, None, :])[:, None]
+    for layer in encoder.layers:
+        states_RLD = layer(states_RLD, mask_R1LL)
+    states_RLD = encoder.layer_norm(states_RLD)
+    belongs_RSL = (torch.arange(most, device=tokens_RL.device)[:, None] == sentence_RL[:, None, :]).float()
+    shares_RSL = belongs_RSL / belongs_RSL.sum(dim=2, keepdim=True).clamp_min(1)
+    return shares_RSL @ states_RLD.float()
