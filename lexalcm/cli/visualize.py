@@ -13,31 +13,39 @@ app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_h
 
 @app.command()
 def data(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="Data set folder.")] = Path("data/sample"),
+    path: Annotated[
+        str, typer.Argument(metavar="DIR", help="Data set (a folder, or an address), or parquet of embedded text.")
+    ] = "data/sample",
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/data"),
     split: Annotated[str, typer.Option("--split", help="Split to show.")] = "train",
     sample: Annotated[
         int, typer.Option("--sample", min=2, help="Sentences to measure on, whole documents drawn at random.")
     ] = 20_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Documents to read at a time.")] = 256,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files and the numbers as JSON.")] = False,
 ) -> None:
     """Show what a data set holds: lengths, norms, spread, a map, neighbours.
 
     Writes PNG files and index.html, one page that needs nothing beside
-    itself: open it in a browser, or send it to somebody.
+    itself: open it in a browser, or send it to somebody. Works on data sets of
+    any size by sampling whole documents, and on parquet with the columns
+    text_sentences and text_sentences_sonar_emb: a file, a folder of them, or
+    one with Train/ and Val/.
 
     \b
     Examples:
       lcm visualize data                  # data/sample -> reports/data
       lcm visualize data data/wiki --split validation --out reports/wiki
-      lcm visualize data data/wiki --sample 100000 --overwrite
+      lcm visualize data s3://bucket/wiki --sample 100000 --overwrite
+      lcm visualize data embedded/        # of parquet files
     """
     from lexalcm.visualize.data_report import report_data
 
-    with progress("drawing", "figures") as report:
-        result = report_data(path, to, split=split, sentences=sample, seed=seed, overwrite=overwrite, progress=report)
+    result = report_data(
+        path, to, split=split, sentences=sample, seed=seed, batch=batch, overwrite=overwrite, progress=progress
+    )
     if as_json:
         out.print_json(json.dumps(result))
         return

@@ -4,7 +4,7 @@ The page holds its pictures (base64) in a light and a dark version and chooses b
 script, no font and nothing from the network. The PNG files beside it are the light ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ import numpy as np
 
 from lexalcm import __version__
 from lexalcm.atomic import atomic_folder, check_output
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.progress import Progress, silent
 from lexalcm.visualize import data_figures as figures
 from lexalcm.visualize import data_statistics as statistics
+from lexalcm.visualize.data_source import Source, open_source
 from lexalcm.visualize.style import Picture, draw
 
 PAGE = "index.html"
 PAIRS_PER_LANGUAGE = 4
+
+Plan = tuple[str, str, str, Callable[..., Any], tuple[Any, ...]]
+"""A picture to draw: name, title, caption, the function that draws it and what it takes."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +45,15 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class SplitRow:
-    """A line of the table of splits."""
-
-    name: str
-    documents: int
-    concepts: int
-    median: float
-    longest: int
-
-
-@dataclass(frozen=True)
 class LanguageRow:
     """A line of the table of languages."""
 
     name: str
     documents: int
     sentences: int
-    median: float
-    longest: int
+    median: float | None
+    """Characters; None where the text is not stored."""
+    longest: int | None
 
 
 def report_data(
@@ -69,48 +63,48 @@ def report_data(
     split: str = "train",
     sentences: int = 20_000,
     seed: int = 0,
+    batch: int = 256,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Write the report of a data set into the folder `out`.
 
     Args:
-        path: the data set.
+        path: a data set, folder or address, or parquet of embedded text (see `lexalcm.visualize.parquet_source`).
         out: a new folder for `index.html` and the PNG files.
         split: the split that is shown.
         sentences: size of the random sample that text and embeddings are measured on.
         seed: of the sample.
+        batch: documents read at a time.
         overwrite: replace `out` if it exists.
-        progress: called with (figures drawn, figures).
+        progress: opens a report of long work.
 
     Returns:
         What was written, and the numbers of the page's tables.
 
     Raises:
-        UserError: the data set cannot be read, the split is unknown, or `out` cannot be written.
+        UserError: the data cannot be read, the split is unknown, or `out` cannot be written.
     """
     check_output(out, overwrite=overwrite, marker=PAGE)
-    dataset = Dataset.open(path)
-    held = dataset.split(split)
-    sample = statistics.draw_sample(held, sentences, seed)
-    splits = [_split_row(dataset, name) for name in dataset.manifest.splits]
+    source = open_source(path, split, sentences, seed, batch, progress)
+    sample = source.sample
     languages = [_language_row(sample, language) for language in statistics.languages_by_size(sample)]
-    cards = _cards(dataset, np.asarray(held.lengths), sample, seed, progress)
+    cards = _cards(source, seed, progress)
     values = {
         "title": f"Data set {path}",
         "version": __version__,
         "command": f"lcm visualize data {path} --split {split} --sample {sentences} --seed {seed}",
-        "codec": dataset.manifest.codec.name,
-        "fingerprint": dataset.manifest.codec.fingerprint,
-        "dim": dataset.dim,
+        "codec": source.codec,
+        "fingerprint": source.fingerprint,
+        "dim": source.dim,
         "split": split,
-        "facts": _facts(splits, dataset),
-        "sample_note": _sample_note(sample, int(np.sum(held.lengths)), seed),
+        "facts": _facts(source),
+        "notes": source.notes,
         "cards": cards,
-        "neighbours": statistics.nearest_neighbours(sample, PAIRS_PER_LANGUAGE, seed),
-        "splits": splits,
+        "neighbours": statistics.nearest_neighbours(sample, PAIRS_PER_LANGUAGE, seed) if sample.has_text else [],
+        "splits": source.splits,
         "languages": languages,
-        "normalizer_note": _normalizer_note(dataset),
+        "normalizer_note": source.normalizer_note,
     }
     page = _environment().get_template("data.html.j2").render(values)
     with atomic_folder(out, overwrite=overwrite, marker=PAGE) as folder:
@@ -121,8 +115,9 @@ def report_data(
         "out": str(out),
         "files": [PAGE, *(f"{card.picture.name}.png" for card in cards)],
         "split": split,
-        "sample": {"sentences": len(sample.sentences), "documents": len(sample.names), "seed": seed},
-        "splits": [asdict(row) for row in splits],
+        "sample": {"sentences": len(sample.embeddings), "documents": len(sample.names), "seed": seed},
+        "notes": source.notes,
+        "splits": [asdict(row) for row in source.splits],
         "languages": [asdict(row) for row in languages],
     }
 
@@ -136,20 +131,23 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _cards(
-    dataset: Dataset,
-    lengths: np.ndarray,
-    sample: statistics.Sample,
-    seed: int,
-    progress: Callable[[int, int], None],
-) -> list[Card]:
+def _cards(source: Source, seed: int, progress: Progress) -> list[Card]:
+    plans = _plans(source, seed)
+    cards = []
+    with progress("drawing", "figures") as report:
+        for done, (name, title, caption, figure, arguments) in enumerate(plans):
+            cards.append(Card(draw(name, figure, *arguments), title, caption))
+            report(done + 1, len(plans))
+    return cards
+
+
+def _plans(source: Source, seed: int) -> list[Plan]:
+    sample, lengths = source.sample, source.lengths
     order = statistics.languages_by_size(sample)
-    characters = statistics.sentence_lengths(sample)
     norms = np.linalg.norm(sample.embeddings, axis=1)
-    quantiles = statistics.coordinate_quantiles(dataset, sample)
     points, shares = statistics.principal_components(sample.embeddings)
     pairs = statistics.similarities(sample, seed)
-    plans: list[tuple[str, str, str, Callable[..., Any], tuple[Any, ...]]] = [
+    plans: list[Plan] = [
         (
             "document_lengths",
             "Documents per length",
@@ -157,15 +155,21 @@ def _cards(
             f"{lengths.max():,}. Documents longer than a training row are cut into windows.",
             figures.document_lengths,
             (lengths,),
-        ),
-        (
-            "sentence_lengths",
-            "Sentence lengths",
-            f"{len(characters):,} sentences; the median has {np.median(characters):,.0f} characters, the longest "
-            f"{characters.max():,}. Very long sentences are hard to hold in one embedding.",
-            figures.sentence_lengths,
-            (characters, sample.languages, order),
-        ),
+        )
+    ]
+    if sample.has_text:
+        characters = statistics.sentence_lengths(sample)
+        plans.append(
+            (
+                "sentence_lengths",
+                "Sentence lengths",
+                f"{len(characters):,} sentences; the median has {np.median(characters):,.0f} characters, the longest "
+                f"{characters.max():,}. Very long sentences are hard to hold in one embedding.",
+                figures.sentence_lengths,
+                (characters, sample.languages, order),
+            )
+        )
+    plans.append(
         (
             "norms",
             "Embedding norms",
@@ -173,16 +177,11 @@ def _cards(
             "A length far from all others is usually a broken or empty sentence.",
             figures.norms,
             (norms, sample.languages, order),
-        ),
-        (
-            "coordinate_spread",
-            "Spread of normalized coordinates",
-            f"Each of the {dataset.dim:,} coordinates after normalization, as the model sees it. The bands should be "
-            "of even width and near the dashed lines, where a Gaussian's quantiles lie; a spike is a dimension that "
-            "will dominate the loss.",
-            figures.coordinate_spread,
-            (quantiles,),
-        ),
+        )
+    )
+    if source.normalizer is not None:
+        plans.append(_spread_plan(source.normalizer, sample, source.dim))
+    plans += [
         (
             "components",
             "The space from its widest side",
@@ -199,11 +198,19 @@ def _cards(
             (pairs.neighbours, pairs.random),
         ),
     ]
-    cards = []
-    for done, (name, title, caption, figure, arguments) in enumerate(plans):
-        cards.append(Card(draw(name, figure, *arguments), title, caption))
-        progress(done + 1, len(plans))
-    return cards
+    return plans
+
+
+def _spread_plan(normalizer: Mapping[str, np.ndarray], sample: statistics.Sample, dim: int) -> Plan:
+    return (
+        "coordinate_spread",
+        "Spread of normalized coordinates",
+        f"Each of the {dim:,} coordinates after normalization, as the model sees it. The bands should be "
+        "of even width and near the dashed lines, where a Gaussian's quantiles lie; a spike is a dimension that "
+        "will dominate the loss.",
+        figures.coordinate_spread,
+        (statistics.coordinate_quantiles(normalizer, sample),),
+    )
 
 
 def _pairs_caption(pairs: statistics.Similarities) -> str:
@@ -218,51 +225,27 @@ def _pairs_caption(pairs: statistics.Similarities) -> str:
     return ", ".join(parts) + ". The farther apart the two, the more the sentences before tell about the next one."
 
 
-def _facts(splits: list[SplitRow], dataset: Dataset) -> list[Fact]:
-    documents = sum(row.documents for row in splits)
-    concepts = sum(row.concepts for row in splits)
-    languages = {language for split in dataset.manifest.splits.values() for language in split.languages}
-    return [
+def _facts(source: Source) -> list[Fact]:
+    documents = sum(split.documents for split in source.splits)
+    concepts = sum(split.concepts for split in source.splits)
+    facts = [
         Fact(f"{documents:,}", "documents"),
         Fact(f"{concepts:,}", "concepts (sentences)"),
-        Fact(f"{concepts / documents:,.1f}", "concepts per document"),
-        Fact(f"{len(languages)}", "language" if len(languages) == 1 else "languages"),
-        Fact(f"{dataset.dim:,}", "numbers per concept"),
+        Fact(f"{concepts / max(1, documents):,.1f}", "concepts per document"),
+        Fact(f"{source.dim:,}", "numbers per concept"),
     ]
-
-
-def _sample_note(sample: statistics.Sample, concepts: int, seed: int) -> str:
-    if len(sample.sentences) == concepts:
-        return f"Measured on all {concepts:,} sentences of the split."
-    return (
-        f"Measured on {len(sample.sentences):,} of {concepts:,} sentences: {len(sample.names):,} whole documents "
-        f"drawn at random (seed {seed}). Document lengths are those of all documents."
-    )
-
-
-def _normalizer_note(dataset: Dataset) -> str:
-    scale = dataset.normalizer()["scale"]
-    return f"normalizer scales {scale.min():.3g} to {scale.max():.3g} over {len(scale):,} dimensions"
-
-
-def _split_row(dataset: Dataset, name: str) -> SplitRow:
-    lengths = np.asarray(dataset.split(name).lengths)
-    return SplitRow(
-        name=name,
-        documents=len(lengths),
-        concepts=int(lengths.sum()),
-        median=float(np.median(lengths)) if len(lengths) else 0.0,
-        longest=int(lengths.max(initial=0)),
-    )
+    if source.languages is not None:
+        facts.insert(3, Fact(f"{source.languages}", "language" if source.languages == 1 else "languages"))
+    return facts
 
 
 def _language_row(sample: statistics.Sample, language: str) -> LanguageRow:
     members = sample.languages == language
-    characters = statistics.sentence_lengths(sample)[members]
+    characters = statistics.sentence_lengths(sample)[members] if sample.has_text else None
     return LanguageRow(
         name=language,
         documents=len(np.unique(sample.documents[members])),
         sentences=int(members.sum()),
-        median=float(np.median(characters)),
-        longest=int(characters.max()),
+        median=None if characters is None else float(np.median(characters)),
+        longest=None if characters is None else int(characters.max()),
     )

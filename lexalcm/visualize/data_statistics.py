@@ -1,16 +1,14 @@
-"""The numbers behind the data report, taken in one pass over a seeded sample of documents.
+"""The numbers behind the data report, measured on a sample of documents.
 
-Lengths of documents come from the index, for all of them. Everything that needs text or embeddings is measured on
-whole documents drawn at random until `sentences` are reached, kept in memory as float32 (20,000 sentences of 1,024
-numbers: 80 MB), so that a report of a large data set costs what one of a small one does.
+The sample is kept in memory as float32 (20,000 sentences of 1,024 numbers: 80 MB), so that a report of a large data set
+costs what one of a small one does.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-
-from lexalcm.data.dataset import Dataset, Split
-from lexalcm.errors import DataError
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
@@ -21,9 +19,14 @@ class Sample:
 
     embeddings: np.ndarray  # float32 [n, dim]
     documents: np.ndarray  # int64 [n], 0, 1, 2, ... in the sample
-    sentences: list[str]  # n
+    sentences: list[str]  # n, or none where the text is not stored
     languages: np.ndarray  # str [n]
     names: list[str]  # one per document: its title, or its id
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the sentences are known."""
+        return len(self.sentences) == len(self.embeddings)
 
 
 @dataclass(frozen=True)
@@ -46,23 +49,14 @@ class Neighbour:
     cosine: float
 
 
-def draw_sample(split: Split, sentences: int, seed: int) -> Sample:
-    """Draw whole documents until `sentences` are reached.
-
-    Raises:
-        DataError: the split holds no sentence.
-    """
-    order = np.random.default_rng(seed).permutation(len(split))
-    wanted = int(np.searchsorted(np.cumsum(split.lengths[order]), sentences)) + 1
-    chosen = [int(document) for document in np.sort(order[:wanted]) if split.lengths[document]]
-    if not chosen:
-        raise DataError("the split holds no sentence: there is nothing to show")
-    records = [split.document(document) for document in chosen]
-    lengths = [len(record["sentences"]) for record in records]
+def collect(documents: Iterator[tuple[dict[str, Any], np.ndarray]]) -> Sample:
+    """Make a sample of (what is written about a document, its float32 [n, dim])."""
+    records, arrays = zip(*documents, strict=True)
+    lengths = [len(array) for array in arrays]
     return Sample(
-        embeddings=np.concatenate([np.asarray(split.embeddings(document), dtype=np.float32) for document in chosen]),
-        documents=np.repeat(np.arange(len(chosen)), lengths),
-        sentences=[sentence for record in records for sentence in record["sentences"]],
+        embeddings=np.concatenate(arrays),
+        documents=np.repeat(np.arange(len(arrays)), lengths),
+        sentences=[sentence for record in records for sentence in record.get("sentences", ())],
         languages=np.repeat([record["lang"] for record in records], lengths),
         names=[record["title"] or record["id"] for record in records],
     )
@@ -79,9 +73,8 @@ def sentence_lengths(sample: Sample) -> np.ndarray:
     return np.array([len(sentence) for sentence in sample.sentences])
 
 
-def coordinate_quantiles(dataset: Dataset, sample: Sample) -> np.ndarray:
+def coordinate_quantiles(normalizer: Mapping[str, np.ndarray], sample: Sample) -> np.ndarray:
     """Quantiles of each normalized coordinate, float64 [len(QUANTILES), dim]; clipping left out."""
-    normalizer = dataset.normalizer()
     return np.quantile((sample.embeddings - normalizer["center"]) / normalizer["scale"], QUANTILES, axis=0)
 
 

@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from lexalcm.data.progress import silent
 from lexalcm.errors import DataError, UserError
 from lexalcm.visualize import data_statistics as statistics
 from lexalcm.visualize.data_report import report_data
+from lexalcm.visualize.data_source import choose_documents, open_source
 
 DIM = 6
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -34,6 +36,10 @@ def report(dataset, tmp_path_factory):
     """A report of all of the data: its folder and what was returned."""
     out = tmp_path_factory.mktemp("reports") / "deeper" / "data"
     return out, report_data(dataset.path, out)
+
+
+def source(path, sentences, split="train", seed=1):
+    return open_source(path, split, sentences, seed, 7, silent)
 
 
 def png_size(data):
@@ -63,16 +69,29 @@ class Page(HTMLParser):
 
 def test_sample_holds_whole_documents_and_is_all_when_asked_for_more(dataset):
     split = dataset.split("train")
-    sample = statistics.draw_sample(split, 50, seed=1)
-    assert 50 <= len(sample.sentences) < 50 + 40
-    for number, size in enumerate(np.bincount(sample.documents)):
-        first = int(np.searchsorted(sample.documents, number))
-        document = int(sample.names[number].removeprefix("train-"))
-        assert size == split.lengths[document]
-        assert sample.embeddings[first : first + size] == pytest.approx(split.embeddings(document))
-    everything = statistics.draw_sample(split, 10**6, seed=1)
+    for sentences in (50, int(0.8 * split.lengths.sum())):  # few are drawn otherwise than most
+        sample = source(dataset.path, sentences).sample
+        assert sentences <= len(sample.sentences) < sentences + 40
+        for number, size in enumerate(np.bincount(sample.documents)):
+            first = int(np.searchsorted(sample.documents, number))
+            document = int(sample.names[number].removeprefix("train-"))
+            assert size == split.lengths[document]
+            assert sample.embeddings[first : first + size] == pytest.approx(split.embeddings(document))
+    everything = source(dataset.path, 10**6).sample
     assert len(everything.sentences) == split.lengths.sum()
     assert everything.names == [f"train-{i}" for i in range(len(split))]
+
+
+def test_every_document_has_the_same_chance(make_dataset):
+    lengths = np.tile([1, 2, 3, 4], 50)
+    counts = np.zeros(len(lengths))
+    for seed in range(300):
+        counts[choose_documents(lengths, 40, seed)] += 1
+    # 40 of 500 sentences: each document in 8% of the samples, or 24 of 300, with a standard deviation below 5.
+    assert counts.min() > 4
+    assert counts.max() < 50
+    for length in (1, 4):
+        assert counts[lengths == length].mean() == pytest.approx(counts.mean(), rel=0.1)
 
 
 def test_principal_components_equal_a_singular_value_decomposition():
