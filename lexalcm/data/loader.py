@@ -79,71 +79,99 @@ class BatchReader(MapDataset):
     def __init__(self, parts: list[Part], settings: DataSettings) -> None:
         """Prepare to read a split of each data set; rows that get no windows stay empty."""
         self.splits: list[Split] = [part.split for part in parts]
-        self.special = [(part.prefix, part.suffix) for part in parts]
-        self.dtype = np.result_type(*(part.prefix.dtype for part in parts))
-        self.dim = parts[0].prefix.shape[1]
+        self.prefixes = np.array([len(part.prefix) for part in parts])
+        self.special = np.concatenate([vectors for part in parts for vectors in (part.prefix, part.suffix)])
+        """Special concepts of all data sets, those before a document and those behind it: [n, dim]."""
+        counts = [len(vectors) for part in parts for vectors in (part.prefix, part.suffix)]
+        self.special_starts = (np.cumsum(counts) - counts).reshape(-1, 2)
+        self.dim = self.special.shape[1]
         self.shape = (settings.micro_batch, settings.row_length)
         self.skip = settings.on_bad_shard == "skip"
 
     def __getitem__(self, planned: Planned) -> Batch:
+        """Read a micro-batch.
+
+        Raises:
+            ShardError: a shard cannot be read and is not to be skipped.
+        """
         number, windows = planned
-        documents, positions, targets = self._places(windows)
-        # torch frees and reuses large blocks; numpy's zeros would be mapped and faulted in anew for every batch
-        embeddings = torch.empty((documents.size, self.dim), dtype=_TORCH_TYPES[self.dtype.name])
-        out = embeddings.numpy()
-        out[documents.ravel() < 0] = 0
-        skipped: list[int] = []
         begins = windows.row * self.shape[1] + windows.begin
-        columns = (windows.data_set, windows.document, windows.start, windows.length, begins)
-        for window, (data_set, document, start, length, begin) in enumerate(
-            zip(*map(np.ndarray.tolist, columns), strict=True)
-        ):
-            try:
-                self._read(data_set, document, start, out[begin : begin + length])
-            except ShardError:
-                if not self.skip:
-                    raise
-                skipped.append(window)
-                gap = slice(begin, begin + length)
-                out[gap] = 0
-                documents.reshape(-1)[gap], positions.reshape(-1)[gap], targets.reshape(-1)[gap] = -1, 0, False
+        documents, positions, targets = self._places(windows, begins)
+        out = np.empty((len(documents), self.dim), self.special.dtype)  # torch.empty hands out memory more slowly
+        out[np.flatnonzero(documents < 0)] = 0
+        skipped: list[int] = []
+        for data_set, split in enumerate(self.splits):
+            mine = np.flatnonzero(windows.data_set == data_set)
+            if len(mine) == len(begins):
+                skipped += self._read(data_set, split, windows, begins, out)
+            elif len(mine):
+                own = Windows(*(column[mine] for column in windows))
+                skipped += mine[self._read(data_set, split, own, begins[mine], out)].tolist()
+        for window in skipped:
+            places = slice(int(begins[window]), int(begins[window] + windows.length[window]))
+            out[places], documents[places], positions[places], targets[places] = 0, -1, 0, False
         return Batch(
-            embeddings=embeddings.view(*self.shape, self.dim),
-            documents=torch.from_numpy(documents),
-            positions=torch.from_numpy(positions),
-            targets=torch.from_numpy(targets),
+            embeddings=torch.from_numpy(out.reshape(*self.shape, self.dim)),
+            documents=torch.from_numpy(documents.reshape(self.shape)),
+            positions=torch.from_numpy(positions.reshape(self.shape)),
+            targets=torch.from_numpy(targets.reshape(self.shape)),
             number=number,
             skipped=len(skipped),
-            missing_targets=int((windows.length - windows.context)[skipped].sum()),
+            missing_targets=sum(int(windows.length[window] - windows.context[window]) for window in skipped),
         )
 
-    def _places(self, windows: Windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Document, position and whether it is a target, of every place in the rows."""
-        lengths = windows.length
-        first = np.cumsum(lengths) - lengths
-        position = np.arange(int(lengths.sum())) - np.repeat(first, lengths)
-        at = position + np.repeat(windows.row * self.shape[1] + windows.begin, lengths)
-        documents = np.full(self.shape, -1, np.int64)
-        positions = np.zeros(self.shape, np.int64)
-        targets = np.zeros(self.shape, bool)
-        documents.reshape(-1)[at] = np.repeat(windows.place, lengths)
-        positions.reshape(-1)[at] = position
-        targets.reshape(-1)[at] = position >= np.repeat(windows.context, lengths)
+    def _places(self, windows: Windows, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Document, position and whether it is a target, of every place in the rows, one row behind the other."""
+        size = self.shape[0] * self.shape[1]
+        documents, positions, targets = np.full(size, -1, np.int64), np.zeros(size, np.int64), np.zeros(size, bool)
+        window, position = _enumerate(windows.length)
+        at = position + begins[window]
+        documents[at] = windows.place[window]
+        positions[at] = position
+        targets[at] = position >= windows.context[window]
         return documents, positions, targets
 
-    def _read(self, data_set: int, document: int, start: int, out: np.ndarray) -> None:
-        """Fill `out` with a document's concepts from `start`: special ones, its sentences, special ones."""
-        prefix, suffix = self.special[data_set]
-        concepts = self.splits[data_set].embeddings(document)
-        first = start - len(prefix)  # within the sentences
-        if first >= 0 and first + len(out) <= len(concepts):
-            out[:] = concepts[first : first + len(out)]
-            return
-        filled = 0
-        for part, offset in ((prefix, start), (concepts, first), (suffix, first - len(concepts))):
-            taken = part[max(offset, 0) : max(offset + len(out), 0)]
-            out[filled : filled + len(taken)] = taken
-            filled += len(taken)
+    def _read(self, data_set: int, split: Split, windows: Windows, begins: np.ndarray, out: np.ndarray) -> list[int]:
+        """Put the concepts of a data set's windows where they belong; returns which could not be read."""
+        first = windows.start - self.prefixes[data_set]  # within the sentences; negative among what stands before them
+        before = np.clip(-first, 0, windows.length)
+        behind = np.clip(first + windows.length - split.lengths[windows.document], 0, windows.length)
+        if before.any():
+            self._fill(out, before, begins, self.special_starts[data_set, 0] + windows.start)
+        if behind.any():
+            last = begins + windows.length - behind
+            places = first + windows.length - behind - split.lengths[windows.document]
+            self._fill(out, behind, last, self.special_starts[data_set, 1] + places)
+        counts, starts = windows.length - before - behind, np.maximum(first, 0)
+        split.prefetch(windows.document)
+        unreadable: list[int] = []
+        same_type = split.dtype == out.dtype
+        to = memoryview(out.view(np.uint8).reshape(-1))
+        width = self.dim * out.itemsize
+        goals = zip(((begins + before) * width).tolist(), (counts * width).tolist(), strict=True)
+        spans = split.spans(windows.document, starts, counts)
+        for window, (span, (goal, size)) in enumerate(zip(spans, goals, strict=True)):
+            if isinstance(span, ShardError):
+                if not self.skip:
+                    raise span
+                unreadable.append(window)
+            elif same_type:
+                to[goal : goal + size] = span
+            else:  # a data set of the narrower type
+                numbers = np.frombuffer(span, split.dtype).astype(out.dtype)
+                to[goal : goal + size] = numbers.data.cast("B")
+        return unreadable
+
+    def _fill(self, out: np.ndarray, counts: np.ndarray, begins: np.ndarray, special: np.ndarray) -> None:
+        """Write `counts` special concepts, from number `special` on, to the places from `begins` on."""
+        window, place = _enumerate(counts)
+        out[begins[window] + place] = self.special[special[window] + place]
+
+
+def _enumerate(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of so many things in each group: every thing's group, and its number in the group."""
+    group = np.repeat(np.arange(len(counts)), counts)
+    return group, np.arange(len(group)) - (np.cumsum(counts) - counts)[group]
 
 
 class TrainingBatches:
@@ -248,10 +276,11 @@ class _SendsErrors(MapDataset):
             return error
 
 
-_TORCH_TYPES = {"float16": torch.float16, "float32": torch.float32}
-
-
 def _load(reader: BatchReader, planned: Iterable[Planned], num_workers: int) -> Iterator[Batch]:
+    if not num_workers:
+        for batch in map(reader.__getitem__, planned):
+            yield batch.pin_memory() if torch.cuda.is_available() else batch
+        return
     loader = DataLoader(
         _SendsErrors(reader),
         batch_size=None,

@@ -39,7 +39,7 @@ from lexalcm.errors import ConfigError, DataError
 MIN_SENTENCES = 2
 """Shorter documents are left out unless special concepts stand before them: there is no next sentence to predict."""
 
-_BLOCK_ROWS = 1024
+_BLOCK_ROWS = 2048
 """Rows planned together, if a step does not have more: numpy calls cost the same for one row and for hundreds."""
 
 _ROWS, _MEETINGS, _DRAWS = range(3)
@@ -164,7 +164,7 @@ class EpochRows:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The window of some rank among the epoch's windows of a length: data set, document, start, context."""
         table = self._table
-        if key is not None:  # what may be cut stays in front
+        if key is not None and len(self._sets) > 1:  # what may be cut stays in front
             first = np.where(rank < table.cuttable[length], 0, table.cuttable[length])
             size = np.where(rank < table.cuttable[length], table.cuttable[length], table.counts[length] - first)
             drawn = self._drawn_before.sum(axis=0)[length]  # differs from epoch to epoch
@@ -282,26 +282,27 @@ class TrainingPlan:
     def micro_batch_windows(self, number: int) -> Windows:
         """What stands in the rows of micro-batch `number` (0, 1, ... from the start of training)."""
         step, within = divmod(number, self.global_batch)
-        windows, micro_batch = self._step_block(step)
-        return _of_micro_batch(windows, micro_batch * self.global_batch + within, self.micro_batch)
+        block, place = self._step_block(step)
+        return block.micro_batch(place * self.global_batch + within)
 
     def targets_in_step(self, step: int) -> int:
         """Targets in all micro-batches of an optimizer step."""
-        windows, place = self._step_block(step)
-        return _of_micro_batch(windows, place, self.micro_batch * self.global_batch).targets
+        block, place = self._step_block(step)
+        return int(block.targets[place * self.global_batch : (place + 1) * self.global_batch].sum())
 
-    def _step_block(self, step: int) -> tuple[Windows, int]:
-        """The windows that are planned with a step, and its place among their steps."""
+    def _step_block(self, step: int) -> tuple["_Block", int]:
+        """What is planned together with a step, and its place among the steps of that."""
         epoch, within = divmod(step, self.steps_per_epoch)
         block, place = divmod(within, self._steps_per_block)
         return self._block(epoch, block), place
 
-    def _plan_block(self, epoch: int, block: int) -> Windows:
+    def _plan_block(self, epoch: int, block: int) -> "_Block":
         rows_per_block = self._steps_per_block * self.micro_batch * self.global_batch
         end = self.steps_per_epoch * self.micro_batch * self.global_batch
         rows = self.rows.epoch_rows(epoch)
         places = np.arange(block * rows_per_block, min((block + 1) * rows_per_block, end)) % len(rows)
-        return rows.windows(permute(places, len(rows), derive_key(self.seed, _ROWS, epoch)), self.seed)
+        order = permute(places, len(rows), derive_key(self.seed, _ROWS, epoch))
+        return _Block(rows.windows(order, self.seed), self.micro_batch)
 
 
 class FixedPlan:
@@ -320,8 +321,17 @@ class FixedPlan:
         return self.rows.windows(np.arange(first, max(first, min(first + self.micro_batch, len(self.rows)))))
 
 
-def _of_micro_batch(windows: Windows, number: int, rows: int) -> Windows:
-    """The windows of stretch `number` of so many rows, rows counted from its first."""
-    first, end = np.searchsorted(windows.row, (number * rows, (number + 1) * rows))
-    part = Windows(*(column[first:end] for column in windows))
-    return part._replace(row=part.row - number * rows)
+class _Block:
+    """Micro-batches that are planned together."""
+
+    def __init__(self, windows: Windows, micro_batch: int) -> None:
+        number, row = np.divmod(windows.row, micro_batch)
+        self._windows = windows._replace(row=row)
+        self._ends = [0, *np.cumsum(np.bincount(number)).tolist()]
+        self.targets = np.bincount(number, windows.length - windows.context).astype(np.int64)
+        """int64 [micro-batches]"""
+
+    def micro_batch(self, number: int) -> Windows:
+        """The windows of one, its rows counted from 0."""
+        part = slice(self._ends[number], self._ends[number + 1])
+        return Windows(*(column[part] for column in self._windows))
