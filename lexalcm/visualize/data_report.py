@@ -151,8 +151,8 @@ def _plans(source: Source, seed: int) -> list[Plan]:
         (
             "document_lengths",
             "Documents per length",
-            f"{len(lengths):,} documents; half of them have {np.median(lengths):,.0f} concepts or more, the longest "
-            f"{lengths.max():,}. Documents longer than a training row are cut into windows.",
+            f"{len(lengths):,} {source.lengths_of}; half of them have {np.median(lengths):,.0f} concepts or more, the "
+            f"longest {lengths.max():,}. Documents longer than a training row are cut into windows.",
             figures.document_lengths,
             (lengths,),
         )

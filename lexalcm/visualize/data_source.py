@@ -49,8 +49,8 @@ class Source:
     sample: Sample
     lengths: np.ndarray
     """Concepts of each document: of all where an index knows them, else of the sample."""
-    whole: bool
-    """The sample is the whole split."""
+    lengths_of: str
+    """What has these lengths: `documents` or `documents of the sample`."""
     notes: list[str]
     """How the sample was drawn, and what is wrong with what was read."""
     normalizer: Mapping[str, np.ndarray] | None
@@ -100,7 +100,7 @@ def _from_dataset(dataset: Dataset, name: str, sentences: int, seed: int, batch:
         languages=len({language for record in manifest.splits.values() for language in record.languages}),
         sample=sample,
         lengths=split.lengths,
-        whole=whole,
+        lengths_of="documents",
         notes=[_sample_note(sample, total, seed) + ("" if whole else " Document lengths are those of all documents.")],
         normalizer=dataset.normalizer(),
         normalizer_note=f"normalizer scales {scale.min():.3g} to {scale.max():.3g} over {len(scale):,} dimensions",
@@ -184,7 +184,7 @@ def _from_parquet(
         languages=None,
         sample=sample,
         lengths=np.bincount(sample.documents),
-        whole=whole,
+        lengths_of="documents" if whole else "documents of the sample",
         notes=notes,
         normalizer=normalizer,
         normalizer_note=note,

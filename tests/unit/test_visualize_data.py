@@ -6,9 +6,13 @@ import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from lexalcm.data.manifest import write_manifest
 from lexalcm.data.progress import silent
+from lexalcm.data.shards import ShardWriter
 from lexalcm.errors import DataError, UserError
 from lexalcm.visualize import data_statistics as statistics
 from lexalcm.visualize.data_report import report_data
@@ -186,6 +190,117 @@ def test_special_shapes_of_data_are_drawn_too(make_dataset, tmp_path, shape):
         documents = [(lang, array / np.linalg.norm(array, axis=1, keepdims=True)) for lang, array in documents]
     data = make_dataset({"train": documents})
     assert len(report_data(data.path, tmp_path / "out")["files"]) == 7
+
+
+def foreign(path, rows, embeddings_type=None, **columns):
+    """Writes parquet as Meta's pipeline does: `rows` are (sentences, [n, dim])."""
+    numbers = [array if array is None or isinstance(array, bytes) else list(array) for _, array in rows]
+    table = {
+        "text_sentences": pa.array([sentences for sentences, _ in rows], pa.list_(pa.string())),
+        "text_sentences_sonar_emb": pa.array(numbers, embeddings_type or pa.list_(pa.list_(pa.float32()))),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(table | columns), path, row_group_size=8)
+
+
+def some_rows(count, seed=0):
+    generator = np.random.default_rng(seed)
+    return [
+        ([f"Sentence {place} of {number}." for place in range(n)], generator.normal(size=(n, DIM)).astype(np.float32))
+        for number, n in enumerate(generator.integers(1, 9, size=count))
+    ]
+
+
+@pytest.mark.parametrize("stored", ["lists", "doubles", "fixed-size lists", "large lists", "bytes", "all bytes"])
+def test_foreign_parquet_gives_its_numbers_however_they_are_stored(tmp_path, stored):
+    rows = some_rows(20)
+    types = {
+        "lists": pa.list_(pa.list_(pa.float32())),
+        "doubles": pa.list_(pa.list_(pa.float64())),
+        "fixed-size lists": pa.list_(pa.list_(pa.float32(), DIM)),
+        "large lists": pa.large_list(pa.large_list(pa.float32())),
+        "bytes": pa.list_(pa.binary()),
+        "all bytes": pa.large_binary(),
+    }
+    written = rows
+    if stored == "bytes":
+        written = [(sentences, [vector.tobytes() for vector in array]) for sentences, array in rows]
+    if stored == "all bytes":
+        written = [(sentences, array.tobytes()) for sentences, array in rows]
+    foreign(tmp_path / "part.parquet", written, types[stored], lang=["eng_Latn"] * 20, id=range(20))
+    sample = source(tmp_path / "part.parquet", 10**6).sample
+    np.testing.assert_array_equal(sample.embeddings, np.concatenate([array for _, array in rows]))
+    assert sample.sentences == [sentence for sentences, _ in rows for sentence in sentences]
+    assert sample.names == [str(i) for i in range(20)]
+    assert set(sample.languages) == {"eng_Latn"}
+
+
+def test_the_lexalcm_layout_has_two_splits(tmp_path):
+    foreign(tmp_path / "Train" / "a.parquet", some_rows(30))
+    foreign(tmp_path / "Train" / "b.parquet", some_rows(20, seed=1))
+    foreign(tmp_path / "Val" / "a.parquet", some_rows(10, seed=2))
+    result = report_data(tmp_path, tmp_path / "out", split="validation", batch=3)
+    assert {row["name"]: row["documents"] for row in result["splits"]} == {"train": 50, "validation": 10}
+    assert result["sample"]["documents"] == 10
+    assert len(result["files"]) == 1 + len(FIGURES)
+    with pytest.raises(DataError, match="no split 'test': it has train, validation"):
+        source(tmp_path, 100, split="test")
+
+
+def test_a_sample_of_parquet_is_about_the_size_asked_for_and_the_page_says_so(tmp_path):
+    rows = some_rows(2000)
+    foreign(tmp_path / "files" / "a.parquet", rows[:900])
+    foreign(tmp_path / "files" / "b.parquet", rows[900:])
+    total = sum(len(sentences) for sentences, _ in rows)
+    sizes = [len(source(tmp_path / "files", 400, seed=seed).sample.sentences) for seed in range(20)]
+    assert np.mean(sizes) == pytest.approx(400, rel=0.1)
+    result = report_data(tmp_path / "files", tmp_path / "out", sentences=400)
+    page = " ".join((tmp_path / "out" / "index.html").read_text(encoding="utf-8").split())
+    assert f"{result['sample']['sentences']:,} of {total:,} sentences" in page
+    assert "documents of the sample" in page
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_counted(tmp_path):
+    rows = some_rows(10)
+    rows[1] = ([], np.zeros((0, DIM), np.float32))
+    rows[2][1][0, 3] = np.nan
+    rows[3][1][0] = 0
+    rows[4] = (rows[4][0] + ["one more"], rows[4][1])
+    rows[5] = (rows[5][0], rows[5][1][:, :4])
+    rows[6] = (rows[6][0], None)
+    foreign(tmp_path / "part.parquet", rows)
+    found = source(tmp_path / "part.parquet", 10**6)
+    assert len(found.sample.names) == 4
+    note = found.notes[1]
+    assert note.startswith("6 rows that were drawn are left out")
+    for reason in ("no sentence", "NaN", "zero vector", "2 with vectors that do not fit", "another dimension"):
+        assert reason in note
+
+
+def test_files_that_are_not_such_parquet_are_said(tmp_path):
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="no column text_sentences: it has text"):
+        source(tmp_path, 10)
+    (tmp_path / "other.parquet").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="is not parquet, or damaged"):
+        source(tmp_path, 10)
+
+
+def test_a_data_set_without_text_shows_its_numbers(make_dataset, tmp_path):
+    generator = np.random.default_rng(0)
+    data = make_dataset({"train": [("eng_Latn", generator.normal(size=(9, DIM))) for _ in range(9)]})
+    split = data.split("train")
+    contents = [(split.document(i), np.array(split.embeddings(i))) for i in range(9)]
+    writer = ShardWriter(data.path, "train", "float32", 2**20, text=False)
+    for document, embeddings in contents:
+        writer.add(document, embeddings)
+    manifest = data.manifest.model_copy(update={"text": False, "splits": {"train": writer.close()}})
+    write_manifest(data.path, manifest)
+    result = report_data(data.path, tmp_path / "out")
+    assert "sentence_lengths.png" not in result["files"]
+    assert result["languages"] == [
+        {"name": "eng_Latn", "documents": 9, "sentences": 81, "median": None, "longest": None}
+    ]
 
 
 def test_mistakes_are_said_before_anything_is_written(dataset, report, tmp_path):
