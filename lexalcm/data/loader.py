@@ -146,7 +146,7 @@ class BatchReader(MapDataset):
         split.prefetch(windows.document)
         unreadable: list[int] = []
         same_type = split.dtype == out.dtype
-        to = memoryview(out.view(np.uint8).reshape(-1))
+        to = out.view(np.uint8).reshape(-1).data
         width = self.dim * out.itemsize
         goals = zip(((begins + before) * width).tolist(), (counts * width).tolist(), strict=True)
         spans = split.spans(windows.document, starts, counts)

@@ -6,10 +6,15 @@ divided by what that distance is for a standard normal variable, 0.7413 x IQR fo
 that counts in percent, measures between the 0.25th and the 0.75th percentile; `quantiles=(0.0025, 0.0075)` does that.
 
 Up to `max_concepts` the fit is exact; above, it is made on a seeded uniform sample of so many concepts, whose quartiles
-have a standard error of 0.0014 standard deviations at one million. Memory: the sample in its stored type (2 GB for a
-million SONAR concepts in float16) and 64 columns of it in float64.
+have a standard error of 0.001 standard deviations at two million. Data sets in float16 may raise `max_concepts` to any
+number: they are counted by value in bounded memory (see `lexalcm.data.quantiles`), about 5 s a million concepts of
+SONAR. Data sets in float32 are kept in memory, up to `MAX_KEPT_BYTES`.
+
+Of a mixture, each data set gets its share of the sample, or all that it has; the shares hold exactly, because every
+concept has a weight.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Literal, Protocol
@@ -22,11 +27,16 @@ from typing_extensions import Self
 
 from lexalcm.atomic import atomic_file
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
-from lexalcm.errors import DataError
+from lexalcm.data.permutation import derive_key, permute
+from lexalcm.data.quantiles import Counts, HalfCounts, KeptNumbers, merge
+from lexalcm.errors import ConfigError, DataError
 
 NORMALIZER_FILE = "normalizer.safetensors"
 
-_COLUMNS_AT_ONCE = 64
+MAX_KEPT_BYTES = 8 << 30
+"""Of a fit on numbers in float32."""
+
+_BLOCK_CONCEPTS = 1 << 15
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -37,7 +47,7 @@ class NormalizerSettings(Settings):
     method: Literal["robust", "standard"] = "robust"
     quantiles: tuple[Fraction, Fraction] = (0.25, 0.75)  # robust: the scale is measured between them
     clip_probability: Annotated[float, Field(gt=0, lt=0.5)] | None = None  # clip this share off at either end
-    max_concepts: PositiveInt = 1_000_000  # above, a uniform sample of so many is used
+    max_concepts: PositiveInt = 2_000_000  # above, a uniform sample of so many is used
     seed: NonNegativeInt = 0
 
     @model_validator(mode="after")
@@ -67,58 +77,117 @@ def fit_normalizer(concepts: np.ndarray, settings: NormalizerSettings | None = N
     Raises:
         DataError: a dimension without spread, whose scale would be zero.
     """
-    settings = settings or NormalizerSettings()
-    parts: list[list[np.ndarray]] = []
-    for start in range(0, concepts.shape[1], _COLUMNS_AT_ONCE):
-        block = concepts[:, start : start + _COLUMNS_AT_ONCE].astype(np.float64)
+    counts = _counts_for(concepts.dtype, concepts.shape[1])
+    counts.add(concepts)
+    return _fit([counts], [1.0], settings or NormalizerSettings())
+
+
+def fit_on_documents(documents: Documents, settings: NormalizerSettings) -> dict[str, np.ndarray]:
+    """Fit the normalizer on a split: exactly, or on a sample if it is large. Raises as `fit_on_mixture`."""
+    return fit_on_mixture([documents], None, settings)
+
+
+def fit_on_mixture(
+    sets: Sequence[Documents], weights: Sequence[float] | None, settings: NormalizerSettings
+) -> dict[str, np.ndarray]:
+    """Fit the normalizer on several data sets.
+
+    Args:
+        sets: splits of data sets of one codec.
+        weights: share of each, relative to the others; None: every concept counts the same.
+        settings: how.
+
+    Returns:
+        As `fit_normalizer`.
+
+    Raises:
+        DataError: a data set without a sentence, or a dimension without spread.
+    """
+    totals = np.array([int(documents.lengths.sum(dtype=np.int64)) for documents in sets], np.float64)
+    if not totals.all():
+        raise DataError("the train split has no sentence: there is nothing to fit the normalizer on")
+    shares = totals / totals.sum() if weights is None else np.array(weights, np.float64) / sum(weights)
+    found = []
+    for documents, share, total in zip(sets, shares, totals.astype(np.int64).tolist(), strict=True):
+        room = settings.max_concepts * (share if totals.sum() > settings.max_concepts else 1)
+        count = min(total, max(1, round(room)))
+        counts: Counts | None = None
+        for block in sample_concepts(documents, count, settings.seed):
+            if counts is None:
+                counts = _counts_for(block.dtype, block.shape[1])
+                if isinstance(counts, KeptNumbers):
+                    _check_room(count, block, settings)
+            counts.add(block)
+        assert counts is not None
+        found.append(counts)
+    return _fit(found, shares.tolist(), settings)
+
+
+def sample_concepts(documents: Documents, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield a uniform sample of `count` concepts without replacement, or all of them, in blocks [n, dim] as stored.
+
+    The sample depends on the lengths, `count` and `seed` only. Memory: a block, and 24 bytes a concept of a sample.
+    """
+    ends = np.cumsum(documents.lengths, dtype=np.int64)
+    total = int(ends[-1])
+    if count >= total:
+        touched, groups = np.flatnonzero(documents.lengths), None
+    else:
+        chosen = np.sort(permute(np.arange(count), total, derive_key(seed)))
+        document_of = np.searchsorted(ends, chosen, side="right")
+        touched, first = np.unique(document_of, return_index=True)
+        groups = np.split(chosen - (ends - documents.lengths)[document_of], first[1:])
+    block: list[np.ndarray] = []
+    held = 0
+    for place, document in enumerate(touched.tolist()):
+        concepts = documents.embeddings(document)
+        block.append(concepts if groups is None else concepts[groups[place]])
+        held += len(block[-1])
+        if held >= _BLOCK_CONCEPTS:
+            yield np.concatenate(block)
+            block, held = [], 0
+    if block:
+        yield np.concatenate(block)
+
+
+def _counts_for(dtype: np.dtype, dim: int) -> Counts:
+    return HalfCounts(dim) if dtype == np.float16 else KeptNumbers()
+
+
+def _check_room(concepts: int, block: np.ndarray, settings: NormalizerSettings) -> None:
+    most = MAX_KEPT_BYTES // block[0].nbytes
+    if concepts > most:
+        raise ConfigError(
+            f"fitting on {settings.max_concepts:,} concepts of {block.dtype} takes more than "
+            f"{MAX_KEPT_BYTES >> 30} GiB of memory: set max_concepts to {most:,} or less"
+        )
+
+
+def _fit(sets: Sequence[Counts], shares: Sequence[float], settings: NormalizerSettings) -> dict[str, np.ndarray]:
+    low, high = settings.quantiles
+    clip = () if settings.clip_probability is None else (settings.clip_probability, 1 - settings.clip_probability)
+    unit = NormalDist().inv_cdf(high) - NormalDist().inv_cdf(low)
+    found: dict[str, list[float]] = {"center": [], "scale": [], "clip_min": [], "clip_max": []}
+    for column in merge(sets, shares):
         if settings.method == "standard":
-            center, scale = block.mean(axis=0), block.std(axis=0)
+            center, scale = column.mean_and_deviation()
+            bounds = column.quantiles(clip)
         else:
-            low, high = settings.quantiles
-            lower, center, upper = np.quantile(block, [low, 0.5, high], axis=0)
-            scale = (upper - lower) / (NormalDist().inv_cdf(high) - NormalDist().inv_cdf(low))
-        parts.append([center, scale])
-        if settings.clip_probability is not None:
-            with np.errstate(divide="ignore", invalid="ignore"):  # a zero scale is reported below
-                normalized = (block - center) / scale
-            parts[-1] += list(
-                np.quantile(normalized, [settings.clip_probability, 1 - settings.clip_probability], axis=0)
-            )
-    names = ("center", "scale", "clip_min", "clip_max")
-    columns = zip(*parts, strict=True)
-    stats = {name: np.concatenate(part).astype(np.float32) for name, part in zip(names, columns, strict=False)}
+            lower, center, upper, *bounds = column.quantiles((low, 0.5, high, *clip)).tolist()
+            scale = (upper - lower) / unit
+        found["center"].append(center)
+        found["scale"].append(scale)
+        for name, bound in zip(("clip_min", "clip_max"), bounds, strict=False):
+            found[name].append((bound - center) / scale if scale > 0 else 0.0)
+    stats = {name: np.array(values, np.float32) for name, values in found.items() if values}
     flat = np.flatnonzero(~(stats["scale"] > 0))
     if len(flat):
         shown = ", ".join(map(str, flat[:8])) + (", ..." if len(flat) > 8 else "")
         raise DataError(
-            f"the normalizer's scale is zero in {len(flat)} of {concepts.shape[1]} dimensions ({shown}): "
-            f"{len(concepts)} concepts are too few or too much alike; add text"
+            f"the normalizer's scale is zero in {len(flat)} of {len(stats['scale'])} dimensions ({shown}): "
+            f"{sum(counts.rows for counts in sets)} concepts are too few or too much alike; add text"
         )
     return stats
-
-
-def sample_concepts(documents: Documents, max_concepts: int, seed: int) -> np.ndarray:
-    """All concepts of a split, or a uniform sample without replacement of `max_concepts`: [n, dim], stored type.
-
-    The sample depends on the lengths, `max_concepts` and `seed` only.
-    """
-    ends = np.cumsum(documents.lengths, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    if not total:
-        raise DataError("the train split has no sentence: there is nothing to fit the normalizer on")
-    if total <= max_concepts:
-        return np.concatenate([documents.embeddings(i) for i in range(len(ends))])
-    chosen = np.sort(np.random.default_rng(seed).choice(total, max_concepts, replace=False))
-    document_of = np.searchsorted(ends, chosen, side="right")
-    starts = ends - documents.lengths
-    touched, first = np.unique(document_of, return_index=True)
-    groups = zip(touched.tolist(), np.split(chosen, first[1:]), strict=True)
-    return np.concatenate([documents.embeddings(i)[group - starts[i]] for i, group in groups])
-
-
-def fit_on_documents(documents: Documents, settings: NormalizerSettings) -> dict[str, np.ndarray]:
-    """Fit the normalizer on a split: exactly, or on a sample if it is large."""
-    return fit_normalizer(sample_concepts(documents, settings.max_concepts, settings.seed), settings)
 
 
 def save_normalizer(folder: Path, stats: dict[str, np.ndarray]) -> None:

@@ -6,8 +6,15 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 from sklearn.preprocessing import RobustScaler
 
-from lexalcm.data.normalize import NormalizerSettings, fit_normalizer, fit_on_documents, sample_concepts
-from lexalcm.errors import DataError
+from lexalcm.data import normalize
+from lexalcm.data.normalize import (
+    NormalizerSettings,
+    fit_normalizer,
+    fit_on_documents,
+    fit_on_mixture,
+    sample_concepts,
+)
+from lexalcm.errors import ConfigError, DataError
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference_lcm" / "normalizer.safetensors"
 
@@ -66,25 +73,92 @@ def test_a_dimension_without_spread_is_named() -> None:
             fit_normalizer(concepts, NormalizerSettings(clip_probability=clip))
 
 
+def fit_reference(concepts: np.ndarray) -> RobustScaler:
+    return RobustScaler(unit_variance=True).fit(concepts.astype(np.float64))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_large_split_in_blocks_is_fitted_exactly(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalize, "_BLOCK_CONCEPTS", 100)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_t(3, (n, 5)).astype(dtype) for n in rng.integers(1, 60, 300)]
+    settings = NormalizerSettings(clip_probability=0.01)
+    stats = fit_on_documents(Arrays(arrays), settings)
+    concepts = np.concatenate(arrays).astype(np.float64)
+    scaler = fit_reference(concepts)
+    np.testing.assert_allclose(stats["center"], scaler.center_, rtol=1e-6)
+    np.testing.assert_allclose(stats["scale"], scaler.scale_, rtol=1e-6)
+    bounds = np.quantile(scaler.transform(concepts), [0.01, 0.99], axis=0)
+    np.testing.assert_allclose([stats["clip_min"], stats["clip_max"]], bounds, rtol=1e-6)
+    standard = fit_on_documents(Arrays(arrays), NormalizerSettings(method="standard"))
+    np.testing.assert_allclose(standard["center"], concepts.mean(axis=0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(standard["scale"], concepts.std(axis=0), rtol=1e-6)
+
+
 def test_above_the_limit_a_uniform_sample_is_used() -> None:
     rng = np.random.default_rng(0)
     arrays = [np.full((n, 1), place) + np.arange(n)[:, None] / 1000 for place, n in enumerate(rng.integers(1, 60, 500))]
-    documents = Arrays(arrays)
-    everything = np.concatenate(arrays)
-    np.testing.assert_array_equal(sample_concepts(documents, len(everything), 0), everything)
-    sample = sample_concepts(documents, 2000, 0)
-    assert len(np.unique(sample)) == 2000
-    assert np.isin(sample, everything).all()
-    np.testing.assert_array_equal(sample, sample_concepts(documents, 2000, 0))
-    assert (sample != sample_concepts(documents, 2000, 1)).any()
-    exact = fit_normalizer(everything)
-    sampled = fit_on_documents(documents, NormalizerSettings(max_concepts=2000))
-    np.testing.assert_allclose(sampled["center"], exact["center"], rtol=0.1)
-    np.testing.assert_allclose(sampled["scale"], exact["scale"], rtol=0.1)
+    documents, everything = Arrays(arrays), np.concatenate(arrays)
+
+    def sample(count: int, seed: int) -> np.ndarray:
+        return np.concatenate(list(sample_concepts(documents, count, seed)))
+
+    np.testing.assert_array_equal(sample(len(everything), 0), everything)
+    assert len(np.unique(sample(2000, 0))) == 2000
+    assert np.isin(sample(2000, 0), everything).all()
+    np.testing.assert_array_equal(sample(2000, 0), sample(2000, 0))
+    assert (sample(2000, 0) != sample(2000, 1)).any()
+    often = np.zeros(len(everything))
+    for seed in range(300):
+        often[np.searchsorted(everything[:, 0], sample(1000, seed)[:, 0])] += 1
+    expected = 300 * 1000 / len(everything)
+    assert abs(often[:5000].mean() - expected) < 0.6  # the first and the last are chosen as often: 4 standard errors
+    assert often.max() < expected + 6 * np.sqrt(expected)
+
+
+def test_the_error_of_a_sample_is_what_is_stated() -> None:
+    """Of a normal variable a quartile's standard error is sqrt(p (1 - p) / n) / density = 1.363 / sqrt(n)."""
+    documents = Arrays(list(np.random.default_rng(0).normal(size=(500, 200, 40)).astype(np.float16)))
+    exact = fit_on_documents(documents, NormalizerSettings())
+    n = 10_000
+    stats = [fit_on_documents(documents, NormalizerSettings(max_concepts=n, seed=seed)) for seed in range(5)]
+    centers = np.concatenate([one["center"] - exact["center"] for one in stats])
+    scales = np.concatenate([one["scale"] / exact["scale"] - 1 for one in stats])
+    assert centers.std() == pytest.approx(1.2533 / np.sqrt(n), rel=0.25)  # of the median: sqrt(pi / 2)
+    assert scales.std() == pytest.approx(1.166 / np.sqrt(n), rel=0.25)  # of the distance of the quartiles, per sigma
+    assert np.abs(centers).max() < 5 * 1.2533 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_weights_of_a_mixture_are_shares_of_concepts(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    small, large = rng.normal(0, 1, (400, 3)).astype(dtype), rng.normal(5, 2, (3000, 3)).astype(dtype)
+    sets = [Arrays(np.array_split(small, 17)), Arrays(np.array_split(large, 50))]
+    stats = fit_on_mixture(sets, [3, 1], NormalizerSettings())
+    together = np.concatenate([np.repeat(small, 3 * 30, axis=0), np.repeat(large, 4, axis=0)])  # 36,000 to 12,000
+    scaler = fit_reference(together)
+    np.testing.assert_allclose(stats["center"], scaler.center_, atol=0.03)
+    np.testing.assert_allclose(stats["scale"], scaler.scale_, rtol=0.03)
+    alike = fit_on_mixture(sets, None, NormalizerSettings())
+    scaler = fit_reference(np.concatenate([small, large]))
+    np.testing.assert_allclose(alike["center"], scaler.center_, rtol=1e-6)
+    np.testing.assert_allclose(alike["scale"], scaler.scale_, rtol=1e-6)
+    by_size = fit_on_mixture(sets, [400, 3000], NormalizerSettings())
+    np.testing.assert_allclose(by_size["scale"], alike["scale"], rtol=1e-6)
+    sampled = fit_on_mixture(sets, [3, 1], NormalizerSettings(max_concepts=1000))
+    np.testing.assert_allclose(sampled["center"], stats["center"], atol=0.4)
+
+
+def test_a_fit_that_would_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalize, "MAX_KEPT_BYTES", 1 << 10)
+    documents = Arrays([np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)])
+    with pytest.raises(ConfigError, match="set max_concepts to 64 or less"):
+        fit_on_documents(documents, NormalizerSettings())
+    fit_on_documents(documents, NormalizerSettings(max_concepts=64))
 
 
 def test_an_empty_split_and_wrong_settings() -> None:
     with pytest.raises(DataError, match="no sentence"):
-        sample_concepts(Arrays([]), 10, 0)
+        fit_on_documents(Arrays([]), NormalizerSettings())
     with pytest.raises(ValidationError, match="ascend"):
         NormalizerSettings(quantiles=(0.75, 0.25))
