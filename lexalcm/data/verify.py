@@ -99,10 +99,13 @@ def verify_dataset(
 def _read_sample(
     dataset: Dataset, name: str, index: CheckedIndex | None, reader: ShardReader, sample: list[tuple[int, range]]
 ) -> None:
-    split = dataset.manifest.splits[name]
-    present = [True] * len(split.shards)
-    if not is_remote(dataset.address):  # of remote ones those that are read
-        present = [reader.check_file(shard) is not None for shard in split.shards]
+    records = dataset.manifest.splits[name].shards
+    sampled = {number for number, _ in sample}
+    present = {
+        number: reader.check_file(record) is not None
+        for number, record in enumerate(records)
+        if number in sampled or not is_remote(dataset.address)  # asking for each of thousands would take long
+    }
     if index is None:
         return
     shards = dataset.shards(name)
@@ -110,7 +113,7 @@ def _read_sample(
         part = index.of_shard(number)
         if present[number]:
             places = range(places.start, min(places.stop, len(part.n)))
-            reader.read_some(shards, split.shards[number], number, part, places)
+            present[number] = reader.read_some(shards, records[number], number, part, places)
 
 
 def _sample_places(shards: list[ShardRecord], seed: int) -> Iterator[tuple[int, range]]:

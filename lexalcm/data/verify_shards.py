@@ -123,8 +123,8 @@ class ShardReader:
             if stored != indexed:
                 self.found.error(where, f"its {column} is {stored!r}, the index says {indexed!r}")
 
-    def read_some(self, shards: Shards, record: ShardRecord, number: int, index: ShardIndex, places: range) -> None:
-        """Read some documents of a shard where the index says that they are."""
+    def read_some(self, shards: Shards, record: ShardRecord, number: int, index: ShardIndex, places: range) -> bool:
+        """Read some documents of a shard where the index says that they are; False if it cannot be read."""
         self.checks.begin_shard(record.file, number)
         for place in places:
             where = f"{record.file} {document_key(number, place)}"
@@ -132,9 +132,10 @@ class ShardReader:
                 self._read_document(shards, number, place, where, index)
             except ShardError as error:
                 self.found.error(record.file, str(error))
-                return
+                return False
             except tarfile.HeaderError:
                 self.found.error(where, "not where the index says, or its header is damaged")
+        return True
 
     def _read_document(self, shards: Shards, number: int, place: int, where: str, index: ShardIndex) -> None:
         n, offset = int(index.n[place]), int(index.offset[place])

@@ -14,6 +14,7 @@ from lexalcm.data import remote
 from lexalcm.data.build import BuildSettings, build_dataset
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import ConfigError, DataError, MissingExtraError, RemoteError, ShardError
 
 pytest.importorskip("aiohttp", reason="reading https:// needs the extra http")
@@ -242,6 +243,59 @@ def test_errors_name_the_address_not_the_cache(server):
     manifest.write_text(json.dumps(tree | {"format_version": 99}))
     with pytest.raises(DataError, match=f"{server.address}/set has data format version 99"):
         Dataset.open(f"{server.address}/set")
+
+
+def errors(report) -> list[tuple[str, str]]:
+    """What verify found beside the companions that the small data set lacks."""
+    return [
+        (finding.where, finding.what)
+        for finding in report.findings
+        if finding.severity == "error" and finding.where.startswith(("train", "validation"))
+    ]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_verify_reads_what_lies_at_the_address_not_what_is_cached(local, server, monkeypatch, ranges):
+    monkeypatch.setenv("LEXALCM_CACHE_SIZE", "8MiB")
+    monkeypatch.setattr(remote.RemoteFile, "PIECE", 8192)
+    server.ranges = ranges
+    address = f"{server.address}/set"
+    same(Dataset.open(address), local)
+    report = verify_dataset(address)
+    assert errors(report) == []
+    assert report.documents == 65
+    folder = server.folder / "set"
+    flipped = bytearray((folder / "train-000000.tar").read_bytes())
+    flipped[3000] ^= 1
+    (folder / "train-000000.tar").write_bytes(flipped)
+    (folder / "train-000001.tar").write_bytes((folder / "train-000001.tar").read_bytes()[:5000])
+    (folder / "train-000002.tar").unlink()
+    shutil.copy(folder / "train-000004.tar", folder / "train-000003.tar")
+    found = errors(verify_dataset(address))
+    for shard, what in (
+        (0, "SHA-256"),
+        (1, "5000 bytes, the manifest says"),
+        (2, "does not exist"),
+        (3, "stands where"),
+    ):
+        assert any(where.startswith(f"train-00000{shard}.tar") and what in said for where, said in found), shard
+    assert not any(where.startswith("train-000005") for where, _ in found)
+
+
+def test_a_quick_check_of_a_remote_set_names_missing_and_truncated_shards(server, make_dataset, monkeypatch):
+    monkeypatch.setenv("LEXALCM_CACHE_SIZE", "64MiB")
+    generator = np.random.default_rng(0)
+    documents = [("eng_Latn", generator.normal(size=(20, DIM))) for _ in range(1500)]
+    large = make_dataset({"train": documents}, shard_size=2**20)
+    folder = server.folder / "large"
+    shutil.copytree(large.path, folder)
+    (folder / "train-000001.tar").unlink()
+    (folder / "train-000002.tar").write_bytes((folder / "train-000002.tar").read_bytes()[:-2000])
+    report = verify_dataset(f"{server.address}/large", quick=True)
+    found = [where for where, _ in errors(report)]
+    assert set(found) == {"train-000001.tar", "train-000002.tar"}
+    assert found.count("train-000001.tar") == 1
+    assert report.documents > 500
 
 
 def test_a_missing_package_names_its_extra(monkeypatch):
