@@ -28,6 +28,7 @@ from lexalcm.data.manifest import Dtype, LanguageCount, ShardRecord, SplitRecord
 from lexalcm.data.tar import END_OF_TAR, TAR_BLOCK, TarWriter, npy_header, padded
 from lexalcm.errors import ConfigError, DataError
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": base**power
     for power, letter in enumerate("kmgt", start=1)
@@ -153,7 +154,7 @@ def document_json(document: dict[str, Any], *, text: bool = True) -> bytes:
     """What a shard says of a document beside its numbers; without text all but its sentences."""
     if not text:
         document = {name: value for name, value in document.items() if name != "sentences"}
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return _JSON.encode(document).encode()
 
 
 def stored_numbers(embeddings: np.ndarray, dtype: Dtype, document: str) -> np.ndarray:
@@ -256,7 +257,10 @@ class ShardWriter:
         Raises:
             DataError: a number that is not finite, or too large for the stored type.
         """
-        numbers = stored_numbers(embeddings, self.dtype, document["id"])
+        self.add_stored(document, stored_numbers(embeddings, self.dtype, document["id"]))
+
+    def add_stored(self, document: dict[str, Any], numbers: np.ndarray) -> None:
+        """Write one document whose numbers are as `stored_numbers` gives them."""
         text = document_json(document, text=self.text)
         if self._open is not None and not self._open.has_room(text, numbers, self.shard_size):
             self._close_shard()

@@ -2,7 +2,7 @@
 
 import typer
 
-from lexalcm.cli.data import build, embed, info, normalize, sample
+from lexalcm.cli.data import build, convert, embed, info, normalize, sample
 
 app = typer.Typer(help="Turn text into data sets of sentence embeddings.", no_args_is_help=True)
 
@@ -15,5 +15,6 @@ def _group() -> None:
 app.command("sample")(sample.sample)
 app.command("build")(build.build)
 app.command("embed")(embed.embed)
+app.command("convert")(convert.convert)
 app.command("normalize")(normalize.normalize)
 app.command("info")(info.info)

@@ -1,0 +1,7 @@
+"""Data sets of other layouts into ours, ours into another shape, and ours into parquet.
+
+read_parquet, read_dataset, read_webdataset    files -> blocks of documents
+blocks                                         what a block is; rows that cannot be used are left out and listed
+write_dataset, write_parquet                   blocks -> files
+convert                                        puts them together
+"""

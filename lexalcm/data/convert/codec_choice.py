@@ -1,0 +1,112 @@
+"""Which codec made foreign embeddings: what is stated, for nothing in the numbers says it.
+
+A codec is stated by its name, with a fingerprint if one is known; or by a data set or a model that was made with the
+same, whose record, decoder and special concepts are then taken over.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from lexalcm.codec.registry import CODEC_FOLDER, codec_class, codec_names
+from lexalcm.codec.special import SPECIAL_FILE
+from lexalcm.config import CodecRecord
+from lexalcm.data.convert.settings import ConvertSettings
+from lexalcm.data.shared_codec import codec_of_folder
+from lexalcm.errors import CodecError, UserError
+
+STATED = "stated"
+"""The fingerprint of a codec of which nothing but the name is known."""
+
+FOREIGN_FILES = {
+    "StartOfText.safetensors": "start_of_text",
+    "EndOfText.safetensors": "end_of_text",
+    "PaddingSentence.safetensors": "pad",
+}
+"""Files of LexaLCM's folder of special concepts, each with one tensor [..., dim]."""
+
+
+@dataclass(frozen=True)
+class CodecChoice:
+    """A codec as it was stated."""
+
+    record: CodecRecord | None
+    """None until the dimension is known."""
+    name: str = ""
+    fingerprint: str = STATED
+    folder: Path | None = None
+    """Where its files are."""
+    special: dict[str, np.ndarray] = field(default_factory=dict)
+    """float32 [dim] each"""
+
+    def record_for(self, dim: int) -> CodecRecord:
+        """What to note of it, for vectors of this dimension.
+
+        Raises:
+            CodecError: it has another dimension.
+        """
+        record = self.record or CodecRecord(name=self.name, dim=dim, fingerprint=self.fingerprint)
+        if record.dim != dim:
+            raise CodecError(
+                f"the codec {record.name} has {record.dim} dimensions, the embeddings {dim}: choose another"
+            )
+        for concept, vector in self.special.items():
+            if vector.shape != (dim,):
+                raise CodecError(
+                    f"the special concept {concept} has {vector.shape[-1]} dimensions, the embeddings {dim}"
+                )
+        return record
+
+    def copy_to(self, dataset: Path) -> None:
+        """Put its files and the special concepts into a data set."""
+        if self.folder is not None and self.folder.is_dir():
+            shutil.copytree(self.folder, dataset / CODEC_FOLDER)
+        if self.special:
+            save_file(self.special, dataset / SPECIAL_FILE)
+
+
+def choose_codec(settings: ConvertSettings, special: Path | None) -> CodecChoice:
+    """Find the codec that the settings state.
+
+    Args:
+        settings: its name or a folder, and the fingerprint.
+        special: a folder with special concepts: a data set's, a model's, or LexaLCM's.
+
+    Raises:
+        UserError: neither a codec nor a folder that notes one; no special concepts there.
+    """
+    concepts = {} if special is None else read_special(special)
+    if settings.codec in codec_names() or not Path(settings.codec).is_dir():
+        codec_class(settings.codec)
+        return CodecChoice(None, settings.codec, settings.fingerprint or STATED, None, concepts)
+    folder = Path(settings.codec)
+    if settings.fingerprint is not None:
+        raise UserError(f"--fingerprint: that of the codec of {folder} is known already, leave it out")
+    own = read_special(folder) if (folder / SPECIAL_FILE).exists() else {}
+    return CodecChoice(codec_of_folder(folder), folder=folder / CODEC_FOLDER, special=own | concepts)
+
+
+def read_special(folder: Path) -> dict[str, np.ndarray]:
+    """Special concepts by name, float32 [dim] each, of a data set, a model, or a folder of LexaLCM's.
+
+    Raises:
+        UserError: none there, or damaged ones.
+    """
+    try:
+        if (folder / SPECIAL_FILE).exists():
+            return load_file(folder / SPECIAL_FILE)
+        concepts = {}
+        for file, name in FOREIGN_FILES.items():
+            if (folder / file).exists():
+                (vector,) = load_file(folder / file).values()
+                concepts[name] = vector.reshape(-1).astype(np.float32)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"the special concepts in {folder} are damaged: {error}") from error
+    if not concepts:
+        known = ", ".join((SPECIAL_FILE, *FOREIGN_FILES))
+        raise UserError(f"{folder} holds no special concepts: known are {known}")
+    return concepts

@@ -1,0 +1,308 @@
+"""Read parquet of sentences and embeddings: the layout of Meta's preparation pipeline, and that of LexaLCM's data sets.
+
+A row is a document. `text_sentences` is a list of its sentences; `text_sentences_sonar_emb` their embeddings, as a list
+of lists, a list of lists of fixed size, or the bytes of an array [n, dim] of little-endian float32 or float16. LexaLCM
+keeps such files in two folders, `Train/` and `Val/`; elsewhere a column `split` may say which side a row is on.
+
+Files are read in record batches, whose numbers become one numpy array without a Python object in between; memory holds
+a few batches, however large the files and their row groups.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lexalcm.data.convert.blocks import BLOCK_BYTES, Block
+from lexalcm.data.convert.settings import ALL_COLUMNS, ConvertSettings
+from lexalcm.data.languages import check_language
+from lexalcm.data.spool import document_position
+from lexalcm.data.units import SplitName
+from lexalcm.errors import DataError
+
+SONAR_DIM = 1024
+
+SPLIT_NAMES: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+}
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """A file."""
+
+    path: Path
+    name: str
+    """How the report and the documents' ids call it."""
+    split: SplitName | None = None
+    """The side that all of its rows are on, if that is known."""
+
+
+def find_parquet(path: Path) -> list[ParquetSource]:
+    """The parquet files of a folder, in the order of their names; below `Train/` and `Val/` they know their side."""
+    if path.is_file():
+        return [ParquetSource(path, path.name)]
+    files = sorted(file.relative_to(path) for file in path.rglob("*.parquet"))
+    visible = [file for file in files if not any(part.startswith((".", "_")) for part in file.parts)]
+    return [
+        ParquetSource(path / file, file.as_posix(), SPLIT_NAMES.get(file.parts[0].lower()) if file.parts[1:] else None)
+        for file in visible
+    ]
+
+
+class ParquetReader:
+    """Reads files as blocks."""
+
+    def __init__(self, sources: Sequence[ParquetSource], settings: ConvertSettings) -> None:
+        self.sources = sources
+        self.settings = settings
+        self.dim = settings.dim
+
+    def count(self) -> int:
+        """Rows in all files.
+
+        Raises:
+            DataError: a file that is not parquet, or lacks a column.
+        """
+        rows = 0
+        for source in self.sources:
+            with _opened(source) as file:
+                self._check_columns(source, file.schema_arrow)
+                rows += file.metadata.num_rows
+        return rows
+
+    def __iter__(self) -> Iterator[Block]:
+        for source in self.sources:
+            try:
+                yield from self._read(source)
+            except pa.ArrowException as error:
+                raise DataError(f"{source.path} is damaged: {str(error).splitlines()[0]}") from error
+
+    def _check_columns(self, source: ParquetSource, schema: pa.Schema) -> None:
+        wanted = {"--embedding-column": self.settings.embedding_column}
+        if self.settings.text:
+            wanted["--text-column"] = self.settings.text_column
+        for option, column in wanted.items():
+            if column not in schema.names:
+                also = " (or --no-text)" if option == "--text-column" else ""
+                raise DataError(f"{source.path} has no column {column!r}: choose with {option}{also}: {_some(schema)}")
+        for column in self.settings.metadata:
+            if column != ALL_COLUMNS and column not in schema.names:
+                raise DataError(f"{source.path} has no column {column!r}: choose with --metadata: {_some(schema)}")
+        if self.settings.text:
+            kind = schema.field(self.settings.text_column).type
+            if not (_is_list(kind) and _is_text(kind.value_type)):
+                raise DataError(f"{source.path}: column {self.settings.text_column!r} holds {kind}, not lists of text")
+
+    def _read(self, source: ParquetSource) -> Iterator[Block]:
+        with _opened(source) as file:
+            schema = file.schema_arrow
+            self._check_columns(source, schema)
+            columns = [name for name in schema.names if name in self._columns(schema)]
+            row = 0
+            for batch in file.iter_batches(batch_size=_batch_rows(file), columns=columns):
+                yield self._block(source, batch, row)
+                row += len(batch)
+
+    def _columns(self, schema: pa.Schema) -> set[str]:
+        settings = self.settings
+        wanted = {settings.embedding_column, "id", "lang", "title", "split", *self._metadata(schema)}
+        return wanted | ({settings.text_column} if settings.text else set())
+
+    def _metadata(self, schema: pa.Schema) -> list[str]:
+        taken = {self.settings.embedding_column, self.settings.text_column, "id", "lang", "title", "split"}
+        if ALL_COLUMNS in self.settings.metadata:
+            return [name for name in schema.names if name not in taken]
+        return list(self.settings.metadata)
+
+    def _block(self, source: ParquetSource, batch: pa.RecordBatch, first: int) -> Block:
+        rows = len(batch)
+        problems = _Problems(rows)
+        sentences: list[list[str]] | None = None
+        counts: np.ndarray | None = None
+        if self.settings.text:
+            sentences, counts = _sentences(batch.column(self.settings.text_column), problems)
+        numbers, n = self._numbers(source, batch.column(self.settings.embedding_column), counts, problems)
+        if counts is not None:
+            for i in np.flatnonzero((counts != n) & problems.none).tolist():
+                problems.add(i, "embeddings and sentences differ in number", f"{n[i]} and {counts[i]}")
+        for i in np.flatnonzero((n == 0) & problems.none).tolist():
+            problems.add(i, "no sentence")
+        facts = {name: _column(batch, name) for name in ("id", "lang", "title", "split")}
+        metadata = {name: batch.column(name).to_pylist() for name in self._metadata(batch.schema)}
+        documents: list[dict[str, Any]] = []
+        splits: list[SplitName] = []
+        for i in range(rows):
+            document_id = f"{source.name}:{first + i}" if facts["id"] is None else str(facts["id"][i])
+            document: dict[str, Any] = {
+                "id": document_id,
+                "lang": self._language(facts["lang"], i, problems),
+                "title": "" if facts["title"] is None else str(facts["title"][i] or ""),
+            }
+            if sentences is not None:
+                document["sentences"] = sentences[i]
+            document["metadata"] = {name: _plain(values[i]) for name, values in metadata.items()}
+            documents.append(document)
+            splits.append(self._split(source, facts["split"], i, document_id, problems))
+        found = [(first + i, kind, detail) for i, (kind, detail) in problems.found.items()]
+        whole = Block(source.name, list(range(first, first + rows)), documents, splits, n, numbers, found)
+        return whole.choose(problems.none)
+
+    def _language(self, given: list[Any] | None, i: int, problems: "_Problems") -> str:
+        if given is None or given[i] is None:
+            return self.settings.lang
+        try:
+            return check_language(str(given[i]))
+        except DataError as error:
+            problems.add(i, "unknown language", str(error))
+            return self.settings.lang
+
+    def _split(
+        self, source: ParquetSource, given: list[Any] | None, i: int, document_id: str, problems: "_Problems"
+    ) -> SplitName:
+        if source.split is not None:
+            return source.split
+        if given is not None:
+            if str(given[i]).lower() not in SPLIT_NAMES:
+                problems.add(i, "neither train nor validation", f"split {given[i]!r}")
+            return SPLIT_NAMES.get(str(given[i]).lower(), "train")
+        return "validation" if document_position(document_id) < self.settings.validation else "train"
+
+    def _numbers(
+        self, source: ParquetSource, column: pa.Array, counts: np.ndarray | None, problems: "_Problems"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """All vectors of the rows without a problem so far, [vectors, dim], and how many each row has, [rows]."""
+        kind = column.type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return self._from_bytes(source, column, counts, problems)
+        if not (_is_list(kind) and (_is_list(kind.value_type))):
+            name = self.settings.embedding_column
+            raise DataError(f"{source.path}: column {name!r} holds {kind}, not lists of vectors or bytes")
+        n = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        vectors = column.flatten()
+        lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)
+        values = vectors.flatten()
+        if not pa.types.is_floating(values.type):
+            raise DataError(f"{source.path}: column {self.settings.embedding_column!r} holds {kind}, not floats")
+        numbers = values.to_numpy(zero_copy_only=False)
+        if self.dim is None and len(lengths):
+            found, times = np.unique(lengths, return_counts=True)
+            self.dim = int(found[times.argmax()]) or None
+        if self.dim is None:
+            return np.empty((0, 1), np.float32), n * 0
+        wrong = lengths != self.dim
+        if wrong.any():
+            row_of = np.repeat(np.arange(len(n)), n)
+            for i, length in zip(row_of[wrong].tolist(), lengths[wrong].tolist(), strict=True):
+                problems.add(i, "wrong dimension", f"{length}, expected {self.dim}")
+            numbers = numbers[np.repeat(~wrong, lengths)]
+            n = n - np.bincount(row_of[wrong], minlength=len(n))
+        return numbers.reshape(-1, self.dim), n
+
+    def _from_bytes(
+        self, source: ParquetSource, column: pa.Array, counts: np.ndarray | None, problems: "_Problems"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.dim is None:
+            if not self.settings.codec.startswith("sonar"):
+                raise DataError(f"{source.path}: embeddings as bytes do not say their dimension: give --dim")
+            self.dim = SONAR_DIM
+        sizes = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        itemsize = _itemsize(sizes, counts, self.dim)
+        bytes_each = self.dim * itemsize
+        wrong = sizes % bytes_each != 0
+        for i in np.flatnonzero(wrong).tolist():
+            problems.add(i, "wrong dimension", f"{sizes[i]} bytes, not a multiple of {self.dim} numbers")
+        pieces = [column[i].as_buffer() for i in np.flatnonzero(~wrong & (sizes > 0)).tolist()]
+        dtype = np.dtype(f"<f{itemsize}")
+        arrays = [np.frombuffer(piece, dtype) for piece in pieces]
+        numbers = np.concatenate(arrays) if arrays else np.empty(0, dtype)
+        return numbers.reshape(-1, self.dim), np.where(wrong, 0, sizes // bytes_each)
+
+
+class _Problems:
+    """Why rows of a batch cannot be used; the first reason counts."""
+
+    def __init__(self, rows: int) -> None:
+        self.none = np.ones(rows, dtype=bool)
+        self.found: dict[int, tuple[str, str]] = {}
+
+    def add(self, row: int, kind: str, detail: str = "") -> None:
+        self.none[row] = False
+        self.found.setdefault(row, (kind, detail))
+
+
+def _sentences(column: pa.Array, problems: _Problems) -> tuple[list[list[str]], np.ndarray]:
+    """The sentences of each row, and how many they are."""
+    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    texts = column.flatten()
+    flat = texts.to_numpy(zero_copy_only=False).tolist()
+    ends = np.cumsum(counts)
+    if texts.null_count:
+        missing = np.flatnonzero(texts.is_null().to_numpy(zero_copy_only=False))
+        for i in np.searchsorted(ends, missing, side="right").tolist():
+            problems.add(i, "no sentence", "one of its sentences is missing")
+    starts = (ends - counts).tolist()
+    return [flat[start:end] for start, end in zip(starts, ends.tolist(), strict=True)], counts
+
+
+def _itemsize(sizes: np.ndarray, counts: np.ndarray | None, dim: int) -> int:
+    """Bytes of a number, from the first row that fits: float32, unless the sentences say float16."""
+    if counts is None:
+        return 4
+    halves = (sizes == counts * dim * 2) & (counts > 0)
+    singles = (sizes == counts * dim * 4) & (counts > 0)
+    return 2 if halves.sum() > singles.sum() else 4
+
+
+def _column(batch: pa.RecordBatch, name: str) -> list[Any] | None:
+    return batch.column(name).to_pylist() if name in batch.schema.names else None
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it; what it cannot, such as a time, as text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def _some(schema: pa.Schema) -> str:
+    return ", ".join(schema.names[:12]) + (", ..." if len(schema.names) > 12 else "")
+
+
+def _opened(source: ParquetSource) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(source.path, buffer_size=1 << 20, pre_buffer=False)
+    except pa.ArrowException as error:
+        raise DataError(f"{source.path} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {source.path}: {error.strerror or error}") from error
+
+
+def _batch_rows(file: pq.ParquetFile) -> int:
+    """Rows that have about `BLOCK_BYTES` together, by the file's own account of its sizes."""
+    metadata = file.metadata
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    return max(1, min(4096, BLOCK_BYTES * max(1, metadata.num_rows) // max(1, size)))

@@ -1,0 +1,383 @@
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from safetensors.numpy import save_file
+
+from lexalcm.data.build import build_dataset
+from lexalcm.data.build_settings import BuildSettings
+from lexalcm.data.convert import blocks
+from lexalcm.data.convert.convert import convert
+from lexalcm.data.convert.settings import ConvertSettings
+from lexalcm.data.corpus import Document
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.verify import verify_dataset
+from lexalcm.errors import ConfigError, UserError
+
+DIM = 8
+RNG = np.random.default_rng(0)
+LENGTHS = [3, 1, 5, 2, 4, 6, 2, 3, 7, 1, 2, 3]
+VECTORS = [RNG.standard_normal((n, DIM)).astype(np.float32) for n in LENGTHS]
+SENTENCES = [[f"Row {row}, sentence {i}." for i in range(n)] for row, n in enumerate(LENGTHS)]
+
+PLAIN = {"dim": DIM, "validation": 0.0, "dtype": "float32"}
+
+
+def settings(**given: Any) -> ConvertSettings:
+    return ConvertSettings(**(PLAIN | given))
+
+
+def lists_of_lists(vectors: list[Any]) -> pa.Array:
+    return pa.array(
+        [None if v is None else [list(map(float, row)) for row in v] for v in vectors], pa.list_(pa.list_(pa.float32()))
+    )
+
+
+def lists_of_fixed(vectors: list[Any]) -> pa.Array:
+    return pa.array([[list(map(float, row)) for row in v] for v in vectors], pa.list_(pa.list_(pa.float32(), DIM)))
+
+
+def large_lists_of_doubles(vectors: list[Any]) -> pa.Array:
+    kind = pa.large_list(pa.large_list(pa.float64()))
+    return pa.array([[list(map(float, row)) for row in v] for v in vectors], kind)
+
+
+def lists_of_halves(vectors: list[Any]) -> pa.Array:
+    flat = pa.array(np.concatenate(vectors).astype(np.float16).reshape(-1))
+    offsets = np.cumsum([0, *(len(v) for v in vectors)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.FixedSizeListArray.from_arrays(flat, DIM))
+
+
+def bytes_of_singles(vectors: list[Any]) -> pa.Array:
+    return pa.array([v.astype("<f4").tobytes() for v in vectors], pa.binary())
+
+
+def bytes_of_halves(vectors: list[Any]) -> pa.Array:
+    return pa.array([v.astype("<f2").tobytes() for v in vectors], pa.large_binary())
+
+
+def write_parquet(path: Path, embeddings: pa.Array, sentences: list[Any] = SENTENCES, **columns: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = pa.array(sentences, pa.list_(pa.string()))
+    table = pa.table({"text_sentences": text, "text_sentences_sonar_emb": embeddings, **columns})
+    pq.write_table(table, path, row_group_size=5)
+    return path
+
+
+def left_out(out: Path) -> list[tuple[str, int, str]]:
+    lines = (out / "left-out.jsonl").read_text().splitlines()
+    return [(line["file"], line["row"], line["reason"]) for line in map(json.loads, lines)]
+
+
+def everything(dataset: Dataset) -> dict[str, tuple[str, dict[str, Any], np.ndarray]]:
+    """Each document by its id: split, what is written about it, numbers."""
+    found = {}
+    for name in dataset.manifest.splits:
+        split = dataset.split(name)
+        for i in range(len(split)):
+            document = split.document(i)
+            found[document["id"]] = (name, document, np.array(split.embeddings(i)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [
+        (lists_of_lists, np.float32),
+        (lists_of_fixed, np.float32),
+        (large_lists_of_doubles, np.float32),
+        (lists_of_halves, np.float16),
+        (bytes_of_singles, np.float32),
+        (bytes_of_halves, np.float16),
+    ],
+)
+def test_every_way_to_keep_vectors_in_parquet(tmp_path: Path, kind: Any, stored: Any) -> None:
+    file = write_parquet(tmp_path / "a.parquet", kind(VECTORS))
+    result = convert([file], tmp_path / "out", settings())
+    assert result.dataset is not None
+    assert (result.rows, result.documents, result.left_out) == (12, 12, {})
+    assert not (tmp_path / "out" / "left-out.jsonl").exists()
+    found = everything(result.dataset)
+    for row, (vectors, sentences) in enumerate(zip(VECTORS, SENTENCES, strict=True)):
+        split, document, numbers = found[f"a.parquet:{row}"]
+        assert split == "train"
+        assert document["sentences"] == sentences
+        assert document["lang"] == "eng_Latn"
+        np.testing.assert_array_equal(numbers, vectors.astype(stored).astype(np.float32))
+    assert result.dataset.manifest.codec.name == "sonar"
+    assert [f for f in verify_dataset(tmp_path / "out").findings if f.where.endswith((".tar", ".npz"))] == []
+
+
+def test_plain_webdataset_reads_what_was_converted(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS))
+    convert([file], tmp_path / "out", ConvertSettings(dim=DIM, validation=0.0, shard_size=4096))
+    shards = sorted(map(str, (tmp_path / "out").glob("train-*.tar")))
+    assert len(shards) > 1
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    for sample, vectors, sentences in zip(samples, VECTORS, SENTENCES, strict=True):
+        np.testing.assert_array_equal(sample["emb.npy"], vectors.astype(np.float16))
+        assert sample["json"]["sentences"] == sentences
+
+
+def test_rows_that_cannot_be_used_are_listed_by_file_row_and_reason(tmp_path: Path) -> None:
+    vectors: list[Any] = [v.copy() for v in VECTORS]
+    sentences: list[Any] = [list(s) for s in SENTENCES]
+    vectors[0][1, 3] = np.nan
+    vectors[2][4, 0] = np.inf
+    vectors[3][0] = 0
+    vectors[4] = vectors[4][:, :7]
+    vectors[5] = [*vectors[5][:5], vectors[5][5][:3]]
+    vectors[6], sentences[6] = [], []
+    sentences[7] = sentences[7][:2]
+    vectors[8] = None
+    sentences[10] = ["One.", None]
+    vectors[11][0] *= 1e5
+    file = write_parquet(tmp_path / "in" / "deep" / "b.parquet", lists_of_lists(vectors), sentences)
+    result = convert([tmp_path / "in"], tmp_path / "out", settings(dtype="float16", dim=None))
+    assert left_out(tmp_path / "out") == [
+        ("deep/b.parquet", 0, "NaN: sentence 1"),
+        ("deep/b.parquet", 2, "infinity: sentence 4"),
+        ("deep/b.parquet", 3, "zero vector: sentence 0"),
+        ("deep/b.parquet", 4, "wrong dimension: 7, expected 8"),
+        ("deep/b.parquet", 5, "wrong dimension: 3, expected 8"),
+        ("deep/b.parquet", 6, "no sentence"),
+        ("deep/b.parquet", 7, "embeddings and sentences differ in number: 3 and 2"),
+        ("deep/b.parquet", 8, "embeddings and sentences differ in number: 0 and 7"),
+        ("deep/b.parquet", 10, "no sentence: one of its sentences is missing"),
+        ("deep/b.parquet", 11, "too large for float16: sentence 0"),
+    ]
+    assert result.documents == 2
+    assert result.rows == 12
+    assert sum(result.left_out.values()) == 10
+    assert result.left_out["wrong dimension"] == 2
+    assert any("left out: 10 rows" in note and "left-out.jsonl" in note for note in result.notes())
+    assert result.dataset is not None
+    assert sorted(everything(result.dataset)) == ["deep/b.parquet:1", "deep/b.parquet:9"]
+    np.testing.assert_array_equal(everything(result.dataset)["deep/b.parquet:9"][2], VECTORS[9].astype(np.float16))
+    assert file.exists()
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_the_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS))
+    convert([file], tmp_path / "a", settings())
+    monkeypatch.setattr("lexalcm.data.convert.read_parquet._batch_rows", lambda file: 2)
+    convert([file], tmp_path / "b", settings())
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_columns_that_are_known_and_columns_to_keep(tmp_path: Path) -> None:
+    file = write_parquet(
+        tmp_path / "a.parquet",
+        lists_of_lists(VECTORS),
+        id=[f"doc-{i}" for i in range(12)],
+        lang=["eng_Latn", "jpn_Jpan", "en"] * 4,
+        title=["A", None, "C"] * 4,
+        split=["train", "validation", "train", "test"] * 3,
+        url=[f"https://example.org/{i}" for i in range(12)],
+        score=[0.5] * 11 + [float("nan")],
+    )
+    result = convert([file], tmp_path / "out", settings(metadata=("url", "score")))
+    assert result.left_out == {"unknown language": 4, "neither train nor validation": 2}
+    assert result.dataset is not None
+    found = everything(result.dataset)
+    assert {name: split for name, (split, _, _) in found.items()} == {
+        "doc-0": "train",
+        "doc-1": "validation",
+        "doc-4": "train",
+        "doc-6": "train",
+        "doc-9": "validation",
+        "doc-10": "train",
+    }
+    assert found["doc-1"][1]["lang"] == "jpn_Jpan"
+    assert found["doc-1"][1]["title"] == ""
+    assert found["doc-0"][1]["metadata"] == {"url": "https://example.org/0", "score": 0.5}
+
+
+def test_the_layout_of_lexalcm(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "in" / "Train" / "a.parquet", lists_of_lists(VECTORS[:8]), SENTENCES[:8])
+    write_parquet(tmp_path / "in" / "Val" / "a.parquet", lists_of_lists(VECTORS[8:]), SENTENCES[8:])
+    special = tmp_path / "SpecialConcepts"
+    special.mkdir()
+    end = RNG.standard_normal((1, 1, DIM)).astype(np.float32)
+    save_file({"embedding": end}, special / "EndOfText.safetensors")
+    result = convert([tmp_path / "in"], tmp_path / "out", settings(validation=0.5), special=special)
+    assert result.dataset is not None
+    assert {name: split.documents for name, split in result.dataset.manifest.splits.items()} == {
+        "train": 8,
+        "validation": 4,
+    }
+    np.testing.assert_array_equal(result.dataset.special_concepts()["end_of_text"], end.reshape(DIM))
+    assert result.special_concepts
+
+
+def ours(tmp_path: Path, hash_codec: type) -> Dataset:
+    documents = [
+        Document(f"d{i}", ("eng_Latn", "jpn_Jpan")[i % 2], "".join(f"Text {i} part {j}. " for j in range(1 + i % 5)))
+        for i in range(30)
+    ]
+    return build_dataset(documents, tmp_path / "ours", BuildSettings(codec="hash", dtype="float32")).dataset
+
+
+def test_our_own_in_another_shape(tmp_path: Path, hash_codec: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = ours(tmp_path, hash_codec)
+    monkeypatch.setattr("lexalcm.data.convert.read_dataset.BLOCK_BYTES", 200)
+    result = convert(
+        [dataset.path],
+        tmp_path / "out",
+        ConvertSettings(dtype="float16", shard_size=4096, text=False, keep_languages=("eng_Latn",), min_sentences=2),
+    )
+    assert result.dataset is not None
+    assert result.dataset.manifest.codec == dataset.manifest.codec
+    assert result.dataset.codec().fingerprint == hash_codec.fingerprint
+    assert len(result.dataset.manifest.splits["train"].shards) > 1
+    before = {
+        name: (split, document, numbers)
+        for name, (split, document, numbers) in everything(dataset).items()
+        if document["lang"] == "eng_Latn" and len(numbers) >= 2
+    }
+    after = everything(result.dataset)
+    assert sorted(after) == sorted(before)
+    assert result.filtered == 30 - len(before)
+    for name, (split, document, numbers) in before.items():
+        assert after[name][0] == split
+        assert "sentences" not in after[name][1]
+        assert after[name][1]["title"] == document["title"]
+        np.testing.assert_array_equal(after[name][2], numbers.astype(np.float16))
+    assert verify_dataset(tmp_path / "out").ok
+
+
+def test_there_and_back_through_parquet(tmp_path: Path, hash_codec: type) -> None:
+    dataset = ours(tmp_path, hash_codec)
+    result = convert([dataset.path], tmp_path / "parquet", ConvertSettings(shard_size=2000), to="parquet")
+    assert result.dataset is None
+    files = sorted((tmp_path / "parquet").glob("*/*.parquet"))
+    assert {file.parent.name for file in files} == {"Train", "Val"}
+    schema = pq.read_schema(files[0])
+    assert schema.field("text_sentences").type == pa.list_(pa.string())
+    assert schema.field("text_sentences_sonar_emb").type == pa.list_(pa.list_(pa.float32(), DIM))
+    back = convert([tmp_path / "parquet"], tmp_path / "back", ConvertSettings(dtype="float32"))
+    assert back.dataset is not None
+    assert back.dataset.manifest.codec == dataset.manifest.codec
+    before, after = everything(dataset), everything(back.dataset)
+    assert list(after) == list(before)
+    for name, (split, document, numbers) in before.items():
+        assert after[name][0] == split
+        assert after[name][1]["sentences"] == document["sentences"]
+        assert after[name][1]["lang"] == document["lang"]
+        np.testing.assert_array_equal(after[name][2], numbers)
+    np.testing.assert_array_equal(
+        back.dataset.special_concepts()["end_of_text"], dataset.special_concepts()["end_of_text"]
+    )
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_a_webdataset_of_arrays(tmp_path: Path) -> None:
+    members = []
+    for row, (vectors, sentences) in enumerate(zip(VECTORS, SENTENCES, strict=True)):
+        members.append((f"sub/{row:03d}.npy", npy(vectors)))
+        if row % 2:
+            members.append((f"sub/{row:03d}.json", json.dumps({"sentences": sentences, "id": f"j{row}"}).encode()))
+        else:
+            members.append((f"sub/{row:03d}.txt", "\n".join(sentences).encode()))
+    members += [("bad/1.npy", b"nothing"), ("bad/2.txt", b"alone"), ("bad/3.npy", npy(np.zeros(4)))]
+    members += [("bad/4.npy", npy(VECTORS[0])), ("bad/4.txt", b"only one"), ("bad/5.npy", npy(VECTORS[0][:, :5]))]
+    result = convert([write_tar(tmp_path / "w.tar", members)], tmp_path / "out", settings(dim=None))
+    assert [(row, reason.split(":")[0]) for _, row, reason in left_out(tmp_path / "out")] == [
+        (12, "not an array"),
+        (13, "no array"),
+        (14, "not an array of vectors"),
+        (15, "embeddings and sentences differ in number"),
+        (16, "wrong dimension"),
+    ]
+    assert result.dataset is not None
+    found = everything(result.dataset)
+    for row, (vectors, sentences) in enumerate(zip(VECTORS, SENTENCES, strict=True)):
+        _, document, numbers = found[f"j{row}" if row % 2 else f"w.tar:sub/{row:03d}"]
+        assert document["sentences"] == sentences
+        np.testing.assert_array_equal(numbers, vectors)
+
+
+def test_our_shards_alone_are_a_webdataset(tmp_path: Path, hash_codec: type) -> None:
+    dataset = ours(tmp_path, hash_codec)
+    result = convert([dataset.path / "train-000000.tar"], tmp_path / "out", settings(codec=str(dataset.path), dim=None))
+    assert result.dataset is not None
+    assert result.dataset.manifest.codec == dataset.manifest.codec
+    before = {name: numbers for name, (split, _, numbers) in everything(dataset).items() if split == "train"}
+    after = everything(result.dataset)
+    assert sorted(after) == sorted(before)
+    assert all(np.array_equal(after[name][2], numbers) for name, numbers in before.items())
+
+
+def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path) -> None:
+    good = write_parquet(tmp_path / "good.parquet", lists_of_lists(VECTORS))
+    zero = write_parquet(tmp_path / "zero.parquet", lists_of_lists([v * 0 for v in VECTORS]))
+    (tmp_path / "broken.parquet").write_bytes(good.read_bytes()[:-20])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.tar").write_bytes(b"\0" * 100 + b"x" * 412)
+    before = sorted(tmp_path.iterdir())
+    for paths, given, message in [
+        ([good], {"text_column": "text"}, "has no column 'text': choose with --text-column"),
+        ([good], {"embedding_column": "text_sentences"}, "not lists of vectors or bytes"),
+        ([good], {"text_column": "text_sentences_sonar_emb"}, "not lists of text"),
+        ([good], {"metadata": ("urls",)}, "has no column 'urls'"),
+        ([good], {"codec": "sonnar"}, "did you mean sonar"),
+        ([good], {"lang": "en"}, "write eng_Latn"),
+        ([good], {"min_sentences": 9}, "no usable row among 12"),
+        ([good], {"min_sentences": 9, "max_sentences": 3}, "no document has such a length"),
+        ([good], {"validation": 0.99999999}, "no document is left for training"),
+        ([zero], {}, "12 zero vector"),
+        ([tmp_path / "broken.parquet"], {}, "is not a readable parquet file"),
+        ([tmp_path / "none"], {}, "no such file or folder"),
+        ([tmp_path / "empty"], {}, "holds neither a data set"),
+        ([tmp_path / "cut.tar"], {}, "is not a whole tar"),
+        ([good, tmp_path / "cut.tar"], {}, "one after the other"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            convert(paths, tmp_path / "out", settings(**given))
+        assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(ConfigError, match="max-sentences"):
+        convert([good], tmp_path / "out", settings(min_sentences=9, max_sentences=3))
+
+
+def test_bytes_do_not_say_their_dimension(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", bytes_of_singles(VECTORS))
+    with pytest.raises(UserError, match="give --dim"):
+        convert([file], tmp_path / "out", settings(dim=None, codec="lsa"))
+
+
+def test_what_is_read_ahead_comes_in_order_and_errors_too() -> None:
+    assert list(blocks.read_ahead(range(100))) == list(range(100))
+
+    def failing() -> Any:
+        yield 1
+        raise ValueError("broken")
+
+    items = blocks.read_ahead(failing())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(items)

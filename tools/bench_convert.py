@@ -1,0 +1,140 @@
+"""How fast `lcm data convert` reads parquet, against the plain pandas way, and how much memory it takes.
+
+    python -m tools.bench_convert                  # 256 MB of SONAR-sized embeddings
+    python -m tools.bench_convert --mb 256 2048    # memory at two sizes, speed at the first
+
+The pandas way is what a script does: read the file, stack each row's vectors, cast, write the tar with webdataset's own
+writer. It neither checks nor hashes. Both read the same warm files. The normalizer's fit, which the pandas way does not
+make either, is timed apart. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+DIM = 1024
+ROWS_AT_ONCE = 500
+
+
+def write_parquet(path: Path, megabytes: float, seed: int = 0) -> int:
+    """Write documents of 5 to 39 sentences in Meta's layout, float32 lists of lists; returns the sentences."""
+    rng = np.random.default_rng(seed)
+    writer = None
+    sentences = 0
+    while sentences * DIM * 4 < megabytes * 1e6:
+        n = rng.integers(5, 40, ROWS_AT_ONCE)
+        total = int(n.sum())
+        offsets = pa.array(np.concatenate([[0], np.cumsum(n)]), pa.int32())
+        numbers = pa.array(rng.standard_normal(total * DIM, dtype=np.float32))
+        vectors = pa.ListArray.from_arrays(pa.array(np.arange(0, total * DIM + 1, DIM), pa.int32()), numbers)
+        text = pa.array(
+            [f"Sentence {sentences + i} says what the one before it has left unsaid." for i in range(total)]
+        )
+        table = pa.table(
+            {
+                "text_sentences": pa.ListArray.from_arrays(offsets, text),
+                "text_sentences_sonar_emb": pa.ListArray.from_arrays(offsets, vectors),
+            }
+        )
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+        sentences += total
+    if writer is not None:
+        writer.close()
+    return sentences
+
+
+def pandas_way(path: Path, out: Path) -> float:
+    """Seconds to convert a file as a script with pandas does."""
+    import pandas as pd
+    from webdataset import TarWriter
+
+    start = time.perf_counter()
+    frame = pd.read_parquet(path)
+    with TarWriter(str(out)) as tar:
+        for number, row in enumerate(frame.itertuples()):
+            embeddings = np.stack(row.text_sentences_sonar_emb).astype(np.float16)
+            text = {"id": f"{number}", "sentences": list(row.text_sentences)}
+            tar.write({"__key__": f"{number:06d}", "emb.npy": embeddings, "json": text})
+    return time.perf_counter() - start
+
+
+def our_way(path: Path, out: Path) -> dict[str, float]:
+    """Seconds of each stage of the conversion, and the peak memory of this process in MB at its end."""
+    from lexalcm.data.convert.convert import convert
+
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(what: str, _unit: str) -> Iterator[Callable[[int, int | None], None]]:
+        start = time.perf_counter()
+        yield lambda _done, _total: None
+        seconds[what] = time.perf_counter() - start
+        seconds[f"{what}, peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    start = time.perf_counter()
+    convert([path], out, progress=timed)
+    return {"all": time.perf_counter() - start, **seconds}
+
+
+def in_own_process(path: Path, out: Path) -> dict[str, float]:
+    """`our_way` in a process of its own, whose memory nothing else has touched."""
+    call = f"our_way(Path({str(path)!r}), Path({str(out)!r}))"
+    code = f"import json; from tools.bench_convert import *; print(json.dumps({call}))"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def bench_convert(megabytes: list[float], repeats: int = 3) -> dict[str, object]:
+    """Speed at the first size, best of some runs each, and memory at every size."""
+    memory: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, size in enumerate(megabytes):
+            path = folder / "in.parquet"
+            sentences = write_parquet(path, size)
+            ran = in_own_process(path, folder / f"memory-{number}")
+            shown = {
+                "converting": ran["converting, peak MB"],
+                "with the normalizer": ran["fitting the normalizer, peak MB"],
+            }
+            memory[f"{size:g} MB"] = {what: round(peak) for what, peak in shown.items()}
+            if number == 0:
+                turns = [  # one after the other, so that a machine that is busy for a while slows both
+                    (our_way(path, folder / f"ours-{turn}"), pandas_way(path, folder / "pandas.tar"))
+                    for turn in range(repeats)
+                ]
+                ours, theirs = zip(*turns, strict=True)
+                gigabytes = sentences * DIM * 4 / 1e9
+    converting = min(run["converting"] for run in ours)
+    return {
+        "convert_gb_per_s": round(gigabytes / converting, 3),
+        "pandas_gb_per_s": round(gigabytes / min(theirs), 3),
+        "times_pandas": round(min(theirs) / converting, 2),
+        "normalizer_s": round(min(run["fitting the normalizer"] for run in ours), 2),
+        "peak_memory_mb": memory,
+    }
+
+
+def main() -> None:
+    """Print the result as one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mb", type=float, nargs="+", default=[256.0], help="sizes of the embeddings read, in MB")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each way, of which the fastest counts")
+    arguments = parser.parse_args()
+    print(json.dumps(bench_convert(arguments.mb, arguments.repeats)))
+
+
+if __name__ == "__main__":
+    main()
