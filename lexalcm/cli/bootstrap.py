@@ -24,6 +24,10 @@ def bootstrap(
         str | None,
         typer.Option("--data", help="Data set that gives dimension, normalizer and codec.  \\[default: data/sample]"),
     ] = None,
+    normalizer: Annotated[
+        Path | None,
+        typer.Option("--normalizer", metavar="FILE", help="Of `lcm data normalize -o`, instead of the data set's own."),
+    ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder to make.  \\[default: models/base]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
     overrides: Annotated[
@@ -69,28 +73,32 @@ def bootstrap(
     from lexalcm.train.bootstrap import bootstrap as make
 
     if from_fairseq2 is not None:
-        _refuse_beside_checkpoint(preset, overrides)
+        _refuse_beside_checkpoint(preset, overrides, normalizer)
         folder = to or Path(DEFAULT_OUT)
         dataset = Dataset.open(data) if data else None
         model = bootstrap_from_fairseq2(from_fairseq2, config, dataset, folder, overwrite=overwrite)
         _print_result(model, folder, as_json)
         return
     dataset = Dataset.open(data or DEFAULT_DATA)
-    request = BootstrapRequest.of(preset or DEFAULT_PRESET, dataset, seed, overrides or ())
+    request = BootstrapRequest.of(preset or DEFAULT_PRESET, dataset, seed, overrides or (), normalizer)
     folder = to or Path(DEFAULT_OUT)
     if to is None and not overwrite and request.is_fulfilled(folder):
         err.print(f"{folder} is this very model already: nothing to do. Next: lcm train")
         return
-    model = make(request, dataset, folder, overwrite=overwrite)
+    model = make(request, dataset, folder, normalizer=normalizer, overwrite=overwrite)
     _print_result(model, folder, as_json)
 
 
-def _refuse_beside_checkpoint(preset: str | None, overrides: list[str] | None) -> None:
+def _refuse_beside_checkpoint(preset: str | None, overrides: list[str] | None, normalizer: Path | None) -> None:
     from lexalcm.errors import UserError
 
-    for option, given in (("--preset", preset), ("--set", overrides)):
+    for option, given, own in (
+        ("--preset", preset, "sizes"),
+        ("--set", overrides, "sizes"),
+        ("--normalizer", normalizer, "normalizer"),
+    ):
         if given:
-            raise UserError(f"{option} does not go with --from-fairseq2: a checkpoint brings its own sizes")
+            raise UserError(f"{option} does not go with --from-fairseq2: a checkpoint brings its own {own}")
 
 
 def _print_presets(as_json: bool) -> None:

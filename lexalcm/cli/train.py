@@ -65,7 +65,7 @@ def train(
       torchrun --nproc-per-node 2 -m lexalcm train \\
         --deepspeed configs/zero3.json --set data.global_batch=4
     """
-    named = {
+    named: dict[str, str | int | list[str] | None] = {
         "data.path": data,
         "data.sets": None if data is None else [],  # --data names the one to read
         "model": model,

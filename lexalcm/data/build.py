@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lexalcm.atomic import atomic_folder, check_output
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Document, Source, TextDocuments, find_sources, read_documents
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.info import describe
 from lexalcm.data.languages import check_language
-from lexalcm.data.manifest import MANIFEST_FILE, write_manifest
-from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
+from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.progress import Counter, Progress, silent
 from lexalcm.data.shared_codec import check_codec_choice
 from lexalcm.data.workspace import Workspace
@@ -122,21 +119,3 @@ def build_from_paths(
 def source_record(sources: Sequence[Source]) -> dict[str, Any]:
     """What the manifest says of where the documents came from."""
     return {"files": [source.name for source in sources][:MAX_SOURCES_NOTED], "count": len(sources)}
-
-
-def refit_normalizer(path: Path | str, settings: NormalizerSettings) -> dict[str, np.ndarray]:
-    """Fit a data set's normalizer again and put it in its place.
-
-    Models made before keep the normalizer that they were made with.
-
-    Raises:
-        UserError: no data set there, a dimension without spread, or no permission to write.
-    """
-    dataset = Dataset.open(path)
-    stats = fit_on_documents(dataset.split("train"), settings)
-    try:
-        save_normalizer(dataset.path, stats)
-        write_manifest(dataset.path, dataset.manifest.model_copy(update={"normalizer": settings}))
-    except PermissionError as error:
-        raise UserError(f"no permission to write in {path}: change its permissions") from error
-    return stats

@@ -192,8 +192,30 @@ def _fit(sets: Sequence[Counts], shares: Sequence[float], settings: NormalizerSe
 
 def save_normalizer(folder: Path, stats: dict[str, np.ndarray]) -> None:
     """Write a data set's normalizer in one step."""
-    with atomic_file(folder / NORMALIZER_FILE) as file:
-        save_file(stats, file)
+    write_stats(folder / NORMALIZER_FILE, stats)
+
+
+def write_stats(file: Path, stats: dict[str, np.ndarray]) -> None:
+    """Write what a fit gave in one step."""
+    with atomic_file(file) as temporary:
+        save_file(stats, temporary)
+
+
+def read_stats(file: Path) -> dict[str, np.ndarray]:
+    """Read what `write_stats` wrote.
+
+    Raises:
+        DataError: missing, damaged, or not what a fit gives.
+    """
+    try:
+        stats = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"{file} is missing or no safetensors: write one with `lcm data normalize ... -o FILE`"
+        ) from error
+    if not {"center", "scale"} <= set(stats):
+        raise DataError(f"{file} holds no normalizer: write one with `lcm data normalize ... -o FILE`")
+    return stats
 
 
 def load_normalizer(folder: Path) -> dict[str, np.ndarray]:

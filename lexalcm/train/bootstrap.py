@@ -16,6 +16,9 @@ from lexalcm import __version__
 from lexalcm.atomic import atomic_folder, check_output
 from lexalcm.config import Settings, load_settings
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.manifest import MANIFEST_FILE
+from lexalcm.data.normalize import NORMALIZER_FILE, read_stats
+from lexalcm.errors import DataError
 from lexalcm.model import LCM, ModelConfig, create_model, preset
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.companions import copy_companions
@@ -34,15 +37,25 @@ class BootstrapRequest(Settings):
     seed: int
     overrides: tuple[str, ...]
     data: str
-    data_fingerprint: str  # sha256 of the data set's manifest and normalizer
+    data_fingerprint: str  # sha256 of the data set's manifest and of the normalizer
     version: str = __version__
 
     @classmethod
-    def of(cls, preset_name: str, dataset: Dataset, seed: int, overrides: Iterable[str]) -> Self:
-        """The request for `dataset` as it is now."""
+    def of(
+        cls,
+        preset_name: str,
+        dataset: Dataset,
+        seed: int,
+        overrides: Iterable[str],
+        normalizer: Path | None = None,
+    ) -> Self:
+        """The request for `dataset` as it is now; `normalizer`: a file to use instead of the data set's."""
         digest = hashlib.sha256()
-        for name in ("dataset.json", "normalizer.safetensors"):
-            digest.update((dataset.path / name).read_bytes())
+        for file in (dataset.path / MANIFEST_FILE, normalizer or dataset.path / NORMALIZER_FILE):
+            try:
+                digest.update(file.read_bytes())
+            except OSError as error:
+                raise DataError(f"cannot read {file}: {error.strerror}") from error
         return cls(
             preset=preset_name,
             seed=seed,
@@ -59,18 +72,36 @@ class BootstrapRequest(Settings):
             return False
 
 
-def bootstrap(request: BootstrapRequest, dataset: Dataset, out: Path, *, overwrite: bool = False) -> LCM:
+def bootstrap(
+    request: BootstrapRequest,
+    dataset: Dataset,
+    out: Path,
+    *,
+    normalizer: Path | None = None,
+    overwrite: bool = False,
+) -> LCM:
     """Write a model folder with fresh weights for the concepts of `dataset`, and return the model.
+
+    Args:
+        request: what decides the content.
+        dataset: gives dimension, codec and normalizer.
+        out: the folder to make.
+        normalizer: a file of `lcm data normalize`, e.g. of a mixture, to use instead of the data set's.
+        overwrite: replace a model that is there.
 
     Raises:
         ConfigError: unknown preset or setting, or sizes that do not fit together.
+        DataError: no normalizer, or one of another dimension.
         UserError: `out` exists and `overwrite` is false, or it cannot be written.
     """
     check_output(out, overwrite=overwrite, marker=CONFIG_FILE)
     base = preset(request.preset, dataset.dim).model_dump() | {"codec": dataset.manifest.codec.model_dump()}
     config = load_settings(ModelConfig, overrides=request.overrides, base=base, prefix="model")
     model = create_model(config, request.seed)
-    model.normalizer.set_statistics(dataset.normalizer())
+    stats = dataset.normalizer() if normalizer is None else read_stats(normalizer)
+    if len(stats["center"]) != dataset.dim:
+        raise DataError(f"{normalizer} is for {len(stats['center'])} dimensions, {dataset.address} has {dataset.dim}")
+    model.normalizer.set_statistics(stats)
     model.generation_config = dict(GENERATION.get(request.preset, {}))
     with _new_model_folder(model, dataset, out, overwrite) as folder:
         (folder / REQUEST_FILE).write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")
