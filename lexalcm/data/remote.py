@@ -25,7 +25,8 @@ EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "http": ("aiohttp", "http
 _CALM = {408, 425, 429}
 """HTTP answers below 500 that may be another the next time."""
 
-_HOPELESS = {"NoCredentialsError", "PartialCredentialsError", "InvalidURL", "UnsupportedProtocol"}
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError"}
+_HOPELESS = {"InvalidURL", "UnsupportedProtocol"}
 
 T = TypeVar("T")
 
@@ -95,8 +96,12 @@ class RemoteFolder:
                 return question(system, path)
             except Exception as error:  # every file system has errors of its own
                 status = _status(error)
-                if isinstance(error, PermissionError) or status in (401, 403):
-                    raise DataError(f"no permission to read {address}: check your credentials") from error
+                if (
+                    isinstance(error, PermissionError)
+                    or status in (401, 403)
+                    or type(error).__name__ in _NO_CREDENTIALS
+                ):
+                    raise DataError(f"no permission to read {address}: {_advice(address)}") from error
                 if isinstance(error, FileNotFoundError) and not _is_unreachable(error):
                     raise DataError(f"{address} does not exist") from error
                 if status == 416:  # the file ends before the range begins
@@ -148,6 +153,12 @@ def _status(error: BaseException | None) -> int | None:
 def _is_unreachable(error: FileNotFoundError) -> bool:
     """Whether "not found" is what fsspec makes of a server that does not answer."""
     return error.__cause__ is not None and _status(error) is None
+
+
+def _advice(address: str) -> str:
+    if address.startswith("s3"):
+        return "set your AWS credentials, or FSSPEC_S3='{\"anon\": true}' for a public bucket"
+    return "check your credentials"
 
 
 def _reason(error: BaseException) -> str:
