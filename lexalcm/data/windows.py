@@ -122,17 +122,21 @@ class SetWindows:
     def _shape(self, documents: slice | np.ndarray) -> _Shape:
         given = self.documents
         lengths = given.lengths[documents].astype(np.int64)
-        sources = 0 if given.sources is None else given.sources[documents].astype(np.int64)
+        context = np.full(len(lengths), max(given.prefix, 1))
         stride = self.window - 1
-        usable = (lengths > sources) & (lengths + given.prefix >= 2)
+        usable = lengths >= max(2 - given.prefix, 1)
+        if given.sources is not None:
+            sources = given.sources[documents].astype(np.int64)
+            usable &= lengths > sources
+            context = np.maximum(sources + given.prefix, 1)
         if given.chosen is not None:
             usable &= given.chosen[documents]
-        before_last = (lengths + (given.prefix + given.suffix - 2)).clip(min=0) // stride
+        lengths += given.prefix + given.suffix
+        before_last = np.maximum(lengths - 2, 0) // stride
         last_start = before_last * stride
-        last = np.where(usable, lengths + (given.prefix + given.suffix) - last_start, 0)
-        context = np.maximum(np.broadcast_to(given.prefix + sources, lengths.shape), 1)
-        skipped = np.where(context >= self.window, (context - self.window) // stride + 1, 0)
-        return _Shape(last, last_start, context, skipped, np.where(usable, before_last - skipped, 0))
+        last = (lengths - last_start) * usable
+        skipped = np.maximum(context - self.window + stride, 0) // stride
+        return _Shape(last, last_start, context, skipped, (before_last - skipped) * usable)
 
     def _sort(self, last: np.ndarray, stretches: list[slice], counts: np.ndarray) -> np.ndarray:
         """Document numbers sorted by the length of their last window, those of one length in order: int32 or int64."""

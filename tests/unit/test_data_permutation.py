@@ -2,12 +2,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexalcm.data.permutation import derive_key, permute
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**63))
 def test_every_element_goes_somewhere_else(size: int, seed: int) -> None:
     assert sorted(permute(np.arange(size), size, derive_key(seed))) == list(range(size))

@@ -78,6 +78,7 @@ def data_set(draw: st.DrawFn) -> Documents:
     )
 
 
+@settings(deadline=None)
 @given(data_set(), row_lengths)
 def test_windows_hold_every_target_once_and_nothing_useless(given: Documents, row_length: int) -> None:
     windows = SetWindows(given, row_length)
@@ -95,6 +96,7 @@ def test_windows_hold_every_target_once_and_nothing_useless(given: Documents, ro
     assert lengths.max(initial=0) <= min(row_length, given.max_length or row_length)
 
 
+@settings(deadline=None)
 @given(histograms, row_lengths, st.sampled_from([0, 0.9, 0.985, 1]), st.floats(0, 1))
 def test_packing_keeps_every_window(histogram: list[int], row_length: int, min_fill: float, share: float) -> None:
     counts = np.zeros(row_length + 1, np.int64)
@@ -137,7 +139,7 @@ def test_positions_used_on_the_packaged_text() -> None:
         assert PackedRows([Documents(lengths, suffix=suffix)], 128).epoch_rows(0).fill >= 0.97
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(data_set(), min_size=1, max_size=3), row_lengths, st.integers(1, 5), st.integers(1, 4))
 def test_an_epoch_trains_on_every_target_once(sets: list[Documents], row_length: int, micro: int, batch: int) -> None:
     expected = Counter((i, d, c) for i, one in enumerate(sets) for d, c in expected_targets(one))
