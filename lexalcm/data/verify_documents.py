@@ -18,6 +18,7 @@ import numpy as np
 
 from lexalcm.data.manifest import Manifest
 from lexalcm.data.shards import document_key
+from lexalcm.data.tar import npy_header
 from lexalcm.data.verify_report import DataReport
 
 OUTLIER_SPREADS = 8
@@ -28,6 +29,7 @@ OUTLIER_FACTOR = 1.25
 
 _FEWEST_NORMS = 100  # below, there is no telling what is usual
 _EXTREMES = 200
+_AT_ONCE = 256  # documents
 _BIN = 0.002
 _LOG_RANGE = (-24.0, 24.0)  # of float16 and float32 numbers with some margin
 
@@ -38,6 +40,7 @@ class DocumentChecks:
     def __init__(self, manifest: Manifest, found: DataReport) -> None:
         self.dtype = np.dtype(manifest.dtype)
         self.dim = manifest.codec.dim
+        self.header_size = len(npy_header(1, self.dim, self.dtype.name))
         self.text = manifest.text
         self.found = found
         self._norms = _Norms()
@@ -52,6 +55,25 @@ class DocumentChecks:
 
     def array(self, where: str, content: bytes) -> np.ndarray | None:
         """Check a document's `.npy`; returns its numbers if they can be read."""
+        embeddings = self._numbers(where, content)
+        if embeddings is None:
+            return None
+        numbers = embeddings.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            squares = np.einsum("nd,nd->n", numbers, numbers)
+            logs = np.log(squares) / 2
+            if not np.isfinite(logs).all():  # rarely, and float32 may have been too narrow for the squares
+                self._bad_numbers(where, embeddings)
+                logs = np.log(np.linalg.norm(embeddings.astype(np.float64), axis=1))
+                logs[~np.isfinite(logs)] = np.nan
+        self._norms.add(where, logs)
+        return embeddings
+
+    def _numbers(self, where: str, content: bytes) -> np.ndarray | None:
+        n = max(0, len(content) - self.header_size) // (self.dim * self.dtype.itemsize)
+        header = npy_header(n, self.dim, self.dtype.name)
+        if content.startswith(header) and len(content) == len(header) + n * self.dim * self.dtype.itemsize:
+            return np.frombuffer(content, self.dtype, offset=len(header)).reshape(n, self.dim)
         try:
             embeddings = np.load(io.BytesIO(content), allow_pickle=False)
         except Exception as error:  # noqa: BLE001  numpy's parser of a damaged header raises nearly anything
@@ -63,16 +85,15 @@ class DocumentChecks:
         if embeddings.shape[1] != self.dim:
             self.found.error(where, f"{embeddings.shape[1]} dimensions, expected {self.dim}")
             return None
+        return embeddings
+
+    def _bad_numbers(self, where: str, embeddings: np.ndarray) -> None:
         not_finite = ~np.isfinite(embeddings).all(axis=1)
         zero = ~embeddings.any(axis=1)
         for what, sentences in (("NaN or infinity", not_finite), ("zero vector", zero)):
             if sentences.any():
                 shown = ", ".join(map(str, np.flatnonzero(sentences)[:5]))
                 self.found.error(where, f"{what} in {sentences.sum()} of its embeddings, at sentence {shown}")
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            norms = np.log(np.linalg.norm(embeddings.astype(np.float64), axis=1))
-        self._norms.add(where, np.where(not_finite | zero, np.nan, norms))
-        return embeddings
 
     def document(self, where: str, place: int, content: bytes, embeddings: np.ndarray | None) -> dict[str, Any] | None:
         """Check a document's `.json` beside its numbers, and count it; returns what it says if it can be read."""
@@ -132,15 +153,16 @@ class _Norms:
 
     def __init__(self) -> None:
         self._counts = np.zeros(round((_LOG_RANGE[1] - _LOG_RANGE[0]) / _BIN), np.int64)
+        self._pending: list[np.ndarray] = []
         self._extremes: tuple[list[tuple[float, str, int]], list[tuple[float, str, int]]] = ([], [])
 
     def add(self, where: str, logs: np.ndarray) -> None:
         """Count a document's norms, given as logarithms; NaN ones are left out."""
-        known = logs[~np.isnan(logs)]
-        if not len(known):
+        if not len(logs) or np.isnan(logs).all():
             return
-        bins = ((known - _LOG_RANGE[0]) / _BIN).astype(np.int64).clip(0, len(self._counts) - 1)
-        np.add.at(self._counts, bins, 1)
+        self._pending.append(logs)
+        if len(self._pending) >= _AT_ONCE:
+            self._count()
         shortest, longest = self._extremes
         for sign, heap, sentence in ((-1, shortest, np.nanargmin(logs)), (1, longest, np.nanargmax(logs))):
             entry = (sign * float(logs[sentence]), where, int(sentence))
@@ -149,8 +171,15 @@ class _Norms:
             elif entry > heap[0]:
                 heapq.heapreplace(heap, entry)
 
+    def _count(self) -> None:
+        logs = np.concatenate([np.empty(0), *self._pending])
+        self._pending.clear()
+        bins = ((logs[~np.isnan(logs)] - _LOG_RANGE[0]) / _BIN).astype(np.int64).clip(0, len(self._counts) - 1)
+        self._counts += np.bincount(bins, minlength=len(self._counts))
+
     def report(self, found: DataReport) -> None:
         """Note the outliers: one finding for each document, with its farthest sentence."""
+        self._count()
         total = int(self._counts.sum())
         if total < _FEWEST_NORMS:
             return

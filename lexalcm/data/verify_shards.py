@@ -23,6 +23,7 @@ from lexalcm.data.verify_report import DataReport
 from lexalcm.errors import DataError, ShardError
 
 READ_AT_ONCE = 1 << 20
+TAR_BUFFER = 64 * 1024  # tarfile copies what is left of it at every read
 
 
 class ShardIndex(NamedTuple):
@@ -170,7 +171,7 @@ def _read_member(shards: Shards, shard: int, header: int) -> _Member:
 def _members(file: "_Hashed", shard: str, found: DataReport) -> Iterator[tuple[str, bytes, int]]:
     """Each readable member of a tar: name, content, position of the content's end."""
     try:
-        with tarfile.open(fileobj=cast(BinaryIO, file), mode="r|", bufsize=READ_AT_ONCE) as tar:
+        with tarfile.open(fileobj=cast(BinaryIO, file), mode="r|", bufsize=TAR_BUFFER) as tar:
             for member in tar:
                 content = tar.extractfile(member)
                 yield member.name, b"" if content is None else content.read(), member.offset_data + member.size
