@@ -39,6 +39,8 @@ class Document:
     metadata: dict[str, Any] = field(default_factory=dict)
     sentences: list[str] | None = None
     """Where the text comes in sentences already; `text` is empty then."""
+    source: "Document | None" = None
+    """For a pair (source, target): the source's text or sentences. The document's own are the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def read_documents(
         lang: SONAR code for documents that do not say theirs (a `lang` field does).
         text_field: the field of JSON lines and the column of parquet that hold the text, or a list of its sentences.
             The fields `id`, `title` and `lang` are used too; further ones that hold a plain value are kept as metadata.
+            A record without that field but with `source` and `target` is a pair.
         documents: what a document is in a text file: what stands between blank lines, or the whole file.
 
     Raises:
@@ -223,28 +226,42 @@ def _read_parquet(source: Source, lang: str, text_field: str) -> Iterator[Docume
 
 
 def _document(record: Mapping[str, Any], where: str, default_id: str, lang: str, text_field: str) -> Document:
-    if text_field not in record:
+    is_pair = text_field not in record and {"source", "target"} <= record.keys()
+    if is_pair:
+        text_field = "target"
+    elif text_field not in record:
         fields = ", ".join(record) or "none"
         raise DataError(f"{where}no field {text_field!r}: choose one with --text-field: {fields}")
-    text = record[text_field]
-    sentences = None
-    if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
-        sentences = [_writable(sentence) for sentence in text if sentence.strip()]
-        text = ""
-    if not isinstance(text, str):
-        raise DataError(f"{where}field {text_field!r} holds {type(text).__name__}, not text or a list of sentences")
+    text, sentences = _text(record, text_field, where)
+    id_ = default_id if record.get("id") is None else _writable(str(record["id"]))
+    lang = lang if record.get("lang") is None else check_language(str(record["lang"]), where)
+    source = None
+    if is_pair:
+        source_text, source_sentences = _text(record, "source", where)
+        source = Document(id_, lang, source_text, sentences=source_sentences)
     return Document(
-        id=default_id if record.get("id") is None else _writable(str(record["id"])),
-        lang=lang if record.get("lang") is None else check_language(str(record["lang"]), where),
-        text=_writable(text),
+        id=id_,
+        lang=lang,
+        text=text,
         title=_writable(str(record.get("title") or "")),
         metadata={
             name: _writable(value) if isinstance(value, str) else value
             for name, value in record.items()
-            if name not in ("id", "lang", "title", text_field) and _is_plain(value)
+            if name not in ("id", "lang", "title", text_field, "source" if is_pair else "") and _is_plain(value)
         },
         sentences=sentences,
+        source=source,
     )
+
+
+def _text(record: Mapping[str, Any], field: str, where: str) -> tuple[str, list[str] | None]:
+    """A field's text, or empty text and its sentences."""
+    text = record[field]
+    if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
+        return "", [_writable(sentence) for sentence in text if sentence.strip()]
+    if not isinstance(text, str):
+        raise DataError(f"{where}field {field!r} holds {type(text).__name__}, not text or a list of sentences")
+    return _writable(text), None
 
 
 def _is_plain(value: Any) -> bool:

@@ -75,7 +75,7 @@ class Spool:
         text: bool = True,
         report: Callable[[int], None] = lambda _sentences: None,
     ) -> None:
-        """Segment documents and write those that have a sentence.
+        """Segment documents and write those that have a sentence, pairs if both sides have one.
 
         Documents that come in sentences are taken as they are. Stops when another worker has finished the same part.
 
@@ -88,29 +88,32 @@ class Spool:
             report: called with the number of sentences of each document.
         """
         segmenter = SentencexSegmenter()
+
+        def in_sentences(document: Document) -> list[str]:
+            if document.sentences is not None:
+                return document.sentences
+            return segment(
+                document.text, document.lang, max_chars=max_chars, segmenter=segmenter, join_lines=join_lines
+            )
+
         start, text_bytes, n, position = array("q", [0]), array("q"), array("i"), array("d")
         dropped = 0
         with suppress(_OvertakenError), atomic_file(self._lines(part)) as path, path.open("wb") as file:
             for number, document in enumerate(documents):
                 if number % LOOK_EVERY == 0 and self.has(part):
                     raise _OvertakenError
-                sentences = document.sentences
-                if sentences is None:
-                    sentences = segment(
-                        document.text,
-                        document.lang,
-                        max_chars=max_chars,
-                        segmenter=segmenter,
-                        join_lines=join_lines,
-                    )
-                if not sentences:
+                sentences = in_sentences(document)
+                source = [] if document.source is None else in_sentences(document.source)
+                if not sentences or (document.source is not None and not source):
                     dropped += 1
                     continue
+                sentences = source + sentences
                 record = {
                     "id": document.id,
                     "lang": document.lang,
                     "title": document.title,
                     "sentences": sentences,
+                    **({"source": len(source)} if source else {}),
                     "metadata": document.metadata,
                 }
                 line = document_json(record)
