@@ -1,7 +1,7 @@
 """How many sentences a second SONAR's encoder embeds, beside the naive way, at full size with random weights.
 
     python -m tools.bench_embed                     # on a GPU if there is one, else on the CPU
-    python -m tools.bench_embed --sentences 128     # a quick look
+    python -m tools.bench_embed --layers 2           # a quick look
 
 The text is the packaged one: blocks of 32 consecutive sentences from all over it. The naive way embeds each block as it
 stands, padded to its longest sentence, as examples do; ours is the way of the codec. Both use the same modules, number
@@ -38,7 +38,7 @@ BLOCK = 32
 SIZES = SonarSizes(vocab_size=256_206, dim=1024, ffn_dim=8192, layers=24)
 HEADS = 16
 POSITIONS = 514
-SENTENCES = {"cpu": 192, "cuda": 16384}
+SENTENCES = {"cpu": 96, "cuda": 16384}
 TRAINED_PIECES = 8000
 
 Block = tuple[str, list[str]]
@@ -173,7 +173,7 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
 def main() -> int:
     """Print what was measured; the exit code."""
     parser = argparse.ArgumentParser(description="Sentences a second, beside the naive way.")
-    parser.add_argument("--sentences", type=int, help="how many; default 192 on a CPU, 16384 on a GPU")
+    parser.add_argument("--sentences", type=int, help="how many; default 96 on a CPU, 16384 on a GPU")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default a GPU if there is one")
     parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES], help="number type; default by device")
     parser.add_argument("--batch", type=int, help="tokens in a batch; default by device")

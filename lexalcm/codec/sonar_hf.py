@@ -125,7 +125,9 @@ class SonarHfCodec(SonarBase):
         return find_part(part, own or self.options.weights, self.progress)
 
     def _heads(self, opened: OpenedWeights) -> int:
-        return self.options.heads or opened.heads or max(1, opened.weights.sizes.dim // HEAD_DIM)
+        """As told, or as a config says; a decoder without one has as many as the encoder."""
+        heads = self.options.heads or opened.heads or self._encoder_weights.heads
+        return heads or max(1, opened.weights.sizes.dim // HEAD_DIM)
 
 
 def _require_transformers() -> None:
