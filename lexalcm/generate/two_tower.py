@@ -37,14 +37,15 @@ class TwoTowerPredictor:
         """See `ConceptPredictor.predict_rows`."""
         mask = causal_mask(documents_BL, self.model.config.attention)
         memory_BLW = shift_contexts(self.model.contexts(concepts_BLD, positions_BL, mask), documents_BL)
-        return self.denoise(self.model.keys_values(memory_BLW), mask, draw_noise)
+        return self.denoise(self.model.keys_values(memory_BLW), mask, concepts_BLD.shape[1], draw_noise)
 
-    def denoise(self, keys_values: Sequence[KeysValues], mask: Mask, draw_noise: DrawNoise) -> Tensor:
-        """Sample normalized concepts of the shape of the noise, each seeing the contexts that the mask says."""
+    def denoise(self, keys_values: Sequence[KeysValues], mask: Mask, positions: int, draw_noise: DrawNoise) -> Tensor:
+        """Sample normalized concepts, `positions` in each row, each seeing the contexts that the mask says."""
         guided = needs_pair(self.options)
+        attentions = self.denoiser.attend(keys_values, mask, positions)
 
         def network(x_BLD: Tensor, timestep: int) -> tuple[Tensor, ...]:
-            return self.denoiser(x_BLD, self._step[timestep], keys_values, mask, guided=guided)
+            return self.denoiser(x_BLD, self._step[timestep], attentions, guided=guided)
 
         return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise)
 
@@ -64,4 +65,4 @@ class _Reader:
         used_slots = [layer.first(slots) for layer in self.cache.denoiser]
         keys_values = [(k_BHKE.contiguous(), v_BHKE.contiguous()) for k_BHKE, v_BHKE in used_slots]
         mask_B11K = torch.arange(slots, device=positions_B.device) <= positions_B[:, None, None, None] + 1
-        return self.predictor.denoise(keys_values, mask_B11K, self.draw_noise)[:, 0]
+        return self.predictor.denoise(keys_values, mask_B11K, 1, self.draw_noise)[:, 0]

@@ -27,7 +27,8 @@ from lexalcm.model.attention import Attention, initialize_attention_input, initi
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.dropout import Dropout
 from lexalcm.model.masks import Mask
-from lexalcm.model.transformer import RMSNorm, SwiGLU
+from lexalcm.model.norm import RMSNorm
+from lexalcm.model.transformer import SwiGLU
 
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
@@ -77,11 +78,20 @@ class SelfProjection(nn.Module):
 
     def forward(self, x_BLW: Tensor) -> Tensor:
         """[B, L, W] to [B, L, W]."""
-        positions, width = x_BLW.shape[:-1].numel(), x_BLW.shape[-1]
-        if positions >= 2 * width:
+        if self.is_product(x_BLW.shape[-1], x_BLW.shape[:-1].numel()):
             return nn.functional.linear(x_BLW, *self.product())
         values_BLW = nn.functional.linear(x_BLW, self.value_weight, self.value_bias)
         return nn.functional.linear(values_BLW, self.output_weight, self.output_bias)
+
+    @staticmethod
+    def is_product(width: int, positions: int) -> bool:
+        """Whether the product is made for so many positions."""
+        return positions >= 2 * width
+
+    @classmethod
+    def multiplications(cls, width: int, positions: int) -> int:
+        """Multiplications in the forward pass."""
+        return (positions + width) * width**2 if cls.is_product(width, positions) else 2 * positions * width**2
 
     def product(self) -> tuple[Tensor, Tensor]:
         """The weight [W, W] and the bias [W] of the one linear map that both are."""
@@ -115,9 +125,8 @@ class DenoiserLayer(nn.Module):
         self, x_BLW: Tensor, time_TW: Tensor, timesteps_BL: Tensor, memory_BLW: Tensor, mask: Mask, dropped_BL: Tensor
     ) -> Tensor:
         """One layer, each position at its own timestep; arguments as for `Denoiser.forward`."""
-        modulation_BLM = nn.functional.embedding(timesteps_BL, self.modulation(time_TW).flatten(1))
-        shift, scale, gate, cross_shift, cross_scale, cross_gate, ffn_shift, ffn_scale, ffn_gate = modulation_BLM.chunk(
-            3 * PARTS, dim=-1
+        shift, scale, gate, cross_shift, cross_scale, cross_gate, ffn_shift, ffn_scale, ffn_gate = (
+            nn.functional.embedding(timesteps_BL, table_TW) for table_TW in self.modulation(time_TW).unbind(dim=1)
         )
         modulated_BLW = torch.addcmul(shift, self.self_norm(x_BLW), scale)
         x_BLW = torch.addcmul(x_BLW, gate, self.dropout(self.self_projection(modulated_BLW)))

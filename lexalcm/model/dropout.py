@@ -20,5 +20,5 @@ class Dropout(nn.Dropout):
         dropped_levels = round(self.p * LEVELS)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         levels = bits.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = levels >= dropped_levels - LEVELS // 2
-        return x * kept * (LEVELS / (LEVELS - dropped_levels))
+        kept = torch.ge(levels, dropped_levels - LEVELS // 2, out=torch.empty_like(x, requires_grad=False))
+        return x * kept.mul_(LEVELS / (LEVELS - dropped_levels))

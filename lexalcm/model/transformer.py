@@ -21,19 +21,7 @@ from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.dropout import Dropout
 from lexalcm.model.masks import Mask
-
-
-class RMSNorm(nn.Module):
-    """Root mean square normalization with a learned scale, computed in float32 whatever the input's type."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize the last dimension."""
-        return nn.functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).type_as(x)
+from lexalcm.model.norm import RMSNorm
 
 
 class SwiGLU(nn.Module):

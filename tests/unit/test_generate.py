@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.autoregressive import generate, generate_from_noise
+from lexalcm.generate.cross_attention import cross_attention
 from lexalcm.generate.folded_denoiser import FoldedDenoiser
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
@@ -137,8 +138,9 @@ def test_the_folded_denoiser_computes_what_the_denoiser_does(positions: int) -> 
     mask = causal_mask(documents, "sdpa")
     memory = shift_contexts(model.contexts(concepts, rows["positions"], mask), documents)
     with torch.inference_mode():
-        pair = folded(noisy, 1, model.keys_values(memory), mask, guided=True)
-        (alone,) = folded(noisy, 1, model.keys_values(memory), mask, guided=False)
+        attentions = folded.attend(model.keys_values(memory), mask, positions)
+        pair = folded(noisy, 1, attentions, guided=True)
+        (alone,) = folded(noisy, 1, attentions, guided=False)
     assert len(pair) == 2
     for dropped, output in [(False, pair[0]), (True, pair[1]), (False, alone)]:
         drop = torch.full((1, positions), dropped)
@@ -190,3 +192,21 @@ def test_options_come_from_the_model_then_from_the_caller() -> None:
     ):
         with pytest.raises(ConfigError):
             GenerationOptions.for_model({}, **wrong)
+
+
+@pytest.mark.parametrize("contexts", [3, 20])
+def test_a_single_position_attends_few_contexts_and_many_alike(contexts: int) -> None:
+    """Against attention written out head by head; below 8 contexts of 2 heads the keys are folded."""
+    model = lively_model("two-tower")
+    assert isinstance(model, TwoTowerLCM)
+    attention = model.denoiser.layers[0].cross_attention
+    generator = torch.Generator().manual_seed(0)
+    x, memory = torch.randn(1, 16, generator=generator), torch.randn(1, contexts, 16, generator=generator)
+    with torch.inference_mode():
+        keys, values = attention.keys_values(memory)
+        mask = torch.ones(1, 1, 1, contexts, dtype=torch.bool)
+        attended = cross_attention(attention, (keys, values), mask, 1)(x)
+        queries = attention.q_proj(x).view(2, 8)
+        mixed = [((keys[0, h] @ queries[h]) / 8**0.5).softmax(0) @ values[0, h] for h in range(2)]
+        expected = attention.output_proj(torch.cat(mixed))
+    torch.testing.assert_close(attended[0], expected, rtol=1e-5, atol=1e-6)

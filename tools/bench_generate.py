@@ -1,0 +1,89 @@
+"""Time generation: one concept after a prompt of concepts, at batch 1 and larger.
+
+    python -m tools.bench_generate
+    python -m tools.bench_generate --model runs/base --batches 1 64
+
+Without a model it is the fixed two-tower model of `tools.bench_train_step` with new weights: 50 steps, guidance 3, a
+prompt of 32 concepts. The last line is one JSON object. `seconds` is the time from a prepared model and prompts of
+concepts to the next concept: reading the prompt and all denoising steps. `prepare_seconds` is spent once for a model
+and its options.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+
+import torch
+
+from lexalcm.errors import LexaError
+from lexalcm.generate.autoregressive import generate
+from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import ConceptPredictor, prepare
+from lexalcm.model.create import create_model
+from lexalcm.model.folder import load_model
+from tools.bench_train_step import FIXED, RATE_SIZE
+from tools.matrix_rate import matrix_rate, now
+
+
+def main() -> int:
+    """Measure, print; the exit code."""
+    parser = argparse.ArgumentParser(description="Time the generation of a concept.")
+    parser.add_argument("--model", help="a model or run folder; default: a fixed model of 50M parameters")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="prompts at once")
+    parser.add_argument("--prompt", type=int, default=32, help="concepts in a prompt")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--sampler", default="ddim")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    try:
+        model = (load_model(arguments.model) if arguments.model else create_model(FIXED, seed=0)).to(device).eval()
+        options = GenerationOptions.for_model(
+            {}, sampler=arguments.sampler, steps=arguments.steps, guidance_scale=arguments.guidance
+        )
+        prepare(model, options)
+        began = now(device)
+        predictor = prepare(model, options)
+        prepare_seconds = now(device) - began
+    except LexaError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    rates: list[float] = []
+    medians = {}
+    for batch in arguments.batches:
+        seconds = []
+        for repeat in range(arguments.repeats + 1):
+            rates.append(matrix_rate(device, torch.float32, RATE_SIZE[device.type]))
+            seconds.append(_time_concept(predictor, batch, arguments.prompt, seed=repeat))
+        medians[batch] = statistics.median(seconds[1:])
+    line = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "prompt": arguments.prompt,
+        "sampler": arguments.sampler,
+        "steps": arguments.steps,
+        "guidance": arguments.guidance,
+        "prepare_seconds": round(prepare_seconds, 4),
+        "seconds": {batch: round(median, 4) for batch, median in medians.items()},
+        "concepts_per_s": {batch: round(batch / median, 2) for batch, median in medians.items()},
+        "matrix_gflops": round(statistics.median(rates) / 1e9, 1),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+    }
+    print(json.dumps(line))
+    return 0
+
+
+def _time_concept(predictor: ConceptPredictor, batch: int, length: int, seed: int) -> float:
+    device, dim = predictor.model.device, predictor.model.config.dim
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [torch.randn(length, dim, generator=generator) for _ in range(batch)]
+    began = now(device)
+    next(generate(predictor, prompts, list(range(batch)), 1))
+    return now(device) - began
+
+
+if __name__ == "__main__":
+    sys.exit(main())
