@@ -160,6 +160,11 @@ class DiskCache:
 
     def _reserve(self, size: int) -> None:
         """Count bytes that are about to be written, and make room for them."""
+        if size > self.limit:
+            raise ConfigError(
+                f"the cache {self.root} may hold {self.limit:,} bytes, {size:,} are needed at "
+                f"once: raise {SIZE_VARIABLE}"
+            )
         with _locked(_open_lock(self.root / "used")) as file:
             try:
                 used = int(os.pread(file, 32, 0))

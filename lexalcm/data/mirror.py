@@ -33,7 +33,8 @@ class Mirror:
         key = hashlib.sha256(f"{remote.address}\n".encode() + manifest).hexdigest()[:40]
         self._held = cache.hold_folder(key)
         self.path = self._held.path
-        cache.add_to_folder(self.path / MANIFEST_FILE, lambda goal: goal.write_bytes(manifest))
+        if not (self.path / MANIFEST_FILE).exists():
+            cache.add_to_folder(self.path / MANIFEST_FILE, lambda goal: goal.write_bytes(manifest))
 
     def fetch(self, name: str) -> None:
         """Bring a file here if it is not. Raises `DataError` where it does not exist."""

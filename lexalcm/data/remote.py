@@ -152,7 +152,9 @@ def _status(error: BaseException | None) -> int | None:
 
 def _is_unreachable(error: FileNotFoundError) -> bool:
     """Whether "not found" is what fsspec makes of a server that does not answer."""
-    return error.__cause__ is not None and _status(error) is None
+    cause = error.__cause__
+    is_network = isinstance(cause, OSError) or type(cause).__module__.startswith(("aiohttp", "asyncio"))
+    return is_network and not isinstance(cause, FileNotFoundError) and _status(cause) is None
 
 
 def _advice(address: str) -> str:

@@ -1,5 +1,9 @@
+import functools
+import http.server
 import json
 import shutil
+import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -31,6 +35,21 @@ def built(tmp_path_factory):
     return out
 
 
+@contextmanager
+def served(folder):
+    """A web server of the standard library, which honours no ranges."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
 def test_a_whole_data_set_passes(lcm, built):
     result = lcm("verify", "data", built)
     assert result.code == 0
@@ -50,6 +69,27 @@ def test_a_damaged_shard_is_a_problem(lcm, built, tmp_path):
     assert not found["ok"]
     assert any("train-000000.tar" in finding["where"] for finding in found["findings"])
     assert lcm("verify", "data", folder).code == 1
+
+
+def test_a_quick_check_and_a_check_of_a_remote_data_set(lcm, built, tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp", reason="reading http:// needs the extra http")
+    monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path / "cache"))
+    with served(built) as address:
+        for path in (built, address):
+            result = lcm("verify", "data", path, "--quick", "--json")
+            found = json.loads(result.out)
+            assert (result.code, found["ok"], found["quick"]) == (0, True, True)
+            assert found["documents"] == 12
+            assert all(one["cosine"] > 0.99 for one in found["decoded"])
+        assert "no problems" in lcm("verify", "data", address).err
+        assert lcm("data", "info", address).out == lcm("data", "info", built).out.replace(str(built), address)
+    (tmp_path / "empty").mkdir()
+    with served(tmp_path / "empty") as address:
+        result = lcm("verify", "data", address)
+        assert (result.code, result.err) == (
+            2,
+            f"lcm: no data set at {address}: {address}/dataset.json does not exist\n",
+        )
 
 
 def test_a_missing_data_set_or_model_is_wrong_usage(lcm, tmp_path, monkeypatch):

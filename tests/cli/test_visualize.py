@@ -1,6 +1,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 
@@ -21,6 +23,16 @@ def test_report_is_written_and_listed(lcm, dataset, tmp_path):
     assert "--overwrite" in again.err
     found = json.loads(lcm("visualize", "data", dataset.path, "--out", out, "--overwrite", "--json").out)
     assert found["sample"]["sentences"] == 45
+
+
+def test_parquet_of_another_pipeline_is_shown(lcm, tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(20, 3, 4))
+    columns = {"text_sentences": [["a b", "c", "d"]] * 20, "text_sentences_sonar_emb": vectors.tolist()}
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "data" / "part.parquet")
+    result = lcm("visualize", "data", tmp_path / "data", "--out", tmp_path / "out", "--batch", 3, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["sample"] == {"sentences": 60, "documents": 20, "seed": 0}
 
 
 def test_mistakes_are_one_line_with_exit_code_two(lcm, dataset, tmp_path):

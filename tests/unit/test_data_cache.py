@@ -139,6 +139,16 @@ def test_what_two_want_at_once_is_fetched_once(tmp_path):
     assert len(fetched) == 1
 
 
+def test_what_is_larger_than_the_cache_is_said(tmp_path):
+    cache = DiskCache(tmp_path, 1000)
+    with pytest.raises(ConfigError, match="1,001 are needed at once: raise LEXALCM_CACHE_SIZE"):
+        cache.store("aa", bytes(1001))
+    held = cache.hold_folder("first")
+    with pytest.raises(ConfigError, match="raise LEXALCM_CACHE_SIZE"):
+        cache.add_to_folder(held.path / "file", lambda goal: goal.write_bytes(bytes(1001)))
+    assert on_disk(cache) == 0
+
+
 def test_settings_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path / "here"))
     monkeypatch.setenv("LEXALCM_CACHE_SIZE", "2MiB")

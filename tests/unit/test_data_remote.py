@@ -298,6 +298,20 @@ def test_a_quick_check_of_a_remote_set_names_missing_and_truncated_shards(server
     assert report.documents > 500
 
 
+def test_file_systems_that_are_not_asynchronous_read_ranges_too(local, monkeypatch):
+    """As `hf://` is; this one is in memory. Its codec does not say what its files are called, so they are listed."""
+    fsspec = pytest.importorskip("fsspec")
+    system = fsspec.filesystem("memory")
+    system.put(str(local.path), "/sets/one", recursive=True)
+    system.pipe("/sets/one/codec/deep/file", b"content")
+    monkeypatch.delattr("lexalcm.codec.lsa.LsaCodec.files")
+    there = Dataset.open("memory://sets/one")
+    same(there, local)
+    assert (there.path / "codec" / "deep" / "file").read_bytes() == b"content"
+    with pytest.raises(DataError, match="no data set at memory://sets/two"):
+        Dataset.open("memory://sets/two")
+
+
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(MissingExtraError, match=r"s3:// .*lexalcm\[s3\]"):
