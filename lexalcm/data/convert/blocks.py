@@ -1,9 +1,11 @@
 """Blocks of documents on their way from one layout to another, and the rows that are left out on it.
 
-A block has some ten megabytes: its vectors lie in one array, so that a check or a cast is one call for thousands.
+A block has some megabytes: its vectors lie in one array, so that a check or a cast is one call for thousands of them,
+and what is done to it finds it in the processor's cache.
 """
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,11 +15,12 @@ from threading import Event, Thread
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from lexalcm.data.manifest import Dtype
 from lexalcm.data.units import SplitName
 
-BLOCK_BYTES = 16 * 1024**2
+BLOCK_BYTES = 4 * 1024**2
 """Bytes of numbers that a block should have."""
 
 _SMALLEST, _LARGEST = 1e-6, 1e9
@@ -89,8 +92,11 @@ class LeftOut:
 
 def as_stored(block: Block, dtype: Dtype) -> Block:
     """The block with its numbers as they are stored."""
-    stored = np.ascontiguousarray(block.vectors, dtype=np.dtype(dtype).newbyteorder("<"))
-    return replace(block, vectors=stored)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that torch cannot write into what it only reads
+        numbers = torch.from_numpy(np.ascontiguousarray(block.vectors))
+    stored = numbers.to(getattr(torch, dtype)).numpy()  # to float16 four times as fast as numpy, and the same
+    return replace(block, vectors=stored.astype(np.dtype(dtype).newbyteorder("<"), copy=False))
 
 
 def leave_out_unusable(block: Block, dtype: Dtype) -> Block:

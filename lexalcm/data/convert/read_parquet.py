@@ -189,13 +189,13 @@ class ParquetReader:
         if not (_is_list(kind) and (_is_list(kind.value_type))):
             name = self.settings.embedding_column
             raise DataError(f"{source.path}: column {name!r} holds {kind}, not lists of vectors or bytes")
-        n = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        n = _lengths(column)
         vectors = column.flatten()
-        lengths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy(zero_copy_only=False)
+        lengths = _lengths(vectors)
         values = vectors.flatten()
         if not pa.types.is_floating(values.type):
             raise DataError(f"{source.path}: column {self.settings.embedding_column!r} holds {kind}, not floats")
-        numbers = values.to_numpy(zero_copy_only=False)
+        numbers = _array(pc.fill_null(values, math.nan) if values.null_count else values)
         if self.dim is None and len(lengths):
             found, times = np.unique(lengths, return_counts=True)
             self.dim = int(found[times.argmax()]) or None
@@ -217,7 +217,7 @@ class ParquetReader:
             if not self.settings.codec.startswith("sonar"):
                 raise DataError(f"{source.path}: embeddings as bytes do not say their dimension: give --dim")
             self.dim = SONAR_DIM
-        sizes = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        sizes = _array(pc.fill_null(pc.binary_length(column), 0)).astype(np.int64)
         itemsize = _itemsize(sizes, counts, self.dim)
         bytes_each = self.dim * itemsize
         wrong = sizes % bytes_each != 0
@@ -244,16 +244,26 @@ class _Problems:
 
 def _sentences(column: pa.Array, problems: _Problems) -> tuple[list[list[str]], np.ndarray]:
     """The sentences of each row, and how many they are."""
-    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    counts = _lengths(column)
     texts = column.flatten()
-    flat = texts.to_numpy(zero_copy_only=False).tolist()
+    flat = texts.to_pylist()
     ends = np.cumsum(counts)
     if texts.null_count:
-        missing = np.flatnonzero(texts.is_null().to_numpy(zero_copy_only=False))
+        missing = _array(pc.indices_nonzero(texts.is_null()))
         for i in np.searchsorted(ends, missing, side="right").tolist():
             problems.add(i, "no sentence", "one of its sentences is missing")
     starts = (ends - counts).tolist()
     return [flat[start:end] for start, end in zip(starts, ends.tolist(), strict=True)], counts
+
+
+def _lengths(column: pa.Array) -> np.ndarray:
+    """How long each list is, 0 where there is none: int64."""
+    return _array(pc.fill_null(pc.list_value_length(column), 0)).astype(np.int64)
+
+
+def _array(column: pa.Array) -> np.ndarray:
+    """Numbers without a missing one as numpy sees them, not copied; arrow's own way to it loads pandas."""
+    return np.from_dlpack(column) if len(column) else np.empty(0, column.type.to_pandas_dtype())
 
 
 def _itemsize(sizes: np.ndarray, counts: np.ndarray | None, dim: int) -> int:
