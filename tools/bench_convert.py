@@ -11,6 +11,7 @@ make either, is timed apart. The last line is one JSON object.
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -88,41 +90,43 @@ def our_way(path: Path, out: Path) -> dict[str, float]:
     return {"all": time.perf_counter() - start, **seconds}
 
 
-def in_own_process(path: Path, out: Path) -> dict[str, float]:
-    """`our_way` in a process of its own, whose memory nothing else has touched."""
-    call = f"our_way(Path({str(path)!r}), Path({str(out)!r}))"
-    code = f"import json; from tools.bench_convert import *; print(json.dumps({call}))"
-    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+def in_own_process(way: str, path: Path, out: Path) -> Any:
+    """What `our_way` or `pandas_way` says in a process of its own, whose memory nothing else has touched."""
+    call = f"{way}(Path(sys.argv[1]), Path(sys.argv[2]))"
+    code = (
+        f"import json, sys; from pathlib import Path; from tools.bench_convert import {way}; print(json.dumps({call}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, path, out], check=True, capture_output=True, text=True)
     return json.loads(ran.stdout.splitlines()[-1])
 
 
 def bench_convert(megabytes: list[float], repeats: int = 3) -> dict[str, object]:
-    """Speed at the first size, best of some runs each, and memory at every size."""
+    """Speed at the first size, the fastest of some runs each, and memory at every size."""
     memory: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number, size in enumerate(megabytes):
             path = folder / "in.parquet"
             sentences = write_parquet(path, size)
-            ran = in_own_process(path, folder / f"memory-{number}")
-            shown = {
-                "converting": ran["converting, peak MB"],
-                "with the normalizer": ran["fitting the normalizer, peak MB"],
-            }
-            memory[f"{size:g} MB"] = {what: round(peak) for what, peak in shown.items()}
-            if number == 0:
-                turns = [  # one after the other, so that a machine that is busy for a while slows both
-                    (our_way(path, folder / f"ours-{turn}"), pandas_way(path, folder / "pandas.tar"))
-                    for turn in range(repeats)
-                ]
-                ours, theirs = zip(*turns, strict=True)
+            runs = []
+            for _ in range(1 if number else repeats):  # in turns, so that a machine that is busy slows both
+                ours = in_own_process("our_way", path, folder / "ours")
+                shutil.rmtree(folder / "ours")
+                runs.append((ours, 0.0 if number else in_own_process("pandas_way", path, folder / "pandas.tar")))
+            if not number:
                 gigabytes = sentences * DIM * 4 / 1e9
-    converting = min(run["converting"] for run in ours)
+                converting = min(ours["converting"] for ours, _ in runs)
+                normalizer = min(ours["fitting the normalizer"] for ours, _ in runs)
+                pandas = min(theirs for _, theirs in runs)
+            memory[f"{size:g} MB"] = {
+                what: round(max(ours[f"{what}, peak MB"] for ours, _ in runs))
+                for what in ("converting", "fitting the normalizer")
+            }
     return {
         "convert_gb_per_s": round(gigabytes / converting, 3),
-        "pandas_gb_per_s": round(gigabytes / min(theirs), 3),
-        "times_pandas": round(min(theirs) / converting, 2),
-        "normalizer_s": round(min(run["fitting the normalizer"] for run in ours), 2),
+        "pandas_gb_per_s": round(gigabytes / pandas, 3),
+        "times_pandas": round(pandas / converting, 2),
+        "normalizer_s": round(normalizer, 2),
         "peak_memory_mb": memory,
     }
 
