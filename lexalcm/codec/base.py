@@ -14,6 +14,9 @@ from typing_extensions import Self
 
 from lexalcm.config import CodecRecord
 
+STATED = "stated"
+"""The fingerprint of a codec of which nothing but the name is known."""
+
 
 class Codec(Protocol):
     """Text <-> embedding, `dim` numbers a sentence."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from typing_extensions import Self
 
+from lexalcm.codec.base import STATED
 from lexalcm.codec.options import CodecOptions, choose_device
 from lexalcm.codec.sonar_files import FOLDER_VARIABLE
 from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
@@ -218,7 +219,7 @@ class SonarBase(ABC):
 
     def _check_identity(self) -> None:
         """Make sure, once, that the weights are those that are recorded."""
-        if self._identified or self._record is None:
+        if self._identified or self._record is None or self._record.fingerprint == STATED:
             return
         _, fingerprint = self._identity()
         if fingerprint != self._record.fingerprint:

@@ -15,6 +15,7 @@ class BuildSettings(Settings):
 
     codec: str = "lsa"  # its name, or the folder of a data set or a model whose codec it is
     codec_options: dict[str, Any] = Field(default_factory=dict)
+    special: dict[str, str] = Field(default_factory=dict)  # further special concepts: name to sentence
     max_chars: PositiveInt = MAX_CHARS  # longer sentences are cut
     join_lines: bool = False  # a single line end does not end a paragraph
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of documents held out

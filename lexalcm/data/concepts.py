@@ -43,7 +43,7 @@ def special_vectors(dataset: Dataset, names: Sequence[str]) -> np.ndarray:
     """
     if not names:
         return np.empty((0, dataset.dim), np.float32)
-    sentences = [name for name in names if not _is_name(name)]
+    sentences = [name for name in names if not _is_name(name, dataset)]
     vectors = _embedded(dataset, sentences) if sentences else {}
     special = dataset.special_concepts() if len(sentences) < len(names) else {}
     if missing := [name for name in names if name not in vectors and name not in special]:
@@ -51,14 +51,17 @@ def special_vectors(dataset: Dataset, names: Sequence[str]) -> np.ndarray:
     return np.stack([vectors[name] if name in vectors else special[name] for name in names]).astype(np.float32)
 
 
-def _is_name(name: str) -> bool:
+def _is_name(name: str, dataset: Dataset) -> bool:
     if name in SPECIAL_CONCEPTS:
         return True
     if not name.strip():
         raise ConfigError("a special concept is empty: give a name such as end_of_text, or a sentence")
     if _NAME.fullmatch(name):
-        close = difflib.get_close_matches(name, SPECIAL_CONCEPTS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(SPECIAL_CONCEPTS)}, or give a sentence"
+        known = dataset.special_concepts()
+        if name in known:
+            return True
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}, or give a sentence"
         raise ConfigError(f"unknown special concept {name!r}: {hint}")
     return False
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from lexalcm.codec.special import describe_special, kept_sentences
 from lexalcm.config import DataSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.mixture import Mixture
@@ -23,6 +24,8 @@ class DatasetSummary:
     fingerprint: str
     dtype: str
     splits: dict[str, dict[str, Any]]
+    special_concepts: dict[str, str]
+    """Name to sentence; empty where that is not noted."""
     plan: PlanSummary | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -46,6 +49,8 @@ class DatasetSummary:
     def lines(self) -> str:
         """What the table leaves out: where, which codec, and the plan if one was asked for."""
         text = f"{self.path}: {self.dim} dimensions in {self.dtype}, codec {self.codec} {self.fingerprint[:12]}"
+        if self.special_concepts:
+            text += f"\nspecial concepts: {describe_special(self.special_concepts)}"
         if self.plan is not None:
             text += "\n" + self.plan.lines()
         return text
@@ -75,6 +80,7 @@ def describe(dataset: Dataset, settings: DataSettings | None = None) -> DatasetS
             }
             for name, split in manifest.splits.items()
         },
+        special_concepts=kept_sentences(dataset.path),
         plan=None if settings is None else summarize_plan(_mixture(dataset, settings), settings),
     )
 

@@ -10,16 +10,14 @@ whatever they made themselves, work with that: a fit on another machine may diff
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from safetensors.numpy import save_file
 
 from lexalcm.atomic import atomic_file, first_folder, write_text
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, codec_class, codec_names, fit_codec, load_codec
-from lexalcm.codec.special import SPECIAL_FILE, encode_special
+from lexalcm.codec.special import SPECIAL_FILE, write_special
 from lexalcm.config import CodecRecord, validate
 from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
 from lexalcm.errors import CodecError, UserError
@@ -71,13 +69,16 @@ class SharedCodec:
         """Whether it is there."""
         return self.folder.is_dir()
 
-    def make(self, codec: str, options: dict[str, Any], documents: Fit) -> None:
+    def make(
+        self, codec: str, options: dict[str, Any], documents: Fit, special: Mapping[str, str] | None = None
+    ) -> None:
         """Make it, unless another worker does so first.
 
         Args:
             codec: a name, or the folder of a data set or a model.
             options: of a codec that is made by its name.
             documents: what it is fitted on, if it is one that is fitted.
+            special: further special concepts, name to sentence.
         """
         if codec in codec_names():
             made = fit_codec(codec, documents(), **options)
@@ -88,7 +89,7 @@ class SharedCodec:
             made = load_codec(record, Path(codec) / CODEC_FOLDER)
         with first_folder(self.folder) as folder:
             made.save(folder / FILES_FOLDER)
-            save_file(encode_special(made), folder / SPECIAL_FILE)
+            write_special(folder / SPECIAL_FILE, made, special)
             write_text(folder / RECORD_FILE, json.dumps(made.record().model_dump(mode="json"), ensure_ascii=False))
 
     def record(self) -> CodecRecord:

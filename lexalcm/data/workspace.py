@@ -178,7 +178,7 @@ class Workspace:
                 yield document["lang"], document["sentences"]
 
         options = self.settings.codec_options | ({} if seed is None else {"seed": seed})
-        self.codec.make(self.settings.codec, options, documents)
+        self.codec.make(self.settings.codec, options, documents, self.settings.special)
 
     def _record_file(self, unit: Unit) -> Path:
         return self.folder / "shards" / f"{unit.shard}.json"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
-from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE
+from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE, describe_special, kept_sentences
 from lexalcm.config import validate
 from lexalcm.errors import ConfigError, MissingExtraError, UserError
 from lexalcm.generate.options import GenerationOptions
@@ -135,7 +135,7 @@ def _special_concepts(model: LCM, folder: Path) -> Check:
     ]
     if wrong:
         return Check(name, "problem", f"wrong shape or not finite: {', '.join(wrong)}", advice)
-    return Check(name, "ok", ", ".join(concepts))
+    return Check(name, "ok", describe_special(kept_sentences(folder)))
 
 
 def _generation_options(model: LCM) -> Check:

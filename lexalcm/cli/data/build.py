@@ -19,6 +19,7 @@ from lexalcm.cli.data.options import (
     Overwrite,
     Seed,
     ShardSize,
+    Special,
     TextDocuments,
     TextField,
     Validation,
@@ -43,6 +44,7 @@ def build(
     max_chars: MaxChars = 250,
     codec: Codec = "lsa",
     codec_option: CodecOptions = None,
+    special: Special = None,
     validation: Validation = 0.1,
     shard_size: ShardSize = "256MiB",
     dtype: Dtype = "float16",
@@ -71,6 +73,7 @@ def build(
     settings = build_settings(
         codec_option,
         codec=codec,
+        special=special,
         max_chars=max_chars,
         join_lines=join_lines,
         validation=validation,

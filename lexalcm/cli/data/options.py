@@ -30,6 +30,10 @@ CodecOptions = Annotated[
     list[str] | None,
     typer.Option("--codec-option", metavar="NAME=VALUE", help="Option of the codec, e.g. dim=128. May be repeated."),
 ]
+Special = Annotated[
+    list[str] | None,
+    typer.Option("--special", metavar="NAME=SENTENCE", help="A special concept of your own. May be repeated."),
+]
 TextField = Annotated[
     str,
     typer.Option(
@@ -59,14 +63,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Dir = Annotated[Path, typer.Argument(metavar="[DIR]", help="Data set folder.")]
 
 
-def build_settings(codec_option: list[str] | None, *, shard_size: str, **given: Any) -> "BuildSettings":
-    """The settings of a data set from what the options gave."""
+def build_settings(
+    codec_option: list[str] | None, *, shard_size: str, special: list[str] | None = None, **given: Any
+) -> "BuildSettings":
+    """The settings of a data set from what the options gave.
+
+    Raises:
+        ConfigError: an option of the wrong form or type.
+    """
+    from lexalcm.codec.special import parse_special
     from lexalcm.config import load_settings
     from lexalcm.data.build_settings import BuildSettings
     from lexalcm.data.shards import parse_size
 
     overrides = [f"codec_options.{option}" for option in codec_option or []]
-    return load_settings(BuildSettings, overrides=overrides, base=given | {"shard_size": parse_size(shard_size)})
+    base = given | {"shard_size": parse_size(shard_size), "special": parse_special(special or ())}
+    return load_settings(BuildSettings, overrides=overrides, base=base)
 
 
 def show_built(result: "BuildResult", as_json: bool, tree: dict[str, Any] | None = None) -> None:

@@ -9,25 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from lexalcm.codec.base import STATED
 from lexalcm.codec.registry import CODEC_FOLDER, codec_class, codec_names
-from lexalcm.codec.special import SPECIAL_FILE
+from lexalcm.codec.special import SPECIAL_FILE, read_special
 from lexalcm.config import CodecRecord
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.shared_codec import codec_of_folder
 from lexalcm.errors import CodecError, UserError
-
-STATED = "stated"
-"""The fingerprint of a codec of which nothing but the name is known."""
-
-FOREIGN_FILES = {
-    "StartOfText.safetensors": "start_of_text",
-    "EndOfText.safetensors": "end_of_text",
-    "PaddingSentence.safetensors": "pad",
-}
-"""Files of LexaLCM's folder of special concepts, each with one tensor [..., dim]."""
 
 
 @dataclass(frozen=True)
@@ -88,25 +78,3 @@ def choose_codec(settings: ConvertSettings, special: Path | None) -> CodecChoice
         raise UserError(f"--fingerprint: that of the codec of {folder} is known already, leave it out")
     own = read_special(folder) if (folder / SPECIAL_FILE).exists() else {}
     return CodecChoice(codec_of_folder(folder), folder=folder / CODEC_FOLDER, special=own | concepts)
-
-
-def read_special(folder: Path) -> dict[str, np.ndarray]:
-    """Special concepts by name, float32 [dim] each, of a data set, a model, or a folder of LexaLCM's.
-
-    Raises:
-        UserError: none there, or damaged ones.
-    """
-    try:
-        if (folder / SPECIAL_FILE).exists():
-            return load_file(folder / SPECIAL_FILE)
-        concepts = {}
-        for file, name in FOREIGN_FILES.items():
-            if (folder / file).exists():
-                (vector,) = load_file(folder / file).values()
-                concepts[name] = vector.reshape(-1).astype(np.float32)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"the special concepts in {folder} are damaged: {error}") from error
-    if not concepts:
-        known = ", ".join((SPECIAL_FILE, *FOREIGN_FILES))
-        raise UserError(f"{folder} holds no special concepts: known are {known}")
-    return concepts
