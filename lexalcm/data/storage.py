@@ -115,6 +115,7 @@ class CachedShards:
         self.cache = cache
         self.records = records
         self.block = block
+        self._shard_keys: dict[int, str] = {}
 
     def locate(self, shard: int, offset: int, size: int) -> tuple[bytes, int]:
         """See `Shards`."""
@@ -125,7 +126,7 @@ class CachedShards:
         for number in self._blocks(offset, size):
             start = number * self.block
             parts.append(self._read(shard, number, max(offset - start, 0), min(stop - start, self.block)))
-        return b"".join(parts), 0
+        return parts[0] if len(parts) == 1 else b"".join(parts), 0
 
     def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
         """See `Shards`."""
@@ -139,9 +140,11 @@ class CachedShards:
         return range(offset // self.block, -(-(offset + size) // self.block))
 
     def _key(self, shard: int, block: int) -> str:
-        record = self.records[shard]
-        identity = f"{self.remote.address}\n{record.file}\n{record.bytes}\n{record.sha256}\n{self.block}"
-        return f"{hashlib.sha256(identity.encode()).hexdigest()[:40]}-{block:06d}"
+        if shard not in self._shard_keys:
+            record = self.records[shard]
+            identity = f"{self.remote.address}\n{record.file}\n{record.bytes}\n{record.sha256}\n{self.block}"
+            self._shard_keys[shard] = hashlib.sha256(identity.encode()).hexdigest()[:40]
+        return f"{self._shard_keys[shard]}-{block:06d}"
 
     def _read(self, shard: int, block: int, start: int, stop: int) -> bytes:
         key = self._key(shard, block)
