@@ -34,6 +34,12 @@ def infer(
     each: Annotated[
         bool, typer.Option("--each", help="Instead of continuing, guess every sentence from those before it.")
     ] = False,
+    reencode: Annotated[
+        bool | None,
+        typer.Option(
+            "--reencode/--no-reencode", help="Read on from the decoded text, not from the model's own concepts."
+        ),
+    ] = None,
     codec: Annotated[
         str | None, typer.Option("--codec", help="Another implementation of the model's codec, e.g. sonar-hf.")
     ] = None,
@@ -71,7 +77,7 @@ def infer(
         repetition_penalty=repetition_penalty,
     )
     writer = TextModel.open(model, codec=codec, codec_options=run_options, progress=progress)
-    options = writer.options(steps=steps, guidance_scale=guidance, max_sentences=sentences)
+    options = writer.options(steps=steps, guidance_scale=guidance, max_sentences=sentences, reencode=reencode)
     prompt_sentences = writer.read(prompt, language)
     show = _show_guesses if each else _show_continuation
     show(writer, prompt_sentences, language, options, seed, as_json)

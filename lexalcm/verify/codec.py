@@ -61,10 +61,17 @@ class CodecReport:
     """Mean cosine of the first sentence and its translations; none with a single language."""
 
     @property
+    def problems(self) -> list[str]:
+        """What is wrong: sentences that came back empty, numbers that are none."""
+        empty = sum(not trip.decoded.strip() for trip in self.round_trips)
+        broken = sum(not np.isfinite(trip.similarity) for trip in self.round_trips)
+        problems = [f"{empty} sentences came back empty"] if empty else []
+        return problems + ([f"{broken} similarities are not finite"] if broken else [])
+
+    @property
     def ok(self) -> bool:
-        """Whether every number is finite and every sentence came back as text."""
-        numbers = [trip.similarity for trip in self.round_trips]
-        return bool(np.isfinite(numbers).all()) and all(trip.decoded.strip() for trip in self.round_trips)
+        """Whether nothing is wrong."""
+        return not self.problems
 
     @property
     def similarity(self) -> float:
@@ -73,7 +80,7 @@ class CodecReport:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with `ok` and the mean similarity."""
-        return {"ok": self.ok, "similarity": self.similarity, **asdict(self)}
+        return {"ok": self.ok, "problems": self.problems, "similarity": self.similarity, **asdict(self)}
 
     def table(self) -> Table:
         """A line for each sentence."""
@@ -92,6 +99,7 @@ class CodecReport:
             f"{self.dim} dimensions, fingerprint {self.fingerprint[:12]}; mean cosine {self.similarity:.3f}{across}\n"
             f"opened in {self.seconds_to_open:.1f} s; then {self.encoded_per_second:,.1f} sentences/s embedded, "
             f"{self.decoded_per_second:,.1f} decoded (in batches this small)"
+            + "".join(f"\nproblem: {problem}" for problem in self.problems)
         )
 
 
