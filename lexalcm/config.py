@@ -242,6 +242,12 @@ class CheckpointSettings(Settings):
     keep: PositiveInt = 2  # newest checkpoints kept
 
 
+class EMASettings(Settings):
+    """An exponential moving average of the weights, exported in their place."""
+
+    decay: Probability | None = None  # e.g. 0.999; none: no average
+
+
 class TrainSettings(Settings):
     """Optimization and everything around it."""
 
@@ -260,6 +266,7 @@ class TrainSettings(Settings):
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 100
     max_bad_steps: PositiveInt = 10  # consecutive skipped steps (NaN or infinite gradient) that stop the run
+    ema: EMASettings = EMASettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
 
 

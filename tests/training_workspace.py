@@ -61,6 +61,7 @@ def make_workspace(folder: Path, make_dataset: Callable[..., Any]) -> Path:
           warmup_steps: 2
           log_every: 1
           validate_every: 3
+          ema: {{decay: 0.4}}
           checkpoint: {{every: {CHECKPOINT_EVERY}, keep: 10}}
         """
     )
@@ -79,7 +80,7 @@ def curve(run: Path) -> list[tuple[int, float, float | None]]:
 
 
 def final_weights(run: Path) -> dict[str, np.ndarray]:
-    """The exported model's numbers."""
+    """The exported model's numbers, which are the weights' moving average."""
     return load_file(run / "model/model.safetensors")
 
 

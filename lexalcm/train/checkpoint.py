@@ -3,7 +3,8 @@
     checkpoints/step_00000100/
       weights.safetensors     every parameter, whole, float32, under the model's names
       optimizer.safetensors   NAME.exp_avg and NAME.exp_avg_sq of every parameter, whole, float32
-      state.json              counters, and size and hash of the other two
+      ema.safetensors         the weights' moving average, where one is kept, like the weights
+      state.json              counters, and size and hash of the others
 
 There is no generator state: every micro-batch seeds its own, and the batch plan and the learning rate are functions
 of the step. So this is all, and a run goes on under another engine, ZeRO stage or number of processes. The price is
@@ -15,6 +16,7 @@ its hashes before it is used, because disks fail; a damaged one is passed over f
 
 import math
 import shutil
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,14 @@ from torch import nn
 from lexalcm.atomic import atomic_folder, write_text
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
 from lexalcm.errors import TrainingError
-from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.engines.protocol import Engine, ReadTensor
 from lexalcm.train.optimizer import MOMENTS
 from lexalcm.train.tensor_file import file_sha256, write_tensors
 from lexalcm.train.world import World
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+AVERAGE = "ema.safetensors"
 STATE = "state.json"
 FORMAT_VERSION = 1
 
@@ -110,7 +113,8 @@ def save_checkpoint(folder: Path, engine: Engine, progress: Progress, *, keep: i
     """
     path = folder / checkpoint_name(progress.step)
     if not world.is_main:
-        for _ in chain(engine.weights(), engine.moments()):
+        averaged = engine.averaged_weights() if engine.average is not None else ()
+        for _ in chain(engine.weights(), engine.moments(), averaged):
             pass  # takes part in gathering what the main process writes
         world.barrier()
         return path
@@ -121,6 +125,8 @@ def save_checkpoint(folder: Path, engine: Engine, progress: Progress, *, keep: i
             WEIGHTS: FileRecord(**write_tensors(temporary / WEIGHTS, weights, engine.weights())),
             OPTIMIZER: FileRecord(**write_tensors(temporary / OPTIMIZER, moments, engine.moments())),
         }
+        if engine.average is not None:
+            files[AVERAGE] = FileRecord(**write_tensors(temporary / AVERAGE, weights, engine.averaged_weights()))
         state = State(progress=progress, files=files)
         write_text(temporary / STATE, state.model_dump_json(indent=2) + "\n")
     write_text(folder.parent / "latest", path.name + "\n")
@@ -153,12 +159,26 @@ def read_progress(path: Path) -> Progress:
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Copy a checkpoint's weights into a model that no engine holds yet."""
-    with torch.no_grad(), safe_open(path / WEIGHTS, framework="pt") as file:
+    _load(path / WEIGHTS, model)
+
+
+def load_result(path: Path, model: nn.Module) -> None:
+    """Copy what a checkpoint's training has come to into a model: the weights' average, or the weights without one."""
+    _load(path / (AVERAGE if (path / AVERAGE).exists() else WEIGHTS), model)
+
+
+def _load(path: Path, model: nn.Module) -> None:
+    with torch.no_grad(), safe_open(path, framework="pt") as file:
         for name, parameter in model.named_parameters():
             parameter.copy_(file.get_tensor(name))
 
 
 def restore_engine(path: Path, engine: Engine, updates: int) -> None:
-    """Give an engine a checkpoint's weights and optimizer state."""
-    with safe_open(path / WEIGHTS, framework="pt") as weights, safe_open(path / OPTIMIZER, framework="pt") as moments:
-        engine.restore(weights.get_tensor, moments.get_tensor, updates)
+    """Give an engine a checkpoint's weights, optimizer state and average."""
+    with ExitStack() as files:
+
+        def reader(name: str) -> ReadTensor:
+            return files.enter_context(safe_open(path / name, framework="pt")).get_tensor
+
+        average = reader(AVERAGE) if (path / AVERAGE).exists() else None
+        engine.restore(reader(WEIGHTS), reader(OPTIMIZER), average, updates)

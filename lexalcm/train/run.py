@@ -27,7 +27,8 @@ from lexalcm.model.codec_match import check_codec
 from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
-from lexalcm.train.checkpoint import Progress, load_weights, restore_engine, save_checkpoint
+from lexalcm.train.allocator import keep_freed_memory
+from lexalcm.train.checkpoint import Progress, load_result, load_weights, restore_engine, save_checkpoint
 from lexalcm.train.engines.choose import EngineChoice, choose_engine, start_engine
 from lexalcm.train.monitor import Display, Monitor, Silent
 from lexalcm.train.run_folder import Fingerprints, RunFolder, decide_start, prepare, run_folder, saved_run
@@ -191,6 +192,8 @@ def dry_run(config: RunConfig) -> DryRunResult:
 def _assemble(config: RunConfig) -> _Parts:
     """Open and check everything that a training needs, cheapest first."""
     world = find_world()
+    if world.device.type == "cpu":
+        keep_freed_memory()
     mixture = Mixture.open(config.data)
     batches = TrainingBatches(mixture, config.data, config.train.seed)
     validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
@@ -211,9 +214,9 @@ def _fingerprints(parts: _Parts) -> Fingerprints:
 
 
 def _export(config: RunConfig, dataset: Dataset, checkpoint: Path, run: RunFolder) -> None:
-    """Write the checkpoint's weights as a model folder that `lcm infer` loads."""
+    """Write what the checkpoint's training has come to as a model folder that `lcm infer` loads."""
     model = load_model(config.model)
-    load_weights(checkpoint, model)
+    load_result(checkpoint, model)
     with atomic_folder(run.model, overwrite=True) as temporary:
         model.save_pretrained(temporary)
         copy_companions(dataset.path, temporary)

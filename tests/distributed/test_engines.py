@@ -87,6 +87,26 @@ def test_too_many_bad_steps_in_a_row_stop_the_run(workspace: Path, monkeypatch: 
         train(read_run_config(Path("config.yaml"), ["name=hopeless-single", *HOPELESS], "auto"))
 
 
+def test_the_average_is_that_of_the_weights_after_each_step(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written out over the checkpoints of every step; a resumed run goes on with the same average."""
+    monkeypatch.chdir(workspace)
+    settings = ["train.checkpoint.every=1"]
+    result = train(read_run_config(Path("config.yaml"), ["name=averaged", *settings], "auto"))
+    steps = [result.run / f"checkpoints/step_{step:08d}" for step in range(1, STEPS + 1)]
+    average = load_file(workspace / "models/base/model.safetensors")
+    for number, step in enumerate(steps, start=1):
+        decay = min(0.4, (1 + number) / (10 + number))
+        weights = load_file(step / "weights.safetensors")
+        average = {name: decay * average[name] + (1 - decay) * weights[name] for name in weights}
+    exported = final_weights(result.run)
+    for name, expected in average.items():
+        np.testing.assert_allclose(exported[name], expected, rtol=1e-5, atol=1e-6)
+    rewind(result.run, workspace / "runs/averaged-again", 2)
+    again = train(read_run_config(Path("config.yaml"), ["name=averaged-again", *settings], "auto"))
+    for name, weight in final_weights(again.run).items():
+        np.testing.assert_array_equal(weight, exported[name])
+
+
 def test_the_curve_is_one_of_training(runs: Path, workspace: Path) -> None:
     before = load_file(workspace / "models/base/model.safetensors")
     after = final_weights(runs / "single")

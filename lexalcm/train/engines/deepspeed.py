@@ -29,6 +29,7 @@ from torch import nn
 from lexalcm.config import TrainSettings
 from lexalcm.data.loader import Batch
 from lexalcm.errors import ConfigError, import_extra
+from lexalcm.train.average import MovingAverage
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig
 from lexalcm.train.engines.precision import autocast
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
@@ -71,6 +72,8 @@ class DeepSpeedEngine:
             raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says: {' '.join(str(error).split())}") from error
         self._deepspeed = deepspeed
         self._create_state(updates=0)
+        decay = settings.ema.decay
+        self.average = None if decay is None else MovingAverage(self._optimizer_tensors(), decay)
 
     def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
         """See `Engine.accumulate`."""
@@ -91,9 +94,13 @@ class DeepSpeedEngine:
                 self._engine.zero_grad()
                 return Update(norm, applied=False)
             self._engine.step()
-            return Update(norm, applied=True)
-        self._engine.step()
-        return Update(float(self._engine.get_global_grad_norm()), self._engine.was_step_applied())
+            update = Update(norm, applied=True)
+        else:
+            self._engine.step()
+            update = Update(float(self._engine.get_global_grad_norm()), self._engine.was_step_applied())
+        if update.applied and self.average is not None:
+            self.average.update()
+        return update
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> torch.Tensor:
@@ -118,10 +125,20 @@ class DeepSpeedEngine:
                 else:
                     yield self._deepspeed.utils.safe_get_full_optimizer_state(parameter, moment)
 
+    def averaged_weights(self) -> Iterator[torch.Tensor]:
+        """See `Engine.averaged_weights`."""
+        assert self.average is not None
+        with self.average.in_place():
+            yield from self.weights()
+
     @torch.no_grad()
-    def restore(self, weights: ReadTensor, moments: ReadTensor, updates: int) -> None:
+    def restore(self, weights: ReadTensor, moments: ReadTensor, average: ReadTensor | None, updates: int) -> None:
         """See `Engine.restore`."""
         self._create_state(updates)
+        if self.average is not None:
+            for name, parameter in self.model.named_parameters():
+                self._set_weight(parameter, (average or weights)(name).to(self._device))
+            self.average.restart(updates)
         for name, parameter in self.model.named_parameters():
             self._set_weight(parameter, weights(name).to(self._device))
             for moment in MOMENTS:
@@ -136,7 +153,8 @@ class DeepSpeedEngine:
         moments = sum(self._adamw.state[shard][moment].nbytes for shard in shards for moment in MOMENTS)
         masters = sum(shard.nbytes for shard in shards if shard.data_ptr() not in own)
         gradients = held if self._stage < 2 else sum(shard.numel() for shard in shards) * parameters[0].element_size()
-        return MemoryUse(parameters=held, gradients=gradients, optimizer=masters + moments)
+        averaged = 0 if self.average is None else self.average.nbytes
+        return MemoryUse(parameters=held, gradients=gradients, optimizer=masters + moments + averaged)
 
     def close(self) -> None:
         """See `Engine.close`; DeepSpeed remembers groups, and must forget them for another run in this process."""

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from lexalcm.data.loader import Batch
+from lexalcm.train.average import MovingAverage
 
 ReadTensor = Callable[[str], torch.Tensor]
 """Gives a stored tensor by its name."""
@@ -34,7 +35,7 @@ class MemoryUse(NamedTuple):
 
     parameters: int
     gradients: int
-    optimizer: int  # moments, and the float32 weights that a bf16 model is updated through
+    optimizer: int  # moments, the float32 weights that a bf16 model is updated through, and the weights' average
 
 
 class Engine(Protocol):
@@ -43,6 +44,7 @@ class Engine(Protocol):
     name: str
     precision: str  # "fp32" or "bf16"
     shapes: dict[str, torch.Size]  # of every parameter by name, in the model's order, as they are when whole
+    average: MovingAverage | None  # of the weights, where one was asked for
 
     def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
         """Add the gradient of `scale` x the micro-batch's summed loss, averaged over processes, to the step's.
@@ -68,10 +70,14 @@ class Engine(Protocol):
     def moments(self) -> Iterator[torch.Tensor]:
         """AdamW's state whole, float32: each parameter's `MOMENTS`, in the order of `shapes`."""
 
-    def restore(self, weights: ReadTensor, moments: ReadTensor, updates: int) -> None:
+    def averaged_weights(self) -> Iterator[torch.Tensor]:
+        """The same of their moving average; there must be one."""
+
+    def restore(self, weights: ReadTensor, moments: ReadTensor, average: ReadTensor | None, updates: int) -> None:
         """Take over weights, by name, and optimizer state, by `name.moment`, as after so many updates.
 
-        The model that the engine was made with must have held these weights already.
+        The model that the engine was made with must have held these weights already. The average, where there is one to
+        be kept, is taken over too, or begins at the weights where none is given.
         """
 
     def memory(self) -> MemoryUse:

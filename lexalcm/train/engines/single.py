@@ -8,6 +8,7 @@ from torch import nn
 
 from lexalcm.config import TrainSettings
 from lexalcm.data.loader import Batch
+from lexalcm.train.average import MovingAverage
 from lexalcm.train.engines.precision import autocast
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
 from lexalcm.train.optimizer import MOMENTS, create_state, make_adamw, set_learning_rate
@@ -27,6 +28,8 @@ class SingleEngine:
         self._parameters = dict(self.model.named_parameters())
         self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
         create_state(self._optimizer, list(self._parameters.values()), updates=0)
+        decay = settings.ema.decay
+        self.average = None if decay is None else MovingAverage(list(self._parameters.values()), decay)
 
     def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
         """See `Engine.accumulate`."""
@@ -43,6 +46,8 @@ class SingleEngine:
         applied = norm < float("inf")  # also false for NaN
         if applied:
             self._optimizer.step()
+            if self.average is not None:
+                self.average.update()
         self._optimizer.zero_grad()
         return Update(norm, applied)
 
@@ -60,10 +65,20 @@ class SingleEngine:
         """See `Engine.moments`."""
         return (self._optimizer.state[p][moment] for p in self._parameters.values() for moment in MOMENTS)
 
+    def averaged_weights(self) -> Iterator[torch.Tensor]:
+        """See `Engine.averaged_weights`."""
+        assert self.average is not None
+        with self.average.in_place():
+            yield from self.weights()
+
     @torch.no_grad()
-    def restore(self, weights: ReadTensor, moments: ReadTensor, updates: int) -> None:
+    def restore(self, weights: ReadTensor, moments: ReadTensor, average: ReadTensor | None, updates: int) -> None:
         """See `Engine.restore`."""
         create_state(self._optimizer, list(self._parameters.values()), updates)
+        if self.average is not None:
+            for name, parameter in self._parameters.items():
+                parameter.copy_((average or weights)(name))
+            self.average.restart(updates)
         for name, parameter in self._parameters.items():
             parameter.copy_(weights(name))
             for moment in MOMENTS:
@@ -72,7 +87,8 @@ class SingleEngine:
     def memory(self) -> MemoryUse:
         """See `Engine.memory`."""
         size = sum(parameter.nbytes for parameter in self._parameters.values())
-        return MemoryUse(parameters=size, gradients=size, optimizer=len(MOMENTS) * size)
+        averaged = 0 if self.average is None else self.average.nbytes
+        return MemoryUse(parameters=size, gradients=size, optimizer=len(MOMENTS) * size + averaged)
 
     def close(self) -> None:
         """See `Engine.close`; nothing is held that outlives the object."""
