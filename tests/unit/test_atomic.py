@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.atomic import atomic_file, atomic_folder, check_output
+from lexalcm.atomic import (
+    atomic_file,
+    atomic_folder,
+    check_output,
+    first_file,
+    first_folder,
+    place_first,
+    remove_leftovers,
+)
 from lexalcm.errors import UserError
 
 
@@ -106,3 +114,56 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def test_of_two_writers_of_a_file_the_first_one_stays(tmp_path: Path) -> None:
+    goal = tmp_path / "file"
+    with first_file(goal) as slow:
+        slow.write_text("second")
+        with first_file(goal) as fast:  # the names differ only between processes
+            fast.write_text("first")
+        slow.write_text("second")
+    assert goal.read_text() == "first"
+    assert names(tmp_path) == ["file"]
+
+
+def test_placing_a_file_says_whether_it_was_the_first(tmp_path: Path) -> None:
+    for text, ours in (("one", True), ("two", False)):
+        (tmp_path / text).write_text(text)
+        assert place_first(tmp_path / text, tmp_path / "goal") is ours
+    assert (tmp_path / "goal").read_text() == "one"
+
+
+def test_the_last_file_stays_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", unsupported)
+    for text in ("one", "two"):
+        (tmp_path / text).write_text(text)
+        assert place_first(tmp_path / text, tmp_path / "goal")
+        assert (tmp_path / "goal").read_text() == text
+    assert names(tmp_path) == ["goal"]
+
+
+def test_of_two_writers_of_a_folder_the_first_one_stays(tmp_path: Path) -> None:
+    goal = tmp_path / "folder"
+    with first_folder(goal) as slow:
+        (slow / "file").write_text("second")
+        goal.mkdir()
+        (goal / "file").write_text("first")
+    assert (goal / "file").read_text() == "first"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_leftovers_of_killed_writers_are_removed_and_no_others(tmp_path: Path) -> None:
+    kill = "import os, sys; from lexalcm.atomic import *; from pathlib import Path\n"
+    kill += "with atomic_file(Path(sys.argv[1])) as file: file.write_text('half'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", kill, tmp_path / "file"])
+    (tmp_path / ".mine.tmp").touch()
+    assert len(names(tmp_path)) == 2
+    with atomic_file(tmp_path / "alive") as alive:
+        alive.touch()
+        remove_leftovers(tmp_path)
+        assert alive.exists()
+    assert names(tmp_path) == [".mine.tmp", "alive"]
