@@ -1,0 +1,76 @@
+"""SONAR on the command line: from text to a data set, a model, and text again, on the tiny reference weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers", reason="the extra hf is not installed")
+pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
+
+WEIGHTS = Path(__file__).parents[1] / "data" / "reference_sonar"
+TEXT = "The sun rises over the hills. A river runs through the town. Nobody saw the boat return.\n\n" * 8
+CODEC = ("weights=" + str(WEIGHTS), "heads=4", "max_seq_len=64", "languages=[eng_Latn,fra_Latn,jpn_Jpan]")
+OPTIONS = [part for option in CODEC for part in ("--codec-option", option)]
+QUICK = ("--beam", 1, "--max-tokens", 12)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LEXALCM_SONAR_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("LEXALCM_SONAR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path
+
+
+def test_from_text_to_text(lcm, workspace):
+    built = lcm("data", "build", "text.txt", "--out", "d", "--codec", "sonar", *OPTIONS, "--special", "narrator=Says:")
+    assert built.code == 0, built.err
+    assert "codec sonar" in built.out
+    assert 'narrator "Says:"' in built.out
+    assert lcm("bootstrap", "--data", "d", "--out", "m").code == 0
+    assert "[[End of Text.]]" in lcm("verify", "model", "m", "--json").out
+
+    written = lcm("infer", "The sun rises.", "-m", "m", "-n", 2, "--steps", 2, "--lang", "French", *QUICK, "--json")
+    assert written.code == 0, written.err
+    result = json.loads(written.out)
+    assert result["lang"] == "fra_Latn"
+    assert len(result["sentences"]) >= 1
+    other = lcm("infer", "The sun rises.", "-m", "m", "-n", 1, "--steps", 2, "--codec", "lsa")
+    assert (other.code, other.out) == (2, "")
+    assert "made with the codec sonar: lsa cannot read it" in other.err
+    unknown = lcm("infer", "Die Sonne.", "-m", "m", "--lang", "German")
+    assert unknown.code == 2
+    assert "near it are" in unknown.err
+
+
+def test_verify_codec_shows_what_did_it(lcm, workspace):
+    found = lcm("verify", "codec", "--codec", "sonar-hf", *OPTIONS, *QUICK, "--codec-dtype", "bf16", "--json")
+    result = json.loads(found.out)
+    assert found.code == (0 if result["ok"] else 1)
+    assert result["description"] == "sonar-hf on cpu in bf16, Transformers with SDPA"
+    assert [trip["lang"] for trip in result["round_trips"]] == ["eng_Latn"] * 2 + ["fra_Latn"] * 2 + ["jpn_Jpan"] * 2
+    assert result["encoded_per_second"] > 0
+    assert -1 <= result["similarity"] <= 1
+    shown = lcm("verify", "codec", *OPTIONS, *QUICK, "--lang", "ja")
+    assert "Japanese" in shown.out
+    assert "sentences/s embedded" in shown.out
+
+
+def test_verify_codec_of_a_data_set_without_choices(lcm, workspace):
+    assert lcm("data", "build", "text.txt", "--out", "d").code == 0
+    found = lcm("verify", "codec", "d")
+    assert found.code == 0, found.err
+    assert "lsa of d" in found.out
+    beams = lcm("verify", "codec", "d", "--beam", 2)
+    assert beams.code == 2
+    assert "lsa has no choice of beam" in beams.err
+
+
+def test_no_weights_is_one_line(lcm, workspace):
+    found = lcm("verify", "codec", "--codec", "sonar-hf")
+    assert found.code == 2
+    assert "sonar_text_encoder.pt" in found.err
+    assert "Traceback" not in found.err
