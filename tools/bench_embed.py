@@ -18,21 +18,23 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from lexalcm.codec.options import DTYPES, choose_device, choose_dtype, dtype_name
 from lexalcm.codec.sonar_checkpoint import SonarSizes, expected_shapes
-from lexalcm.codec.sonar_encoder import SonarEncoder
 from lexalcm.codec.sonar_files import PUBLISHED, cache_folder
-from lexalcm.codec.sonar_model import build_encoder
 from lexalcm.codec.sonar_tokenizer import PAD, SonarTokenizer
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.languages import SONAR_LANGUAGES
 from lexalcm.data.sample import packaged_text
 from lexalcm.data.segment import segment
 from lexalcm.errors import LexaError, import_extra
+
+if TYPE_CHECKING:
+    from lexalcm.codec.sonar_encoder import SonarEncoder
 
 BLOCK = 32
 SIZES = SonarSizes(vocab_size=256_206, dim=1024, ffn_dim=8192, layers=24)
@@ -78,6 +80,8 @@ def find_tokenizer(blocks: Sequence[Block], folder: Path) -> tuple[SonarTokenize
 
 def random_encoder(sizes: SonarSizes, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
     """An encoder with random weights."""
+    from lexalcm.codec.sonar_model import build_encoder
+
     tensors = {
         name: torch.empty(shape, device=device, dtype=dtype).normal_(std=0.02)
         for name, shape in expected_shapes(sizes, "encoder").items()
@@ -86,7 +90,7 @@ def random_encoder(sizes: SonarSizes, device: torch.device, dtype: torch.dtype) 
 
 
 @torch.inference_mode()
-def embed_naively(encoder: SonarEncoder, blocks: Sequence[Block]) -> np.ndarray:
+def embed_naively(encoder: "SonarEncoder", blocks: Sequence[Block]) -> np.ndarray:
     """Block by block in the order of the text, padded to the longest: float32 [n, D]."""
     parts = []
     for lang, sentences in blocks:
@@ -100,7 +104,7 @@ def embed_naively(encoder: SonarEncoder, blocks: Sequence[Block]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def embed(encoder: SonarEncoder, blocks: Sequence[Block]) -> np.ndarray:
+def embed(encoder: "SonarEncoder", blocks: Sequence[Block]) -> np.ndarray:
     """Language by language, as data sets are embedded: float32 [n, D], in the order of the text."""
     embeddings = np.empty((len(blocks) * BLOCK, encoder.module.config.d_model), dtype=np.float32)
     languages = np.repeat([lang for lang, _ in blocks], BLOCK)
@@ -122,7 +126,7 @@ def _processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def padding(encoder: SonarEncoder, blocks: Sequence[Block]) -> float:
+def padding(encoder: "SonarEncoder", blocks: Sequence[Block]) -> float:
     """The share of what the naive way computes that is padding."""
     lengths = [[len(tokens) for tokens in encoder.tokenizer.encode(block, lang)] for lang, block in blocks]
     return 1 - sum(map(sum, lengths)) / sum(max(block) * len(block) for block in lengths)
@@ -130,6 +134,9 @@ def padding(encoder: SonarEncoder, blocks: Sequence[Block]) -> float:
 
 def run(arguments: argparse.Namespace) -> dict[str, object]:
     """Measure both ways; what the last line says."""
+    import_extra("transformers", "hf", "the benchmark")
+    from lexalcm.codec.sonar_encoder import SonarEncoder
+
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)
     everything = text_blocks()
