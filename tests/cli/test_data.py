@@ -135,9 +135,33 @@ def test_settings_of_the_plan(lcm, text):
         "global_batch": 1,
         "rows": 2,  # three documents of three sentences and the end of text
         "fill": 12 / 16,
-        "targets": 9,
+        "targets_per_step": 4.5,  # a row of two documents with three targets each, a row of one
+        "imbalance": pytest.approx(1 / 3),  # 6 and 3 differ by 1.5 from their mean
         "steps_per_epoch": 2,
+        "sets": [{"path": "out", "concepts": 12, "drawn": 12, "passes": 1.0, "share": 1.0}],
     }
+
+
+def test_the_plan_of_a_mixture(lcm, text):
+    lcm("data", "build", text, "--out", "out", "--validation", "0")
+    sets = "data.sets=[{path: out, weight: 3, suffix: []}, {path: out, weight: 1}]"
+    result = lcm("data", "info", "out", "--plan", "--set", sets)
+    assert result.code == 0
+    # of 21 concepts 3/4 and 1/4 are 5.25 documents of 3 and 1.3 of 4; the first epoch takes the whole ones
+    assert "out: 78.9% of concepts, 1.67 passes an epoch" in result.out
+    assert "out: 21.1% of concepts, 0.333 passes an epoch" in result.out
+    wrong = lcm("data", "info", "out", "--plan", "--set", "data.sets=[{path: out, weight: 3}, {path: out}]")
+    assert wrong.code == 2
+    assert "give all a weight, or none" in wrong.err
+
+
+def test_the_normalizer_of_a_mixture(lcm, text):
+    lcm("data", "build", text, "--out", "out")
+    assert lcm("data", "normalize", "out:4", "out:1", "-o", "mixed").code == 0
+    assert set(load_file("mixed.safetensors")) == {"center", "scale"}
+    refused = lcm("data", "normalize", "out", "out")
+    assert refused.code == 2
+    assert "--out" in refused.err
 
 
 def test_normalize_refits(lcm, text):
