@@ -163,6 +163,14 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | No
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder that others may be looking into: it is gone in one step, never half there."""
+    temporary = _beside(path)
+    with suppress(FileNotFoundError):
+        path.rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def check_output(path: Path | str, *, overwrite: bool = False, marker: str | None = None) -> None:
     """Make sure that an output folder may be made, before the work that fills it is begun.
 

@@ -98,6 +98,7 @@ class EmbedJob:
         dataset = Dataset.open(self.out)
         if dataset.manifest.build != build_record(self.settings, self.source()):
             raise UserError(f"{self.out} holds another data set already: choose another --out, or remove it")
+        self.workspace.tidy()  # the one who finished it may have been killed before that
         return BuildResult(dataset, made=False)
 
 
@@ -141,10 +142,12 @@ def embed(job: EmbedJob, task: Task | None = None, *, progress: Progress = silen
     task = task or Task()
     try:
         return _work(job, task, progress)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         finished = job.finished()  # another worker has done so meanwhile, and has put the tools away
         if finished is None:
-            raise
+            raise UserError(
+                f"{error.filename} has gone while it was needed: put it back and run the same again"
+            ) from error
         return EmbedResult(job.out, built=finished)
     except OSError as error:
         raise unwritable(job.out, error) from error

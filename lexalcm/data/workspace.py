@@ -13,14 +13,13 @@ nothing. Nothing is locked. Two workers at the same unit write the same bytes, a
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lexalcm.atomic import first_file, place_first, remove_leftovers, scratch_file, write_text
+from lexalcm.atomic import first_file, place_first, remove_folder, remove_leftovers, scratch_file, write_text
 from lexalcm.codec.base import Codec
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Document
@@ -111,7 +110,10 @@ class Workspace:
 
     def is_done(self, unit: Unit) -> bool:
         """Whether a unit's shard is there, whole."""
-        return self._finished(unit) is not None
+        try:
+            return (self.out / unit.shard).stat().st_size == self._record(unit).record.bytes
+        except FileNotFoundError:
+            return False
 
     def embed(self, plan: UnitPlan, unit: Unit, codec: Codec, report: Callable[[int], None]) -> None:
         """Embed a unit and put its shard and its record in their places, unless they are there.
@@ -141,12 +143,16 @@ class Workspace:
         write_text(self._record_file(unit), finished.to_json())
 
     def finish(self, plan: UnitPlan, source: dict[str, Any]) -> Dataset:
-        """Write what turns finished units into a data set; may be done any number of times, by anyone."""
+        """Write what turns finished units into a data set; may be done any number of times, by anyone.
+
+        Raises:
+            FileNotFoundError: another worker has finished it meanwhile and has put the tools away.
+        """
         splits: dict[str, SplitRecord] = {}
         for split in SPLITS:
-            shards = [self._finished(unit) for unit in plan.units if unit.split == split]
+            shards = [self._record(unit) for unit in plan.units if unit.split == split]
             if shards:
-                splits[split] = write_index(self.out, split, [shard for shard in shards if shard is not None])
+                splits[split] = write_index(self.out, split, shards)
         self.codec.copy_to(self.out)
         manifest = Manifest(
             codec=self.codec.record(),
@@ -158,9 +164,13 @@ class Workspace:
         )
         save_normalizer(self.out, fit_on_documents(Dataset(self.out, manifest).split("train"), manifest.normalizer))
         write_manifest(self.out, manifest)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        remove_leftovers(self.out)
+        self.tidy()
         return Dataset.open(self.out)
+
+    def tidy(self) -> None:
+        """Put the tools away once the data set is finished."""
+        remove_folder(self.folder)
+        remove_leftovers(self.out)
 
     def is_finished(self) -> bool:
         """Whether somebody has finished the data set."""
@@ -183,13 +193,8 @@ class Workspace:
     def _record_file(self, unit: Unit) -> Path:
         return self.folder / "shards" / f"{unit.shard}.json"
 
-    def _finished(self, unit: Unit) -> FinishedShard | None:
-        try:
-            finished = FinishedShard.from_json(self._record_file(unit).read_text(encoding="utf-8"))
-            size = (self.out / unit.shard).stat().st_size
-        except FileNotFoundError:
-            return None
-        return finished if size == finished.record.bytes else None
+    def _record(self, unit: Unit) -> FinishedShard:
+        return FinishedShard.from_json(self._record_file(unit).read_text(encoding="utf-8"))
 
 
 def _whole_shard(path: Path) -> FinishedShard | None:

@@ -110,6 +110,22 @@ def test_a_shard_that_was_lost_or_cut_off_is_made_again(texts: Path, tmp_path: P
     assert_same(tmp_path / "out", undisturbed)
 
 
+def test_tools_that_a_killed_worker_left_are_put_away(texts: Path, tmp_path: Path, undisturbed: Path) -> None:
+    job = make_job([texts], tmp_path / "out", SETTINGS)
+    embed(job)
+    job.workspace.begin(job.request())
+    (tmp_path / "out" / "unfinished" / "segmented" / "000000.jsonl").touch()
+    assert embed(job).built is not None
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def test_an_input_that_goes_away_is_named(texts: Path, tmp_path: Path) -> None:
+    job = make_job([texts], tmp_path / "out", SETTINGS)
+    (texts / "1.jsonl").unlink()
+    with pytest.raises(UserError, match=r"1\.jsonl has gone"):
+        embed(job)
+
+
 def test_what_is_there_is_kept_where_two_workers_make_the_same_unit(texts: Path, tmp_path: Path) -> None:
     """Also where their codecs differ in the last digit: the record then is that of the shard that stayed."""
     job = make_job([texts], tmp_path / "out", SETTINGS)
