@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -120,19 +121,24 @@ def open_weights(file: SonarFile, side: Side) -> OpenedWeights:
     identity = json.dumps([_CONVERSION, side, str(file.path.resolve()), status.st_size, status.st_mtime_ns])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     kept = cache_folder() / "converted" / f"{file.path.stem}-{key}.safetensors"
-    opened = _open_kept(kept, side, file.heads)
-    if opened is not None:
+    if opened := _open_kept(kept, side, file.heads):
         return opened
-    weights = read_weights(file.path, side)
-    digest = weights_digest(weights)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(kept) as temporary:
-            metadata = {"digest": digest, "source": str(file.path), **_as_text(weights.sizes)}
-            save_file({name: tensor.contiguous() for name, tensor in weights.tensors.items()}, temporary, metadata)
+        with FileLock(kept.with_name(f".{kept.name}.lock")):  # of many workers one converts, the others wait
+            return _open_kept(kept, side, file.heads) or _convert(file, side, kept)
     except (OSError, SafetensorError) as error:
         logger.warning("the converted weights are not kept, the next start takes as long: %s", error)
-        return OpenedWeights(weights, digest, file.heads)
+        weights = read_weights(file.path, side)
+        return OpenedWeights(weights, weights_digest(weights), file.heads)
+
+
+def _convert(file: SonarFile, side: Side, kept: Path) -> OpenedWeights:
+    weights = read_weights(file.path, side)
+    digest = weights_digest(weights)
+    with atomic_file(kept) as temporary:
+        metadata = {"digest": digest, "source": str(file.path), **_as_text(weights.sizes)}
+        save_file({name: tensor.contiguous() for name, tensor in weights.tensors.items()}, temporary, metadata)
     return _open_kept(kept, side, file.heads) or OpenedWeights(weights, digest, file.heads)
 
 
