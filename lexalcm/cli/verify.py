@@ -87,7 +87,7 @@ def model(
 @app.command()
 def codec(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="Data set or model folder whose codec to check.")
+        Path | None, typer.Argument(metavar="DIR", help="Data set or model folder whose codec to check.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--codec", help="Codec to check.  \\[default: the folder's, else sonar]")
