@@ -60,6 +60,7 @@ GENERATION_NAMES = {
     "epsilon_scaling": "epsilon_scaling",
 }
 PUBLISHED_GENERATION = {
+    "sampler": "ddim",
     "guidance_scale": 1.0,
     "guidance_rescale": 0.0,
     "initial_noise_scale": 1.0,

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from lexalcm.diffusion.schedule import NoiseSchedule, Prediction
@@ -28,9 +29,31 @@ def trailing_timesteps(steps: int, train_steps: int) -> list[int]:
     Raises:
         UserError: more steps than the model was trained with.
     """
+    _check_steps(steps, train_steps)
+    return [round(train_steps - i * train_steps / steps) - 1 for i in range(steps)]
+
+
+def log_snr_timesteps(steps: int, schedule: NoiseSchedule) -> list[int]:
+    """`steps` timesteps spread evenly over the log-SNR, from the last timestep down to the first (arXiv 2206.00927).
+
+    That is what a solver of higher order extrapolates in. A last timestep without signal comes before the even ones.
+
+    Raises:
+        UserError: more steps than the model was trained with.
+    """
+    _check_steps(steps, schedule.steps)
+    pure_noise = [schedule.steps - 1] if schedule.alphas_cumprod[-1] == 0 else []
+    log_snr_T = (schedule.snr[: schedule.steps - len(pure_noise)]).log()
+    targets = torch.linspace(float(log_snr_T[-1]), float(log_snr_T[0]), steps - len(pure_noise))
+    timesteps = pure_noise + [int((log_snr_T - target).abs().argmin()) for target in targets]
+    for i in range(1, steps):  # where steps are close, the nearest timestep may be one that is taken
+        timesteps[i] = min(timesteps[i], timesteps[i - 1] - 1)
+    return [max(timestep, steps - 1 - i) for i, timestep in enumerate(timesteps)]
+
+
+def _check_steps(steps: int, train_steps: int) -> None:
     if steps > train_steps:
         raise UserError(f"{steps} denoising steps: this model was trained with {train_steps}, choose at most so many")
-    return [round(train_steps - i * train_steps / steps) - 1 for i in range(steps)]
 
 
 def sample_ddim(

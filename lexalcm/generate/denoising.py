@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from lexalcm.diffusion.guidance import guided, limited, unguided
-from lexalcm.diffusion.samplers import sample_ddim, sample_dpm_solver
+from lexalcm.diffusion.samplers import log_snr_timesteps, sample_ddim, sample_dpm_solver, trailing_timesteps
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.generate.options import GenerationOptions
 
@@ -51,6 +51,17 @@ def denoise(
     if options.sampler == "dpm-solver++":
         return sample_dpm_solver(predict, x, schedule, timesteps)
     return sample_ddim(predict, x, schedule, timesteps, eta=options.eta, draw_noise=draw_noise)
+
+
+def choose_timesteps(options: GenerationOptions, schedule: NoiseSchedule) -> list[int]:
+    """The timesteps that suit the sampler, descending.
+
+    Raises:
+        UserError: more steps than the model was trained with.
+    """
+    if options.sampler == "dpm-solver++":
+        return log_snr_timesteps(options.steps, schedule)
+    return trailing_timesteps(options.steps, schedule.steps)
 
 
 def needs_pair(options: GenerationOptions) -> bool:

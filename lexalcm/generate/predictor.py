@@ -13,9 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import trailing_timesteps
 from lexalcm.generate.base import BasePredictor
-from lexalcm.generate.denoising import DrawNoise
+from lexalcm.generate.denoising import DrawNoise, choose_timesteps
 from lexalcm.generate.one_tower import OneTowerPredictor
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.two_tower import TwoTowerPredictor
@@ -68,7 +67,7 @@ def prepare(model: LCM, options: GenerationOptions, timesteps: Sequence[int] | N
         UserError: more denoising steps than the model was trained with.
     """
     if isinstance(model, DiffusionLCM):
-        timesteps = timesteps or trailing_timesteps(options.steps, model.schedule.steps)
+        timesteps = timesteps or choose_timesteps(options, model.schedule)
     with evaluating(model):
         match model:
             case BaseLCM():

@@ -54,6 +54,7 @@ GENERATION: dict[str, dict[str, Any]] = {
     # 1, 4 and 10 steps came out alike; of them 4 is the cheapest that still denoises.
     # Fed with its own concepts, so guided, it soon says one thing for ever: what follows is read from the decoded text.
     "two-tower-tiny": {
+        "sampler": "ddim",
         "steps": 4,
         "guidance_scale": 20.0,
         "guidance_rescale": 0.9,

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from lexalcm.diffusion.guidance import guided, limited, unguided
-from lexalcm.diffusion.samplers import Predictor, sample_ddim, sample_dpm_solver, trailing_timesteps
+from lexalcm.diffusion.samplers import (
+    Predictor,
+    log_snr_timesteps,
+    sample_ddim,
+    sample_dpm_solver,
+    trailing_timesteps,
+)
 from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule, Prediction
 from lexalcm.errors import ConfigError, UserError
 
@@ -72,9 +78,25 @@ def test_as_many_steps_as_asked_for(steps: int) -> None:
     assert timesteps[-1] >= 0
 
 
+@pytest.mark.parametrize("zero_terminal_snr", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 12, 40, 99, 100])
+def test_log_snr_timesteps_are_as_many_as_asked_for_and_even(steps: int, zero_terminal_snr: bool) -> None:
+    schedule = NoiseSchedule(DiffusionSettings(zero_terminal_snr=zero_terminal_snr))
+    timesteps = log_snr_timesteps(steps, schedule)
+    assert len(set(timesteps)) == steps
+    assert timesteps == sorted(timesteps, reverse=True)
+    assert timesteps[0] == 99
+    assert timesteps[-1] == 0 or steps <= 2
+    if steps == 12:  # in the middle, where timesteps lie close enough for even steps of log-SNR
+        log_snr = schedule.snr.log()[[timestep for timestep in timesteps if 5 <= timestep <= 90]]
+        assert log_snr.diff().std() < 0.15 * log_snr.diff().mean()
+
+
 def test_more_steps_than_trained_is_an_error() -> None:
     with pytest.raises(UserError, match="100"):
         trailing_timesteps(101, 100)
+    with pytest.raises(UserError, match="100"):
+        log_snr_timesteps(101, NoiseSchedule(DiffusionSettings()))
 
 
 def gaussian_predictor(schedule: NoiseSchedule, mean: float, deviation: float) -> Predictor:
@@ -95,7 +117,9 @@ def gaussian_error(sampler: Sampler, steps: int) -> float:
     """Distance from the exact solution of the probability flow, which maps noise z to mean + deviation * z."""
     schedule = NoiseSchedule(DiffusionSettings())
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
-    result = sampler(gaussian_predictor(schedule, 1.5, 0.5), noise, schedule, trailing_timesteps(steps, 100))
+    second_order = sampler is sample_dpm_solver
+    timesteps = log_snr_timesteps(steps, schedule) if second_order else trailing_timesteps(steps, 100)
+    result = sampler(gaussian_predictor(schedule, 1.5, 0.5), noise, schedule, timesteps)
     return float((result - (1.5 + 0.5 * noise)).abs().max())
 
 

@@ -119,7 +119,7 @@ def test_report_tells_the_sampler_and_its_changes(dataset, base_folder, tmp_path
     generation = {"steps": 2, "guidance_scale": 1.5}
     evaluation = evaluate([folder, base_folder], dataset.path, generation=generation, resamples=100, limit=6)
     tower, base, *rest = evaluation.rows
-    assert tower.settings["generation"].items() >= {"sampler": "ddim", **generation}.items()
+    assert tower.settings["generation"].items() >= {"sampler": "dpm-solver++", **generation}.items()
     assert base.settings["generation"] is None
     assert [row.kind for row in rest] == ["baseline", "baseline"]
     assert len(evaluation.differences) == 4

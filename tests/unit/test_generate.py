@@ -20,8 +20,12 @@ from lexalcm.model.masks import causal_mask
 
 ARCHITECTURES = list(CONFIGS)
 DIFFUSION = ["one-tower", "two-tower"]
-OPTIONS = GenerationOptions(steps=6, guidance_scale=2.0)
-SAMPLERS = [OPTIONS, GenerationOptions(steps=6, sampler="dpm-solver++"), GenerationOptions(steps=6, eta=0.5)]
+OPTIONS = GenerationOptions(sampler="ddim", steps=6, guidance_scale=2.0)
+SAMPLERS = [
+    OPTIONS,
+    GenerationOptions(steps=6, sampler="dpm-solver++"),
+    GenerationOptions(steps=6, sampler="ddim", eta=0.5),
+]
 
 
 def prompts_of(lengths: list[int], seed: int = 0) -> list[Tensor]:
