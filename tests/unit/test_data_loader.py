@@ -379,7 +379,7 @@ def test_a_bad_shard_is_an_error_or_is_skipped_and_counted(tmp_path: Path, kind:
     lost = set(range(per_shard[0], per_shard[0] + per_shard[1]))
     usable = {i for i in lost if LENGTHS[i] > 1}
     one = SetSettings(path=str(tmp_path / "a"))
-    options = {"micro_batch": 1, "global_batch": 1, "num_workers": num_workers, "check_hashes": kind == "flipped"}
+    options = {"micro_batch": 1, "global_batch": 1, "num_workers": num_workers}
     whole = epoch_of(mixed(one, **options))
     name = damage(tmp_path / "a", kind)
     with pytest.raises(ShardError, match=name) as caught:
