@@ -5,16 +5,19 @@ rounding, so that a data set and a model do not note it. A codec that can be run
 `configure(options)`; the others take no such options.
 """
 
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
-import torch
 from pydantic import Field
 
 from lexalcm.config import PositiveInt, Settings
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+if TYPE_CHECKING:  # commands that only read what a data set notes start without torch
+    import torch
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""What torch calls the number types."""
 
 
 class DecodingOptions(Settings):
@@ -50,12 +53,14 @@ class Configurable(Protocol):
         """Implementation, device and number type, e.g. `sonar-hf on cpu in fp32`."""
 
 
-def choose_device(name: str | None) -> torch.device:
+def choose_device(name: str | None) -> "torch.device":
     """The device of a name; none: the first GPU, else the CPU.
 
     Raises:
         CodecError: torch does not know it or cannot use it here.
     """
+    import torch
+
     if name is None:
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -67,13 +72,16 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
     """The number type of a name: `auto` is fp32 on a CPU and fp16 elsewhere, which keeps more digits than bf16."""
+    import torch
+
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.float16
-    return DTYPES[name]
+    dtype: torch.dtype = getattr(torch, DTYPES[name])
+    return dtype
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: "torch.dtype") -> str:
     """What `choose_dtype` calls a number type."""
-    return next(name for name, known in DTYPES.items() if known == dtype)
+    return next(name for name, known in DTYPES.items() if str(dtype) == f"torch.{known}")

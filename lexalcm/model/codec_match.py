@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lexalcm.codec.base import STATED
 from lexalcm.config import CodecRecord
 from lexalcm.errors import CodecError
 from lexalcm.model.config import ModelConfig
@@ -13,7 +14,7 @@ def check_codec(config: ModelConfig, model: str | Path, record: CodecRecord, dat
     Args:
         config: the model's; one that notes no codec fits any of its dimension.
         model: what to call the model.
-        record: the data set's codec.
+        record: the data set's codec; one that is stated by name alone (`lcm data convert --codec sonar`) is believed.
         data: what to call the data set.
 
     Raises:
@@ -24,7 +25,7 @@ def check_codec(config: ModelConfig, model: str | Path, record: CodecRecord, dat
         mismatch = f"{config.dim}-dimensional concepts, {data} has {record.dim} dimensions"
     elif made_for is not None and made_for.name != record.name:
         mismatch = f"the codec {made_for.name}, {data} was made with {record.name}"
-    elif made_for is not None and made_for.fingerprint != record.fingerprint:
+    elif made_for is not None and not _same_fingerprint(made_for, record):
         mismatch = f"another fit of the codec {made_for.name} than {data} was made with"
     else:
         return
@@ -32,3 +33,7 @@ def check_codec(config: ModelConfig, model: str | Path, record: CodecRecord, dat
         f"{model} is for {mismatch}: choose another --data, "
         f"or make a model for it with lcm bootstrap --data {data} --out FOLDER"
     )
+
+
+def _same_fingerprint(one: CodecRecord, other: CodecRecord) -> bool:
+    return one.fingerprint == other.fingerprint or STATED in (one.fingerprint, other.fingerprint)
