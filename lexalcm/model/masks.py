@@ -3,13 +3,16 @@
 A mask is a rule, "may query q of row b see key k", over document ids. On a CPU the rule is evaluated for all pairs into
 a boolean tensor [B, 1, Q, K] for `scaled_dot_product_attention`: B x L^2 bytes, 256 KiB for a row of 512. On a GPU it
 becomes a FlexAttention block mask (arXiv 2412.05496): the kernel evaluates the rule itself, skips blocks in which
-nothing is seen, and nothing quadratic in the row's length is stored.
+nothing is seen, and nothing quadratic in the row's length is stored. Where kernels cannot be compiled, or with
+`model.attention=sdpa`, a GPU gets the boolean tensor.
 
 Shapes: B rows, L positions, Q queries, K keys.
 """
 
+import shutil
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -81,10 +84,16 @@ def flex_attention(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask: BlockMa
 
 
 def _make_mask(rule: Rule, rows: int, queries: int, keys: int, device: torch.device, kernel: AttentionKernel) -> Mask:
-    if kernel == "flex" or (kernel == "auto" and device.type == "cuda"):
+    if kernel == "flex" or (kernel == "auto" and device.type == "cuda" and _can_compile()):
         return _compiled()[1](rule, rows, None, queries, keys, device=device)
     b, h, q, k = (torch.arange(n, device=device) for n in (rows, 1, queries, keys))
     return rule(b[:, None, None, None], h[:, None, None], q[:, None], k)
+
+
+@cache
+def _can_compile() -> bool:
+    """Whether kernels for a GPU can be made here: by Triton, which needs a C compiler."""
+    return find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 @cache

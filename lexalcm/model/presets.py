@@ -33,6 +33,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base-medium": {"architecture": "base", "num_layers": 27, **_WIDTHS["medium"]},
     "base-large": {"architecture": "base", "num_layers": 28, **_WIDTHS["large"]},
     "base-1.6b": {"architecture": "base", "num_layers": 32, **_WIDTHS["1.6b"]},
+    # as base of the same size: the paper gives no sizes for its one-tower model
+    "one-tower-tiny": {"architecture": "one-tower", "num_layers": 4, "width": 256, "num_heads": 4, "ffn_dim": 768},
+    "one-tower-small": {"architecture": "one-tower", "num_layers": 17, **_WIDTHS["small"]},
+    "one-tower-medium": {"architecture": "one-tower", "num_layers": 27, **_WIDTHS["medium"]},
+    "one-tower-large": {"architecture": "one-tower", "num_layers": 28, **_WIDTHS["large"]},
+    "one-tower-1.6b": {"architecture": "one-tower", "num_layers": 32, **_WIDTHS["1.6b"]},
     "two-tower-tiny": {
         "architecture": "two-tower",
         "context_layers": 2,
@@ -62,6 +68,14 @@ GENERATION: dict[str, dict[str, Any]] = {
         "reencode": True,
     },
     "base-tiny": {"reencode": True},
+    "one-tower-tiny": {
+        "sampler": "ddim",
+        "steps": 4,
+        "guidance_scale": 20.0,
+        "guidance_rescale": 0.9,
+        "initial_noise_scale": 0.3,
+        "reencode": True,
+    },
 }
 """Generation options of presets that are not the published ones; kept in a new model's `generation_config.json`."""
 

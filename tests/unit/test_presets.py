@@ -24,7 +24,7 @@ def test_published_presets_have_the_published_size(name: str, published: int) ->
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("small", 60e6), ("medium", 350e6), ("large", 800e6)])
-@pytest.mark.parametrize("architecture", ["base", "two-tower"])
+@pytest.mark.parametrize("architecture", ["base", "one-tower", "two-tower"])
 def test_presets_in_between(architecture: str, size: str, parameters: float) -> None:
     count = sum(count_parameters(preset(f"{architecture}-{size}", SONAR_DIM)).values())
     assert count == pytest.approx(parameters, rel=0.06)
