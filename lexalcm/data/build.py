@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.atomic import atomic_folder, check_output
+from lexalcm.codec.options import CodecOptions
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Document, Source, TextDocuments, find_sources, read_documents
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.info import describe
-from lexalcm.data.languages import check_language
+from lexalcm.data.languages import find_language
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.progress import Counter, Progress, silent
 from lexalcm.data.shared_codec import check_codec_choice
@@ -60,6 +61,7 @@ def build_dataset(
     settings: BuildSettings | None = None,
     *,
     source: dict[str, Any] | None = None,
+    codec_options: CodecOptions | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> BuildResult:
@@ -70,6 +72,7 @@ def build_dataset(
         out: the folder to make.
         settings: how.
         source: what the documents are, noted in the manifest.
+        codec_options: how the codec is run, which the data set does not depend on.
         overwrite: replace a data set that is there.
         progress: opens a report of each stage.
 
@@ -82,13 +85,13 @@ def build_dataset(
     check_codec_choice(settings.codec)
     try:
         with atomic_folder(out, overwrite=overwrite, marker=MANIFEST_FILE) as folder:
-            workspace = Workspace(folder, settings, parts=1)
+            workspace = Workspace(folder, settings, parts=1, codec_options=codec_options)
             workspace.begin(build_record(settings, source or {}))
             with progress("segmenting", "sentences") as report:
                 workspace.segment(0, documents, Counter(report))
             with progress(f"fitting the codec {settings.codec}", "sentences") as report:
-                plan = workspace.prepare(Counter(report))
-            codec = workspace.codec.open()
+                plan = workspace.prepare(Counter(report), progress)
+            codec = workspace.codec.open(progress)
             with progress("embedding", "sentences") as report:
                 counter = Counter(report, plan.sentences)
                 for unit in plan.units:
@@ -107,13 +110,25 @@ def build_from_paths(
     lang: str = "eng_Latn",
     text_field: str = "text",
     documents: TextDocuments = "blank-line",
+    codec_options: CodecOptions | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> BuildResult:
-    """Write a data set folder of files, folders and standard input: see `read_documents` and `build_dataset`."""
+    """Write a data set folder of files, folders and standard input: see `read_documents` and `build_dataset`.
+
+    The language may be written in any way that `find_language` knows.
+    """
     sources = find_sources(paths)
-    found = read_documents(sources, lang=check_language(lang), text_field=text_field, documents=documents)
-    return build_dataset(found, out, settings, source=source_record(sources), overwrite=overwrite, progress=progress)
+    found = read_documents(sources, lang=find_language(lang), text_field=text_field, documents=documents)
+    return build_dataset(
+        found,
+        out,
+        settings,
+        source=source_record(sources),
+        codec_options=codec_options,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def source_record(sources: Sequence[Source]) -> dict[str, Any]:

@@ -10,16 +10,17 @@ waits for one that never starts; for units it keeps to its share. Killed workers
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lexalcm.atomic import check_output
+from lexalcm.codec.options import CodecOptions
 from lexalcm.data.build import BuildResult, source_record
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Source, TextDocuments, find_sources, read_documents
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.languages import check_language
+from lexalcm.data.languages import find_language
 from lexalcm.data.progress import Counter, Progress, silent
 from lexalcm.data.shared_codec import check_codec_choice
 from lexalcm.data.tasks import Task
@@ -64,11 +65,13 @@ class EmbedJob:
     lang: str
     text_field: str
     documents: TextDocuments
+    codec_options: CodecOptions = field(default_factory=CodecOptions)
+    """How this worker runs the codec; another may run it in another way."""
 
     @property
     def workspace(self) -> Workspace:
         """Where they work."""
-        return Workspace(self.out, self.settings, parts=len(self.sources))
+        return Workspace(self.out, self.settings, len(self.sources), self.codec_options)
 
     def request(self) -> dict[str, Any]:
         """What must be the same for all workers."""
@@ -110,6 +113,7 @@ def make_job(
     lang: str = "eng_Latn",
     text_field: str = "text",
     documents: TextDocuments = "blank-line",
+    codec_options: CodecOptions | None = None,
 ) -> EmbedJob:
     """Check what is asked for, before any work is begun.
 
@@ -121,7 +125,15 @@ def make_job(
     if any(source.path is None for source in sources):
         raise UserError("standard input can be read once only: use lcm data build, or write it to a file")
     check_codec_choice(settings.codec)
-    job = EmbedJob(tuple(sources), Path(out), settings, check_language(lang), text_field, documents)
+    job = EmbedJob(
+        tuple(sources),
+        Path(out),
+        settings,
+        find_language(lang),
+        text_field,
+        documents,
+        codec_options or CodecOptions(),
+    )
     if not job.workspace.folder.is_dir() and not job.workspace.is_finished():
         check_output(job.out)
     return job
@@ -171,14 +183,14 @@ def _work(job: EmbedJob, task: Task, progress: Progress) -> EmbedResult:
         for part in task.from_own_on(range(len(job.sources))):
             job.segment(part, counter)
     with progress(f"making the codec {job.settings.codec}", "sentences") as report:
-        plan = workspace.prepare(Counter(report))
+        plan = workspace.prepare(Counter(report), progress)
     return finish(job, plan, _embed_units(workspace, plan, task, progress))
 
 
 def _embed_units(workspace: Workspace, plan: UnitPlan, task: Task, progress: Progress) -> int:
     undone: list[Unit] = [unit for unit in task.share(plan.units) if not workspace.is_done(unit)]
     if undone:
-        codec = workspace.codec.open()
+        codec = workspace.codec.open(progress)
         with progress("embedding", "sentences") as report:
             counter = Counter(report, sum(unit.sentences for unit in undone))
             for unit in undone:

@@ -16,10 +16,19 @@ from typing import Any
 
 from lexalcm.atomic import atomic_file, first_folder, write_text
 from lexalcm.codec.base import Codec
-from lexalcm.codec.registry import CODEC_FOLDER, codec_class, codec_names, fit_codec, load_codec
+from lexalcm.codec.options import CodecOptions
+from lexalcm.codec.registry import (
+    CODEC_FOLDER,
+    codec_class,
+    codec_names,
+    configure_codec,
+    fit_codec,
+    load_codec,
+)
 from lexalcm.codec.special import SPECIAL_FILE, write_special
 from lexalcm.config import CodecRecord, validate
 from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
+from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, UserError
 
 RECORD_FILE = "record.json"
@@ -62,15 +71,27 @@ def codec_of_folder(folder: Path) -> CodecRecord:
 class SharedCodec:
     """The codec's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: CodecOptions | None = None) -> None:
+        """Name it.
+
+        Args:
+            folder: where it is, or will be.
+            options: how this worker runs it; others may do so in another way.
+        """
         self.folder = folder
+        self.options = options or CodecOptions()
 
     def made(self) -> bool:
         """Whether it is there."""
         return self.folder.is_dir()
 
     def make(
-        self, codec: str, options: dict[str, Any], documents: Fit, special: Mapping[str, str] | None = None
+        self,
+        codec: str,
+        options: dict[str, Any],
+        documents: Fit,
+        special: Mapping[str, str] | None = None,
+        progress: Progress = silent,
     ) -> None:
         """Make it, unless another worker does so first.
 
@@ -79,14 +100,19 @@ class SharedCodec:
             options: of a codec that is made by its name.
             documents: what it is fitted on, if it is one that is fitted.
             special: further special concepts, name to sentence.
+            progress: opens reports of downloads.
+
+        Raises:
+            UserError: it cannot be made, or not be run as asked for.
         """
         if codec in codec_names():
             made = fit_codec(codec, documents(), **options)
+            configure_codec(made, self.options, progress)
         else:
             record = codec_of_folder(Path(codec))
             if options:
                 raise UserError(f"--codec-option: the codec of {codec} is made already, it takes no options")
-            made = load_codec(record, Path(codec) / CODEC_FOLDER)
+            made = load_codec(record, Path(codec) / CODEC_FOLDER, options=self.options, progress=progress)
         with first_folder(self.folder) as folder:
             made.save(folder / FILES_FOLDER)
             write_special(folder / SPECIAL_FILE, made, special)
@@ -96,9 +122,9 @@ class SharedCodec:
         """What a data set notes of it."""
         return CodecRecord.model_validate_json((self.folder / RECORD_FILE).read_text(encoding="utf-8"))
 
-    def open(self) -> Codec:
-        """Load it."""
-        return load_codec(self.record(), self.folder / FILES_FOLDER)
+    def open(self, progress: Progress = silent) -> Codec:
+        """Load it; `progress` opens reports of downloads."""
+        return load_codec(self.record(), self.folder / FILES_FOLDER, options=self.options, progress=progress)
 
     def copy_to(self, dataset: Path) -> None:
         """Put what decoding needs, and the special concepts, into a data set's folder."""

@@ -21,11 +21,13 @@ import numpy as np
 
 from lexalcm.atomic import first_file, place_first, remove_folder, remove_leftovers, scratch_file, write_text
 from lexalcm.codec.base import Codec
+from lexalcm.codec.options import CodecOptions
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
+from lexalcm.data.progress import Progress, silent
 from lexalcm.data.shards import FinishedShard, ShardFile, document_json, read_shard, stored_numbers, write_index
 from lexalcm.data.shared_codec import SharedCodec
 from lexalcm.data.spool import Part, Spool
@@ -39,20 +41,23 @@ ENCODE_SENTENCES = 4096
 class Workspace:
     """A data set folder in the making."""
 
-    def __init__(self, out: Path, settings: BuildSettings, parts: int) -> None:
+    def __init__(
+        self, out: Path, settings: BuildSettings, parts: int, codec_options: CodecOptions | None = None
+    ) -> None:
         """Open one; `begin` makes its folders.
 
         Args:
             out: the data set's folder.
             settings: how it is made.
             parts: how many there are.
+            codec_options: how the codec is run here.
         """
         self.out = out
         self.settings = settings
         self.parts = parts
         self.folder = out / UNFINISHED_FOLDER
         self.spool = Spool(self.folder / "segmented")
-        self.codec = SharedCodec(self.folder / "codec")
+        self.codec = SharedCodec(self.folder / "codec", codec_options)
 
     def begin(self, request: dict[str, Any]) -> None:
         """Make the folders, or find what other workers made.
@@ -89,8 +94,12 @@ class Workspace:
                 report=report,
             )
 
-    def prepare(self, report: Callable[[int], None]) -> UnitPlan:
-        """Make the codec and cut the units, once all parts are there; the report is as for `segment`.
+    def prepare(self, report: Callable[[int], None], progress: Progress = silent) -> UnitPlan:
+        """Make the codec and cut the units, once all parts are there.
+
+        Args:
+            report: as for `segment`.
+            progress: opens reports of downloads.
 
         Raises:
             DataError: no part has a sentence.
@@ -102,7 +111,7 @@ class Workspace:
             if not sum(plan.parts):
                 raise DataError("the input has no sentence: give a text with words")
             if not self.codec.made():
-                self._make_codec(plan, report)
+                self._make_codec(plan, report, progress)
             settings = self.settings
             plan = cut_units(plan, self._parts(), self.codec.record().dim, settings.dtype, settings.shard_size)
             write_text(file, plan.model_dump_json())
@@ -179,7 +188,7 @@ class Workspace:
     def _parts(self) -> Iterator[Part]:
         return map(self.spool.part, range(self.parts))
 
-    def _make_codec(self, plan: UnitPlan, report: Callable[[int], None]) -> None:
+    def _make_codec(self, plan: UnitPlan, report: Callable[[int], None], progress: Progress) -> None:
         seed = self.settings.seed
 
         def documents() -> Iterator[tuple[str, list[str]]]:
@@ -188,7 +197,7 @@ class Workspace:
                 yield document["lang"], document["sentences"]
 
         options = self.settings.codec_options | ({} if seed is None else {"seed": seed})
-        self.codec.make(self.settings.codec, options, documents, self.settings.special)
+        self.codec.make(self.settings.codec, options, documents, self.settings.special, progress)
 
     def _record_file(self, unit: Unit) -> Path:
         return self.folder / "shards" / f"{unit.shard}.json"

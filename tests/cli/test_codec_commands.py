@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from lexalcm.data.dataset import Dataset
 
 pytest.importorskip("transformers", reason="the extra hf is not installed")
 pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
@@ -74,3 +77,29 @@ def test_no_weights_is_one_line(lcm, workspace):
     assert found.code == 2
     assert "sonar_text_encoder.pt" in found.err
     assert "Traceback" not in found.err
+
+
+def test_how_the_codec_is_run_is_no_property_of_the_data(lcm, workspace):
+    built = lcm("data", "build", "text.txt", "--out", "a", "--codec", "sonar", *OPTIONS, "--dtype", "float32")
+    assert built.code == 0, built.err
+    run = ("--codec-dtype", "bf16", "--codec-device", "cpu", "--codec-batch", 64)
+    other = lcm("data", "embed", "text.txt", "--out", "b", "--codec", "sonar", *OPTIONS, *run, "--dtype", "float32")
+    assert other.code == 0, other.err
+    one, two = Dataset.open("a"), Dataset.open("b")
+    assert one.manifest.codec == two.manifest.codec
+    assert one.manifest.build["codec_options"] == two.manifest.build["codec_options"]
+    exact, rounded = (dataset.split().embeddings(0) for dataset in (one, two))
+    assert not np.array_equal(exact, rounded)
+    assert np.allclose(exact, rounded, atol=0.05 * np.abs(exact).max())
+    again = lcm("data", "embed", "text.txt", "--out", "b", "--codec", "sonar", *OPTIONS, "--dtype", "float32")
+    assert "is complete already" in again.err
+
+
+def test_a_codec_without_choices_and_a_device_that_is_not_there(lcm, workspace):
+    for command in ("build", "embed"):
+        chosen = lcm("data", command, "text.txt", "--out", f"a-{command}", "--codec-dtype", "fp16")
+        assert chosen.code == 2
+        assert "lsa has no choice of dtype" in chosen.err
+    missing = lcm("data", "build", "text.txt", "--out", "b", "--codec", "sonar", *OPTIONS, "--codec-device", "cuda:77")
+    assert missing.code == 2
+    assert "'cuda:77' cannot be used" in missing.err

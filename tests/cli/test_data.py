@@ -65,7 +65,7 @@ def test_options_reach_the_data_set(lcm, tmp_path):
         {"body": f"Satz {i} ist hier. Noch einer folgt. Und einer mehr, mit Komma, zum Schluss."} for i in range(20)
     ]
     (tmp_path / "in" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    options = ["--text-field", "body", "--lang", "deu_Latn", "--max-chars", "30", "--codec-option", "dim=16"]
+    options = ["--text-field", "body", "--lang", "German", "--max-chars", "30", "--codec-option", "dim=16"]
     options += ["--validation", "0.5", "--shard-size", "2KiB", "--dtype", "float32", "--seed", "3"]
     result = lcm("data", "build", "in", "--out", "out", "--json", *options)
     assert result.code == 0
@@ -220,7 +220,7 @@ def test_text_that_cannot_be_used(lcm, tmp_path, name, content, message):
         (["--validation", "1.5"], "validation"),
         (["--validation", "-0.1"], "validation"),
         (["--validation", "nan"], "validation"),
-        (["--lang", "en"], "write eng_Latn"),
+        (["--lang", "Klingon"], "unknown language 'Klingon'"),
         (["--shard-size", "many"], "is not a size"),
         (["--max-chars", "0"], "max_chars"),
         (["--dtype", "int8"], "dtype"),

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lexalcm.cli.codec_options import Batch, Device, codec_run_options
+from lexalcm.cli.codec_options import Dtype as CodecDtype
 from lexalcm.cli.console import progress
 from lexalcm.cli.data.options import (
     AsJson,
@@ -44,6 +46,9 @@ def build(
     max_chars: MaxChars = 250,
     codec: Codec = "lsa",
     codec_option: CodecOptions = None,
+    codec_device: Device = None,
+    codec_dtype: CodecDtype = "auto",
+    codec_batch: Batch = None,
     special: Special = None,
     validation: Validation = 0.1,
     shard_size: ShardSize = "256MiB",
@@ -89,6 +94,7 @@ def build(
         lang=lang,
         text_field=text_field,
         documents=documents.value,
+        codec_options=codec_run_options(codec_device, codec_dtype, codec_batch),
         overwrite=overwrite,
         progress=progress,
     )

@@ -95,6 +95,7 @@ def convert(
     from lexalcm.data.convert.convert import convert as work
     from lexalcm.data.convert.settings import ConvertSettings
     from lexalcm.data.info import describe
+    from lexalcm.data.languages import find_language
     from lexalcm.data.shards import parse_size
 
     given: dict[str, Any] = {
@@ -105,12 +106,12 @@ def convert(
         "embedding_column": embedding_column,
         "metadata": tuple(metadata or ()),
         "member": member,
-        "lang": lang,
+        "lang": find_language(lang),
         "validation": validation,
         "dtype": dtype,
         "text": not no_text,
         "shard_size": parse_size(shard_size),
-        "keep_languages": tuple(keep_lang or ()),
+        "keep_languages": tuple(find_language(kept) for kept in keep_lang or ()),
         "min_sentences": min_sentences,
         "max_sentences": max_sentences,
     }

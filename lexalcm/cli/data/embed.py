@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lexalcm.cli.codec_options import Batch, Device, codec_run_options
+from lexalcm.cli.codec_options import Dtype as CodecDtype
 from lexalcm.cli.console import err, out, progress
 from lexalcm.cli.data.options import (
     AsJson,
@@ -58,6 +60,9 @@ def embed(
     max_chars: MaxChars = 250,
     codec: Codec = "lsa",
     codec_option: CodecOptions = None,
+    codec_device: Device = None,
+    codec_dtype: CodecDtype = "auto",
+    codec_batch: Batch = None,
     special: Special = None,
     validation: Validation = 0.1,
     shard_size: ShardSize = "256MiB",
@@ -101,7 +106,15 @@ def embed(
         text=not no_text,
         seed=seed,
     )
-    job = make_job(paths, to, settings, lang=lang, text_field=text_field, documents=documents.value)
+    job = make_job(
+        paths,
+        to,
+        settings,
+        lang=lang,
+        text_field=text_field,
+        documents=documents.value,
+        codec_options=codec_run_options(codec_device, codec_dtype, codec_batch),
+    )
     if ray is None:
         result = work(job, choose_task(task), progress=progress)
     else:

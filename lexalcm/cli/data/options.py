@@ -40,7 +40,9 @@ TextField = Annotated[
         "--text-field", help="Field of JSON lines, column of parquet, that holds the text or a list of sentences."
     ),
 ]
-Lang = Annotated[str, typer.Option("--lang", help="Language of documents without a field `lang`, as SONAR writes it.")]
+Lang = Annotated[
+    str, typer.Option("--lang", help="Language of documents without a field `lang`: jpn_Jpan, ja, Japanese.")
+]
 Documents = Annotated[
     TextDocuments, typer.Option("--documents", help="A document of a text file: between blank lines, or all of it.")
 ]
