@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from lexalcm.generate.options import GenerationOptions
     from lexalcm.generate.text import TextModel
 
+Languages = tuple[str, str]
+"""Codes of the prompt's language and of the one to write."""
+
 
 def infer(
     text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Sentences or paragraphs; - reads stdin.")],
@@ -30,6 +33,9 @@ def infer(
     lang: Annotated[
         str | None,
         typer.Option("--lang", help="Language of the text: jpn_Jpan, ja, Japanese.  \\[default: seen from its script]"),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Language to write, likewise.  \\[default: that of the text]")
     ] = None,
     each: Annotated[
         bool, typer.Option("--each", help="Instead of continuing, guess every sentence from those before it.")
@@ -60,6 +66,7 @@ def infer(
     Examples:
       lcm infer "We must do more for our schools."
       lcm infer "そのころわたくしは、モリーオ市の博物局に勤めて居りました。" -n 5
+      lcm infer "銀河ステーション、銀河ステーション。" --lang jpn_Jpan --to eng_Latn
       lcm infer --each "It is a truth universally acknowledged." "A single man must want a wife." "So they say."
       head -20 speech.txt | lcm infer - --guidance 2 --seed 7 --json
     """
@@ -68,6 +75,7 @@ def infer(
 
     prompt = _read_stdin() if text == ["-"] else "\n".join(text)
     language = find_language(lang) if lang else language_of(prompt)
+    written = find_language(to) if to else language
     run_options = codec_run_options(
         codec_device,
         codec_dtype,
@@ -80,7 +88,7 @@ def infer(
     options = writer.options(steps=steps, guidance_scale=guidance, max_sentences=sentences, reencode=reencode)
     prompt_sentences = writer.read(prompt, language)
     show = _show_guesses if each else _show_continuation
-    show(writer, prompt_sentences, language, options, seed, as_json)
+    show(writer, prompt_sentences, (language, written), options, seed, as_json)
 
 
 def _read_stdin() -> str:
@@ -93,12 +101,13 @@ def _read_stdin() -> str:
 
 
 def _show_continuation(
-    writer: "TextModel", prompt: list[str], lang: str, options: "GenerationOptions", seed: int, as_json: bool
+    writer: "TextModel", prompt: list[str], languages: Languages, options: "GenerationOptions", seed: int, as_json: bool
 ) -> None:
-    continuation = writer.write(prompt, lang, options, seed)
+    lang, to = languages
+    continuation = writer.write(prompt, lang, options, seed, to)
     if as_json:
         written = [{"text": sentence.text, "norm": float(sentence.concept.norm())} for sentence in continuation]
-        _print_json(writer, prompt, lang, options, seed, sentences=written, stop=continuation.stop)
+        _print_json(writer, prompt, languages, options, seed, sentences=written, stop=continuation.stop)
         return
     err.print(f"[dim]{_description(writer, options)}, seed {seed}[/]")
     for sentence in continuation:
@@ -107,15 +116,16 @@ def _show_continuation(
 
 
 def _show_guesses(
-    writer: "TextModel", prompt: list[str], lang: str, options: "GenerationOptions", seed: int, as_json: bool
+    writer: "TextModel", prompt: list[str], languages: Languages, options: "GenerationOptions", seed: int, as_json: bool
 ) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    guesses = writer.guess_each(prompt, lang, options, seed)
+    lang, to = languages
+    guesses = writer.guess_each(prompt, lang, options, seed, to)
     if as_json:
-        _print_json(writer, prompt, lang, options, seed, guesses=[guess.__dict__ for guess in guesses])
+        _print_json(writer, prompt, languages, options, seed, guesses=[guess.__dict__ for guess in guesses])
         return
     table = Table("", "what follows", "the model's guess", box=box.SIMPLE_HEAD, leading=1)
     table.add_column("squared L2", justify="right")
@@ -138,7 +148,19 @@ def _description(writer: "TextModel", options: "GenerationOptions") -> str:
 
 
 def _print_json(
-    writer: "TextModel", prompt: list[str], lang: str, options: "GenerationOptions", seed: int, **result: object
+    writer: "TextModel",
+    prompt: list[str],
+    languages: Languages,
+    options: "GenerationOptions",
+    seed: int,
+    **result: object,
 ) -> None:
-    about = {"model": str(writer.folder), "lang": lang, "seed": seed, "options": options.model_dump(mode="json")}
+    lang, to = languages
+    about = {
+        "model": str(writer.folder),
+        "lang": lang,
+        "to": to,
+        "seed": seed,
+        "options": options.model_dump(mode="json"),
+    }
     out.print_json(json.dumps({**about, "prompt": prompt, **result}), ensure_ascii=False)

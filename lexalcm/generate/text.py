@@ -117,22 +117,27 @@ class TextModel:
         """Concepts of sentences, float32 [n, D]."""
         return torch.from_numpy(np.asarray(self.codec.encode(sentences, lang), dtype=np.float32))
 
-    def write(self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int) -> "Continuation":
+    def write(
+        self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int, to: str | None = None
+    ) -> "Continuation":
         """Continue a prompt.
 
         Args:
             sentences: the prompt.
-            lang: language to read and to write.
+            lang: its language.
             options: of generation, with the rules of when to stop.
             seed: of the noise; the same seed gives the same text.
+            to: the language to write; None: the prompt's.
         """
         prompt = self.embed(sentences, lang)
         concepts = generate(self._predictor(options), [prompt], [seed], options.max_sentences)
         rules = StoppingRules(options, self.end_of_text, list(prompt))
-        return Continuation(self, concepts, rules, sentences, lang, reencode=options.reencode)
+        return Continuation(self, concepts, rules, sentences, to or lang, reencode=options.reencode)
 
-    def guess_each(self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int) -> list[Guess]:
-        """The model's guess of every sentence but the first from those before it.
+    def guess_each(
+        self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int, to: str | None = None
+    ) -> list[Guess]:
+        """The model's guess, in the language `to` (None: `lang`), of every sentence but the first from those before it.
 
         Raises:
             UserError: fewer than two sentences.
@@ -146,7 +151,7 @@ class TextModel:
         actual = actual[1:]
         distances = (self._normalize(guesses) - self._normalize(actual)).square().sum(-1)
         cosines = torch.cosine_similarity(guesses, actual, dim=-1)
-        texts = self.codec.decode(guesses.numpy(), lang)
+        texts = self.codec.decode(guesses.numpy(), to or lang)
         return [
             Guess(sentence, text, float(distance), float(cosine))
             for sentence, text, distance, cosine in zip(sentences[1:], texts, distances, cosines, strict=True)

@@ -49,6 +49,32 @@ def test_from_text_to_text(lcm, workspace):
     assert "near it are" in unknown.err
 
 
+def test_one_language_in_another_out(lcm, workspace):
+    """What the model made is the same, whichever language it is written in; nothing is read on from the words."""
+    rows = [{"text": TEXT.partition("\n")[0], "lang": lang} for lang in ("eng_Latn", "fra_Latn", "jpn_Jpan") * 4]
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert lcm("data", "build", "rows.jsonl", "--out", "d", "--codec", "sonar", *OPTIONS).code == 0
+    split = Dataset.open("d").split()
+    stored = {split.document(i)["lang"]: split.embeddings(i) for i in range(len(split))}
+    assert set(stored) == {"eng_Latn", "fra_Latn", "jpn_Jpan"}
+    assert not np.array_equal(stored["eng_Latn"], stored["jpn_Jpan"])
+    assert lcm("bootstrap", "--data", "d", "--out", "m").code == 0
+
+    def infer(*options):
+        result = lcm("infer", "The sun rises.", "-m", "m", "-n", 2, "--steps", 2, *QUICK, *options, "--json")
+        assert result.code == 0, result.err
+        return json.loads(result.out)
+
+    crossed = infer("--lang", "Japanese", "--to", "en", "--no-reencode")
+    assert (crossed["lang"], crossed["to"]) == ("jpn_Jpan", "eng_Latn")
+    same = infer("--lang", "Japanese", "--no-reencode")
+    assert (same["lang"], same["to"]) == ("jpn_Jpan", "jpn_Jpan")
+    assert [s["norm"] for s in crossed["sentences"]] == [s["norm"] for s in same["sentences"]]
+    unknown = lcm("infer", "The sun rises.", "-m", "m", "--to", "German")
+    assert unknown.code == 2
+    assert "near it are" in unknown.err
+
+
 def test_verify_codec_shows_what_did_it(lcm, workspace):
     found = lcm("verify", "codec", "--codec", "sonar-hf", *OPTIONS, *QUICK, "--codec-dtype", "bf16", "--json")
     result = json.loads(found.out)
