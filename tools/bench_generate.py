@@ -6,7 +6,9 @@
 Without a model it is the fixed two-tower model of `tools.bench_train_step` with new weights: 50 steps, guidance 3, a
 prompt of 32 concepts. The last line is one JSON object. `seconds` is the time from a prepared model and prompts of
 concepts to the next concept: reading the prompt and all denoising steps. `prepare_seconds` is spent once for a model
-and its options.
+and its options. `published_work_seconds` is what the same takes when all is done that the published code does
+(`tools.published_work`; two-tower with DDIM on a CPU only), measured in turn with it; `speedup` is the median of their
+ratios.
 """
 
 import argparse
@@ -22,8 +24,10 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import ConceptPredictor, prepare
 from lexalcm.model.create import create_model
 from lexalcm.model.folder import load_model
+from lexalcm.model.two_tower import TwoTowerLCM
 from tools.bench_train_step import FIXED, RATE_SIZE
 from tools.matrix_rate import matrix_rate, now
+from tools.published_work import PublishedWork
 
 
 def main() -> int:
@@ -51,14 +55,26 @@ def main() -> int:
     except LexaError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    published = None
+    if isinstance(model, TwoTowerLCM) and (arguments.sampler, device.type) == ("ddim", "cpu"):
+        published = PublishedWork(model, options)
     rates: list[float] = []
-    medians = {}
+    medians, published_medians, speedups = {}, {}, {}
     for batch in arguments.batches:
-        seconds = []
+        seconds, published_seconds = [], []
         for repeat in range(arguments.repeats + 1):
             rates.append(matrix_rate(device, torch.float32, RATE_SIZE[device.type]))
-            seconds.append(_time_concept(predictor, batch, arguments.prompt, seed=repeat))
+            prompts = _prompts(batch, arguments.prompt, model.config.dim, seed=repeat)
+            seconds.append(_time_concept(predictor, prompts))
+            if published is not None:
+                began = now(device)
+                published.next_concept(torch.stack(prompts))
+                published_seconds.append(now(device) - began)
         medians[batch] = statistics.median(seconds[1:])
+        if published is not None:
+            published_medians[batch] = round(statistics.median(published_seconds[1:]), 4)
+            ratios = [theirs / ours for theirs, ours in zip(published_seconds[1:], seconds[1:], strict=True)]
+            speedups[batch] = round(statistics.median(ratios), 2)
     line = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "prompt": arguments.prompt,
@@ -68,6 +84,8 @@ def main() -> int:
         "prepare_seconds": round(prepare_seconds, 4),
         "seconds": {batch: round(median, 4) for batch, median in medians.items()},
         "concepts_per_s": {batch: round(batch / median, 2) for batch, median in medians.items()},
+        "published_work_seconds": published_medians or None,
+        "speedup": speedups or None,
         "matrix_gflops": round(statistics.median(rates) / 1e9, 1),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
@@ -76,12 +94,15 @@ def main() -> int:
     return 0
 
 
-def _time_concept(predictor: ConceptPredictor, batch: int, length: int, seed: int) -> float:
-    device, dim = predictor.model.device, predictor.model.config.dim
+def _prompts(batch: int, length: int, dim: int, seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    prompts = [torch.randn(length, dim, generator=generator) for _ in range(batch)]
+    return [torch.randn(length, dim, generator=generator) for _ in range(batch)]
+
+
+def _time_concept(predictor: ConceptPredictor, prompts: list[torch.Tensor]) -> float:
+    device = predictor.model.device
     began = now(device)
-    next(generate(predictor, prompts, list(range(batch)), 1))
+    next(generate(predictor, prompts, list(range(len(prompts))), 1))
     return now(device) - began
 
 
