@@ -197,7 +197,8 @@ class ShardFile:
         self._n.append(n)
         self._lang.append(lang)
         self._source.append(source)
-        self._tar.add((f"{key}.emb.npy", header + numbers.tobytes()), (f"{key}.json", text))
+        content = memoryview(np.ascontiguousarray(numbers).reshape(-1).view(np.uint8))
+        self._tar.add((f"{key}.emb.npy", (header, content)), (f"{key}.json", (text,)))
         self.documents[lang] += 1
         self.sentences[lang] += n
 

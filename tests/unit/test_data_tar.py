@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -37,8 +38,8 @@ def test_array_headers_are_those_of_numpy(shape: tuple[int, int], dtype: str) ->
 
 def test_a_tar_says_its_hash_and_its_length(tmp_path: Path) -> None:
     tar = TarWriter(tmp_path / "t.tar")
-    tar.add(("a", b"1" * 700), ("b", b""))
-    tar.add(("c", b"2" * 512))
+    tar.add(("a", (b"1" * 300, memoryview(b"1" * 400))), ("b", (b"",)))
+    tar.add(("c", (b"2" * 512,)))
     tar.close()
     content = (tmp_path / "t.tar").read_bytes()
     assert (len(content), hashlib.sha256(content).hexdigest()) == (tar.position, tar.hash.hexdigest())
@@ -48,6 +49,18 @@ def test_a_tar_says_its_hash_and_its_length(tmp_path: Path) -> None:
             ("b", b""),
             ("c", b"2" * 512),
         ]
+
+
+def test_a_file_that_takes_less_than_it_is_given_gets_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writev = os.writev
+    monkeypatch.setattr("os.writev", lambda file, pieces: writev(file, [b"".join(pieces)[:700]]))
+    tar = TarWriter(tmp_path / "t.tar")
+    tar.add(("a", (b"1" * 300, b"2" * 400)), ("b", (b"3",)))
+    tar.close()
+    content = (tmp_path / "t.tar").read_bytes()
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (tar.position, tar.hash.hexdigest())
+    with tarfile.open(tmp_path / "t.tar", "r:") as read:
+        assert [read.extractfile(m).read() for m in read] == [b"1" * 300 + b"2" * 400, b"3"]
 
 
 def write_shard(folder: Path) -> ShardWriter:

@@ -111,7 +111,7 @@ class ParquetReader:
             self._check_columns(source, schema)
             columns = [name for name in schema.names if name in self._columns(schema)]
             row = 0
-            for batch in file.iter_batches(batch_size=_batch_rows(file), columns=columns):
+            for batch in file.iter_batches(batch_size=_batch_rows(file), columns=columns, use_threads=False):
                 yield self._block(source, batch, row)
                 row += len(batch)
 
@@ -217,7 +217,7 @@ class ParquetReader:
             if not self.settings.codec.startswith("sonar"):
                 raise DataError(f"{source.path}: embeddings as bytes do not say their dimension: give --dim")
             self.dim = SONAR_DIM
-        sizes = _array(pc.fill_null(pc.binary_length(column), 0)).astype(np.int64)
+        sizes = _or_zero(pc.binary_length(column))
         itemsize = _itemsize(sizes, counts, self.dim)
         bytes_each = self.dim * itemsize
         wrong = sizes % bytes_each != 0
@@ -258,7 +258,16 @@ def _sentences(column: pa.Array, problems: _Problems) -> tuple[list[list[str]], 
 
 def _lengths(column: pa.Array) -> np.ndarray:
     """How long each list is, 0 where there is none: int64."""
-    return _array(pc.fill_null(pc.list_value_length(column), 0)).astype(np.int64)
+    return _or_zero(pc.list_value_length(column))
+
+
+def _or_zero(lengths: pa.Array) -> np.ndarray:
+    """Whole numbers with 0 for those that are missing: int64. `pc.fill_null` would load pandas."""
+    if not lengths.null_count:
+        return _array(lengths).astype(np.int64)
+    found = np.zeros(len(lengths), np.int64)
+    found[_array(pc.indices_nonzero(lengths.is_valid()))] = _array(lengths.drop_null())
+    return found
 
 
 def _array(column: pa.Array) -> np.ndarray:
