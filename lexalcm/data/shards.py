@@ -197,7 +197,7 @@ class ShardFile:
         self._n.append(n)
         self._lang.append(lang)
         self._source.append(source)
-        content = memoryview(np.ascontiguousarray(numbers).reshape(-1).view(np.uint8))
+        content = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8).data
         self._tar.add((f"{key}.emb.npy", (header, content)), (f"{key}.json", (text,)))
         self.documents[lang] += 1
         self.sentences[lang] += n
