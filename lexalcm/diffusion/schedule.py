@@ -66,6 +66,9 @@ class NoiseSchedule:
         self.settings = settings
         self.steps = settings.steps
         self.alphas_cumprod = compute_alphas_cumprod(settings)
+        self._alpha_sigma = list(
+            zip(self.alphas_cumprod.sqrt().tolist(), (1 - self.alphas_cumprod).sqrt().tolist(), strict=True)
+        )
         self._per_device: dict[torch.device, Tensor] = {}
 
     @property
@@ -75,10 +78,7 @@ class NoiseSchedule:
 
     def alpha_sigma(self, timestep: int) -> tuple[float, float]:
         """alpha_t and sigma_t of one timestep, as float32 has them; (1, 0) below the first one, without noise."""
-        if timestep < 0:
-            return 1.0, 0.0
-        alpha_cumprod = self.alphas_cumprod[timestep]
-        return float(alpha_cumprod.sqrt()), float((1 - alpha_cumprod).sqrt())
+        return (1.0, 0.0) if timestep < 0 else self._alpha_sigma[timestep]
 
     def add_noise(self, x0_BLD: Tensor, noise_BLD: Tensor, timesteps_BL: Tensor) -> Tensor:
         """x_t of each position at its own timestep."""
