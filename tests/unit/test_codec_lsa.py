@@ -1,12 +1,14 @@
 """The embedded codec on real text: what training and generation rely on."""
 
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lexalcm.codec import encode_special, fit_codec, load_codec
+from lexalcm.codec import encode_special, fit_codec, load_codec, lsa
 from lexalcm.codec.lsa import LsaCodec
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
@@ -177,6 +179,40 @@ def test_a_sample_of_a_large_corpus_is_whole_documents() -> None:
     banked = {sentence for _, sentence in codec.bank}
     assert 0 < len(banked) <= 50
     assert banked == {s for _, sentences in corpus if sentences[0] in banked for s in sentences}
+
+
+def test_a_sample_is_drawn_in_one_pass_and_holds_no_more_than_it_needs() -> None:
+    alive: weakref.WeakSet[list[str]] = weakref.WeakSet()
+    most = 0
+
+    class Text(list[str]):
+        __hash__ = object.__hash__
+
+    def documents() -> Iterator[tuple[str, Text]]:
+        nonlocal most
+        for d in range(500):
+            text = Text(f"Sentence {i} of document {d} tells a story." for i in range(10))
+            alive.add(text)
+            most = max(most, len(alive))
+            yield "eng_Latn", text
+
+    banked = {sentence for _, sentence in LsaCodec.create(documents(), fit_sentences=50).bank}
+    assert len(banked) == 50
+    assert most <= 50 / 10 + 3
+
+
+def test_every_document_is_sampled_as_often() -> None:
+    """Of 20 alike documents 5 fit: each is there in a quarter of the seeds, first and last alike."""
+    corpus = [("eng_Latn", [f"Tale {d}, line {i}." for i in range(2)]) for d in range(20)]
+    often = np.zeros(20)
+    for seed in range(400):
+        sample = lsa._sample(iter(corpus), 11, seed)
+        assert sample == [document for document in corpus if document in sample]  # in their order
+        assert sum(len(sentences) for _, sentences in sample) == 10
+        often += [document in sample for document in corpus]
+    assert np.abs(often - 100).max() < 4.5 * np.sqrt(400 * 0.25 * 0.75)
+    assert lsa._sample(iter(corpus), 40, 0) == corpus
+    assert lsa._sample(iter(corpus), 1, 0)  # one at least
 
 
 def test_wrong_options_and_wordless_text_are_explained() -> None:
