@@ -20,6 +20,7 @@ from lexalcm.data.info import describe
 from lexalcm.data.languages import find_language
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.progress import Counter, Progress, silent
+from lexalcm.data.segmenters import make_segmenter
 from lexalcm.data.shared_codec import check_codec_choice
 from lexalcm.data.workspace import Workspace
 from lexalcm.errors import UserError
@@ -83,6 +84,7 @@ def build_dataset(
     out = Path(out)
     check_output(out, overwrite=overwrite, marker=MANIFEST_FILE)
     check_codec_choice(settings.codec)
+    make_segmenter(settings.segmenter, settings.segmenter_options)  # whatever is wrong with it, now
     try:
         with atomic_folder(out, overwrite=overwrite, marker=MANIFEST_FILE) as folder:
             workspace = Workspace(folder, settings, parts=1, codec_options=codec_options)

@@ -22,6 +22,7 @@ from lexalcm.data.corpus import Source, TextDocuments, find_sources, read_docume
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.languages import find_language
 from lexalcm.data.progress import Counter, Progress, silent
+from lexalcm.data.segmenters import check_segmenter
 from lexalcm.data.shared_codec import check_codec_choice
 from lexalcm.data.tasks import Task
 from lexalcm.data.units import Unit, UnitPlan
@@ -125,6 +126,7 @@ def make_job(
     if any(source.path is None for source in sources):
         raise UserError("standard input can be read once only: use lcm data build, or write it to a file")
     check_codec_choice(settings.codec)
+    check_segmenter(settings.segmenter, settings.segmenter_options)
     job = EmbedJob(
         tuple(sources),
         Path(out),

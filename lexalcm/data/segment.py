@@ -1,11 +1,13 @@
 """Text to sentences: the units that a codec turns into concepts.
 
-A line is a paragraph, and no sentence crosses it. A `Segmenter` splits the paragraph; a sentence above the cap is then
-cut where it hurts least, because encoders of sentences lose the end of long ones (the LCM paper caps at 250
-characters, section 2.2.1). What it costs: whitespace is normalised (every run becomes one space) and control characters
+A line is a paragraph, and no sentence crosses it. A `Segmenter` splits the paragraph (`segmenters` has several);
+sentences too short to mean much are joined with a neighbour if that is wished; a sentence above the cap is then cut
+where it hurts least, because encoders of sentences lose the end of long ones (the LCM paper caps at 250 characters,
+section 2.2.1). What it costs: whitespace is normalised (every run becomes one space) and control characters
 become spaces. Nothing else is lost or changed, and no cut falls inside a grapheme.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import regex
@@ -36,52 +38,84 @@ _BOUNDARIES = tuple(
 
 
 class Segmenter(Protocol):
-    """Splits a paragraph into sentences."""
+    """Splits paragraphs into sentences."""
 
-    name: str
+    def split(self, paragraphs: Sequence[str], lang: str) -> list[list[str]]:
+        """Split paragraphs of one language, whose only whitespace is single spaces.
 
-    def split(self, paragraph: str, lang: str) -> list[str]:
-        """Split one paragraph, whose only whitespace is single spaces, into pieces whose concatenation it is."""
+        Many come at once, for those that compute in batches. The pieces of a paragraph, put together, are it.
+        """
         ...
 
 
 class SentencexSegmenter:
     """Rules of the `sentencex` library: offline, about 30 languages of its own and English rules for the rest."""
 
-    name = "sentencex"
-
-    def split(self, paragraph: str, lang: str) -> list[str]:
+    def split(self, paragraphs: Sequence[str], lang: str) -> list[list[str]]:
         """Split at sentence ends that are no abbreviations, numbers or open quotations."""
-        return sentencex.segment(iso_code(lang), paragraph)
+        code = iso_code(lang)
+        return [sentencex.segment(code, paragraph) for paragraph in paragraphs]
 
 
 def segment(
-    text: str, lang: str, *, max_chars: int = MAX_CHARS, segmenter: Segmenter | None = None, join_lines: bool = False
+    text: str,
+    lang: str,
+    *,
+    max_chars: int = MAX_CHARS,
+    min_chars: int = 1,
+    segmenter: Segmenter | None = None,
+    join_lines: bool = False,
 ) -> list[str]:
-    """Split a text into its sentences.
+    """Split a text into its sentences: `segment_texts` of one."""
+    [sentences] = segment_texts(
+        [(text, lang)], max_chars=max_chars, min_chars=min_chars, segmenter=segmenter, join_lines=join_lines
+    )
+    return sentences
+
+
+def segment_texts(
+    texts: Sequence[tuple[str, str]],
+    *,
+    max_chars: int = MAX_CHARS,
+    min_chars: int = 1,
+    segmenter: Segmenter | None = None,
+    join_lines: bool = False,
+) -> list[list[str]]:
+    """Split texts into their sentences; the segmenter gets all paragraphs of a language at once.
 
     Args:
-        text: any text.
-        lang: its SONAR code.
+        texts: (any text, its SONAR code).
         max_chars: longer sentences are cut; only a single grapheme may be longer.
+        min_chars: shorter sentences are joined with the next one of their paragraph, else with the one before, unless
+            the two are above `max_chars`. One that is alone in its paragraph stays.
         segmenter: who finds the sentences; default `SentencexSegmenter`.
         join_lines: a single line end is a space, and only an empty line ends a paragraph (text wrapped by hand).
 
     Returns:
-        Non-empty sentences in order, without blanks around them; none if the text has no letter, digit or symbol.
+        For each text its non-empty sentences in order, without blanks around them; none if the text has no letter,
+        digit or symbol.
     """
+    segmenter = segmenter or SentencexSegmenter()
+    of_language: dict[str, list[tuple[int, str]]] = {}
+    for number, (text, lang) in enumerate(texts):
+        of_language.setdefault(lang, []).extend((number, paragraph) for paragraph in paragraphs_of(text, join_lines))
+    sentences: list[list[str]] = [[] for _ in texts]
+    for lang, paragraphs in of_language.items():
+        split = segmenter.split([paragraph for _, paragraph in paragraphs], lang)
+        for (number, paragraph), pieces in zip(paragraphs, split, strict=True):
+            for piece in _join_short(_whole_graphemes(paragraph, pieces), min_chars, max_chars):
+                sentences[number] += cut_long(piece.strip(), max_chars)
+    return sentences
+
+
+def paragraphs_of(text: str, join_lines: bool = False) -> list[str]:
+    """The non-empty lines of a text, whitespace and control characters cleaned; none if it has nothing to say."""
     if not _SPOKEN.search(text):
         return []
-    segmenter = segmenter or SentencexSegmenter()
     if join_lines:
         text = regex.sub(r"(?<!\n)\n(?!\n)", " ", text.replace("\r\n", "\n"))
-    sentences: list[str] = []
-    for line in _LINE_END.split(_SURROGATE.sub("\ufffd", text)):
-        paragraph = _BLANK.sub(" ", line).strip()
-        if paragraph:
-            for sentence in _whole_graphemes(paragraph, segmenter.split(paragraph, lang)):
-                sentences += cut_long(sentence.strip(), max_chars)
-    return [sentence for sentence in sentences if sentence]
+    lines = (_BLANK.sub(" ", line).strip() for line in _LINE_END.split(_SURROGATE.sub("\ufffd", text)))
+    return [line for line in lines if line]
 
 
 def cut_long(sentence: str, max_chars: int = MAX_CHARS) -> list[str]:
@@ -107,6 +141,24 @@ def cut_long(sentence: str, max_chars: int = MAX_CHARS) -> list[str]:
         near = list(graphemes)
     cut = min(near, key=lambda place: (abs(place - middle), place))
     return cut_long(sentence[:cut].strip(), max_chars) + cut_long(sentence[cut:].strip(), max_chars)
+
+
+def _join_short(pieces: list[str], min_chars: int, max_chars: int) -> list[str]:
+    """Join pieces of a paragraph that are shorter than `min_chars` with a neighbour, where both fit into the cap."""
+    if min_chars <= 1 or len(pieces) < 2:
+        return pieces
+    with_next = _joined(pieces, max_chars, lambda before, _piece: len(before.strip()) < min_chars)
+    return _joined(with_next, max_chars, lambda _before, piece: len(piece.strip()) < min_chars)
+
+
+def _joined(pieces: list[str], max_chars: int, belong: Callable[[str, str], bool]) -> list[str]:
+    joined: list[str] = []
+    for piece in pieces:
+        if joined and belong(joined[-1], piece) and len((joined[-1] + piece).strip()) <= max_chars:
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return joined
 
 
 def _whole_graphemes(paragraph: str, sentences: list[str]) -> list[str]:

@@ -13,6 +13,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ import numpy as np
 
 from lexalcm.atomic import atomic_file
 from lexalcm.data.corpus import Document
-from lexalcm.data.segment import MAX_CHARS, SentencexSegmenter, segment
+from lexalcm.data.segment import MAX_CHARS, Segmenter, segment_texts
 from lexalcm.data.shards import document_json
 
 LOOK_EVERY = 256
 """Documents after which a worker looks whether another has finished the same part."""
+
+SEGMENT_DOCUMENTS = 64
+"""Documents that are segmented together: a segmenter that is a model computes in batches."""
 
 
 class _OvertakenError(Exception):
@@ -71,6 +76,8 @@ class Spool:
         documents: Iterable[Document],
         *,
         max_chars: int = MAX_CHARS,
+        min_chars: int = 1,
+        segmenter: Segmenter | None = None,
         join_lines: bool = False,
         text: bool = True,
         report: Callable[[int], None] = lambda _sentences: None,
@@ -83,27 +90,21 @@ class Spool:
             part: its number.
             documents: read once, in order.
             max_chars: longer sentences are cut.
+            min_chars: shorter ones are joined with a neighbour.
+            segmenter: who finds them.
             join_lines: a single line end does not end a paragraph.
             text: whether shards will store the sentences.
             report: called with the number of sentences of each document.
         """
-        segmenter = SentencexSegmenter()
-
-        def in_sentences(document: Document) -> list[str]:
-            if document.sentences is not None:
-                return document.sentences
-            return segment(
-                document.text, document.lang, max_chars=max_chars, segmenter=segmenter, join_lines=join_lines
-            )
-
+        split = partial(
+            segment_texts, max_chars=max_chars, min_chars=min_chars, segmenter=segmenter, join_lines=join_lines
+        )
         start, text_bytes, n, position = array("q", [0]), array("q"), array("i"), array("d")
         dropped = 0
         with suppress(_OvertakenError), atomic_file(self._lines(part)) as path, path.open("wb") as file:
-            for number, document in enumerate(documents):
+            for number, (document, source, sentences) in enumerate(_segmented(documents, split)):
                 if number % LOOK_EVERY == 0 and self.has(part):
                     raise _OvertakenError
-                sentences = in_sentences(document)
-                source = [] if document.source is None else in_sentences(document.source)
                 if not sentences or (document.source is not None and not source):
                     dropped += 1
                     continue
@@ -152,3 +153,18 @@ class Spool:
 
     def _index(self, part: int) -> Path:
         return self.folder / f"{part:06d}.npz"
+
+
+def _segmented(
+    documents: Iterable[Document], split: Callable[[list[tuple[str, str]]], list[list[str]]]
+) -> Iterator[tuple[Document, list[str], list[str]]]:
+    """Each document with the sentences of its source, if it is a pair, and its own."""
+    rest = iter(documents)
+    while group := list(islice(rest, SEGMENT_DOCUMENTS)):
+        texts = [text for document in group for text in (document.source, document) if text is not None]
+        unsplit = [text for text in texts if text.sentences is None]
+        found = iter(split([(text.text, text.lang) for text in unsplit]))
+        of_each = iter([next(found) if text.sentences is None else text.sentences for text in texts])
+        for document in group:
+            source = [] if document.source is None else next(of_each)
+            yield document, source, next(of_each)

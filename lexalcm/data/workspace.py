@@ -28,6 +28,7 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
+from lexalcm.data.segmenters import make_segmenter
 from lexalcm.data.shards import FinishedShard, ShardFile, document_json, read_shard, stored_numbers, write_index
 from lexalcm.data.shared_codec import SharedCodec
 from lexalcm.data.spool import Part, Spool
@@ -89,6 +90,8 @@ class Workspace:
                 part,
                 documents,
                 max_chars=settings.max_chars,
+                min_chars=settings.min_chars,
+                segmenter=make_segmenter(settings.segmenter, settings.segmenter_options),
                 join_lines=settings.join_lines,
                 text=settings.text,
                 report=report,

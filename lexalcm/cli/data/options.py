@@ -49,7 +49,19 @@ Documents = Annotated[
 JoinLines = Annotated[
     bool, typer.Option("--join-lines", help="Line ends are spaces, only blank lines end paragraphs: wrapped text.")
 ]
+Segmenter = Annotated[
+    str, typer.Option("--segmenter", help="Who finds the sentences: sentencex, sat, spacy, or newline (a line each).")
+]
+SegmenterOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--segmenter-option",
+        metavar="NAME=VALUE",
+        help="Option of the segmenter, e.g. threshold=0.02. May be repeated.",
+    ),
+]
 MaxChars = Annotated[int, typer.Option("--max-chars", help="Cut sentences longer than this.")]
+MinChars = Annotated[int, typer.Option("--min-chars", help="Join sentences shorter than this with a neighbour.")]
 Validation = Annotated[
     float, typer.Option("--validation", help="Share of documents held out, chosen by a hash of their ids.")
 ]
@@ -66,7 +78,12 @@ Dir = Annotated[Path, typer.Argument(metavar="[DIR]", help="Data set folder.")]
 
 
 def build_settings(
-    codec_option: list[str] | None, *, shard_size: str, special: list[str] | None = None, **given: Any
+    codec_option: list[str] | None,
+    segmenter_option: list[str] | None = None,
+    *,
+    shard_size: str,
+    special: list[str] | None = None,
+    **given: Any,
 ) -> "BuildSettings":
     """The settings of a data set from what the options gave.
 
@@ -79,6 +96,7 @@ def build_settings(
     from lexalcm.data.shards import parse_size
 
     overrides = [f"codec_options.{option}" for option in codec_option or []]
+    overrides += [f"segmenter_options.{option}" for option in segmenter_option or []]
     base = given | {"shard_size": parse_size(shard_size), "special": parse_special(special or ())}
     return load_settings(BuildSettings, overrides=overrides, base=base)
 
