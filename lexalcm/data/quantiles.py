@@ -9,6 +9,7 @@ value of mass m takes up m ranks, linearly interpolated between whole ranks. Wit
 scikit-learn's definition.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -67,18 +68,21 @@ class HalfCounts:
 
     def add(self, concepts: np.ndarray) -> None:
         """Count the numbers of float16 [n, dim]."""
+        dim = concepts.shape[1]
+        together = math.gcd(dim, 4)  # columns that are transposed as one number of 8 bytes: in half the time
         for first in range(0, len(concepts), _ROWS_AT_ONCE):
-            by_column = np.ascontiguousarray(concepts[first : first + _ROWS_AT_ONCE].view(np.uint16).T)
-            for column, counts in zip(by_column, self._counts, strict=True):
+            rows = np.ascontiguousarray(concepts[first : first + _ROWS_AT_ONCE]).view(f"u{2 * together}")
+            columns = np.ascontiguousarray(rows.T).view(np.uint16).reshape(dim // together, len(rows), together)
+            for i, counts in enumerate(self._counts):
+                column = columns[i // together, :, i % together]
                 counts += np.bincount(column, minlength=_VALUES).astype(np.uint32)
         self.rows += len(concepts)
 
     def columns(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """See `Counts`; values ascend."""
-        order = np.argsort(_all_halves(), kind="stable")
-        values = _all_halves()[order]
+        values = _ascending(np.arange(_VALUES, dtype=np.uint16).view(np.float16).astype(np.float64))
         for counts in self._counts:
-            in_order = counts[order]
+            in_order = _ascending(counts)
             present = np.flatnonzero(in_order)
             yield values[present], in_order[present].astype(np.float64)
 
@@ -122,6 +126,6 @@ def merge(sets: Sequence[Counts], shares: Sequence[float]) -> Iterator[Column]:
         yield Column(values[order], mass[order])
 
 
-def _all_halves() -> np.ndarray:
-    """The value of every float16, by its bits; NaN sorts to the end."""
-    return np.arange(_VALUES, dtype=np.uint16).view(np.float16).astype(np.float64)
+def _ascending(by_bits: np.ndarray) -> np.ndarray:
+    """What is given for every float16 by its bits, in the order of the values: -infinity to -0, 0 to infinity, NaN."""
+    return np.concatenate([by_bits[0xFC00:0x7FFF:-1], by_bits[:0x8000], by_bits[0xFC01:]])
