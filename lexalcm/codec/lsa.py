@@ -36,11 +36,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 from typing_extensions import Self
 
+from lexalcm.codec.bank import SentenceBank
 from lexalcm.config import CodecRecord, PositiveFloat, PositiveInt, Settings, validate
 from lexalcm.errors import CodecError
 
 ENCODE_BATCH = 4096
-DECODE_BATCH = 1024
 
 
 class LsaOptions(Settings):
@@ -85,16 +85,14 @@ class LsaCodec:
         self.options = options
         self.dim = projection.shape[1]
         self.vocabulary = list(vocabulary)
-        self.bank = [(lang, sentence) for lang, sentence in bank]
+        self.bank = SentenceBank(bank, bank_embeddings)
         self.idf = idf
         self.projection = projection
         self.center = center
         self.fingerprint = self._fingerprint()
         self._projection_f32 = projection.astype(np.float32)
-        self._bank_languages = np.array([lang for lang, _ in self.bank])
         self._vectorizer = _vectorizer(options, vocabulary=self.vocabulary)
         self._vectorizer.idf_ = idf
-        self.bank_embeddings = bank_embeddings
 
     @classmethod
     def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Self:
@@ -150,16 +148,7 @@ class LsaCodec:
         Raises:
             CodecError: the bank has no sentence in `lang`, or the embeddings have another dimension.
         """
-        embeddings = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))
-        if embeddings.shape[1] != self.dim:
-            raise CodecError(f"the codec lsa decodes {self.dim} dimensions, not {embeddings.shape[1]}")
-        rows = self._rows(lang, avoid)
-        candidates = self.bank_embeddings[rows].astype(np.float32)
-        sentences: list[str] = []
-        for start in range(0, len(embeddings), DECODE_BATCH):
-            nearest = (embeddings[start : start + DECODE_BATCH] @ candidates.T).argmax(axis=1)
-            sentences += [self.bank[rows[i]][1] for i in nearest]
-        return sentences
+        return self.bank.nearest(embeddings, lang, avoid)
 
     def record(self) -> CodecRecord:
         """Name, dimension, fingerprint and how it was fitted."""
@@ -175,11 +164,15 @@ class LsaCodec:
                 "idf": self.idf,
                 "projection": self.projection,
                 "center": self.center,
-                "bank_embeddings": self.bank_embeddings,
+                "bank_embeddings": self.bank.embeddings,
             },
             folder / "lsa.safetensors",
         )
-        text = {"options": self.options.model_dump(mode="json"), "vocabulary": self.vocabulary, "bank": self.bank}
+        text = {
+            "options": self.options.model_dump(mode="json"),
+            "vocabulary": self.vocabulary,
+            "bank": self.bank.sentences,
+        }
         (folder / "lsa.json").write_text(json.dumps(text, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -214,17 +207,9 @@ class LsaCodec:
             )
         return codec
 
-    def _rows(self, lang: str | None, avoid: Collection[str]) -> np.ndarray:
-        rows = np.arange(len(self.bank)) if lang is None else np.flatnonzero(self._bank_languages == lang)
-        if not len(rows):
-            known = ", ".join(np.unique(self._bank_languages))
-            raise CodecError(f"the codec's bank has no sentence in {lang}: it knows {known}")
-        left = np.array([row for row in rows if self.bank[row][1] not in avoid]) if avoid else rows
-        return left if len(left) else rows
-
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        digest.update(json.dumps([self.vocabulary, self.bank], ensure_ascii=False).encode())
+        digest.update(json.dumps([self.vocabulary, self.bank.sentences], ensure_ascii=False).encode())
         for array in (self.idf, self.projection, self.center):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

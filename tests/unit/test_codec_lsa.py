@@ -107,7 +107,7 @@ def test_decoding_passes_over_what_is_to_be_avoided(codec: LsaCodec, documents: 
     sentence = max(documents[0][1], key=len)
     embedding = codec.encode([sentence], "eng_Latn")
     (second,) = codec.decode(embedding, avoid={sentence})
-    others = [text for _, text in codec.bank if text != sentence]
+    others = [text for _, text in codec.bank.sentences if text != sentence]
     nearest = others[int((codec.encode(others, "") @ embedding[0]).argmax())]
     assert second == nearest
 
@@ -176,7 +176,7 @@ def test_special_concepts_differ(codec: LsaCodec) -> None:
 def test_a_sample_of_a_large_corpus_is_whole_documents() -> None:
     corpus = [("eng_Latn", [f"Sentence {i} of document {d} tells a story." for i in range(10)]) for d in range(20)]
     codec = LsaCodec.create(corpus, fit_sentences=50)
-    banked = {sentence for _, sentence in codec.bank}
+    banked = {sentence for _, sentence in codec.bank.sentences}
     assert 0 < len(banked) <= 50
     assert banked == {s for _, sentences in corpus if sentences[0] in banked for s in sentences}
 
@@ -196,7 +196,7 @@ def test_a_sample_is_drawn_in_one_pass_and_holds_no_more_than_it_needs() -> None
             most = max(most, len(alive))
             yield "eng_Latn", text
 
-    banked = {sentence for _, sentence in LsaCodec.create(documents(), fit_sentences=50).bank}
+    banked = {sentence for _, sentence in LsaCodec.create(documents(), fit_sentences=50).bank.sentences}
     assert len(banked) == 50
     assert most <= 50 / 10 + 3
 
