@@ -83,7 +83,7 @@ class HalfCounts:
         values = _ascending(np.arange(_VALUES, dtype=np.uint16).view(np.float16).astype(np.float64))
         for counts in self._counts:
             in_order = _ascending(counts)
-            present = np.flatnonzero(in_order)
+            present = np.flatnonzero(in_order != 0)  # of booleans: three times as fast
             yield values[present], in_order[present].astype(np.float64)
 
 
