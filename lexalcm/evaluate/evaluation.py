@@ -87,7 +87,9 @@ def evaluate_predictors(
     documents = order_documents(documents, corpus_order=corpus_order)
     counts = np.maximum(np.asarray(held_out.lengths[documents], dtype=np.int64) - 1, 0)
     if not counts.any():
-        raise DataError(f"split {split} of {dataset.address} has no document of two concepts or more: nothing to predict")
+        raise DataError(
+            f"split {split} of {dataset.address} has no document of two concepts or more: nothing to predict"
+        )
     scored = np.flatnonzero(counts)
     languages = np.array([held_out.document(int(document))["lang"] for document in documents[scored]])
     groups = {ALL: np.ones(len(scored), dtype=bool)}

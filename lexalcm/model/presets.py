@@ -71,7 +71,7 @@ GENERATION: dict[str, dict[str, Any]] = {
     "one-tower-tiny": {
         "sampler": "ddim",
         "steps": 4,
-        "guidance_scale": 20.0,
+        "guidance_scale": 3.0,
         "guidance_rescale": 0.9,
         "initial_noise_scale": 0.3,
         "reencode": True,
