@@ -190,15 +190,15 @@ def dry_run(config: RunConfig) -> DryRunResult:
 
 
 def _assemble(config: RunConfig) -> _Parts:
-    """Open and check everything that a training needs, cheapest first."""
+    """Open and check everything that a training needs; what fits together first, the plan last."""
     world = find_world()
     if world.device.type == "cpu":
         keep_freed_memory()
     mixture = Mixture.open(config.data)
-    batches = TrainingBatches(mixture, config.data, config.train.seed)
-    validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
     model = load_model(config.model)
     check_codec(model.config, config.model, mixture.codec, config.data.all_sets[0].path)
+    batches = TrainingBatches(mixture, config.data, config.train.seed)
+    validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
     engine = choose_engine(config, world, model.config.width)
     return _Parts(world, engine, mixture, batches, validation, model)
 

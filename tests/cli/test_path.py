@@ -169,7 +169,7 @@ def test_presets_are_listed_with_counts(lcm: Callable) -> None:
         ("infer --each Alone.", "at least two sentences"),
         ("infer Hello. --model models/none", "no such model: models/none"),
         ("infer Hello. --model data", "no config.json"),
-        ("infer Hello. --lang english", "is not a SONAR code"),
+        ("infer Hello. --lang klingon", "unknown language"),
         ("infer Hello. --lang deu_Latn", "no sentence in deu_Latn"),
         ("bootstrap --data data --preset two-tower-tinny --out models/new", "did you mean two-tower-tiny"),
         ("bootstrap --data nowhere --out models/new", "nowhere"),

@@ -74,11 +74,15 @@ def test_a_run_writes_all_that_it_says(lcm_train: Lcm) -> None:
     assert load_model(run).config == load_model("models/base").config
 
 
-def test_the_exported_model_has_the_weights_of_the_last_checkpoint(lcm_train: Lcm) -> None:
+@pytest.mark.parametrize(("decay", "file"), [("null", "weights.safetensors"), ("0.4", "ema.safetensors")])
+def test_the_exported_model_has_the_weights_of_the_last_checkpoint(lcm_train: Lcm, decay: str, file: str) -> None:
+    """Or, where one is kept, their moving average."""
     from safetensors.torch import load_file
 
-    lcm_train()
-    saved = load_file("runs/base/checkpoints/step_00000006/weights.safetensors")
+    lcm_train("--set", f"train.ema.decay={decay}")
+    checkpoint = Path("runs/base/checkpoints/step_00000006")
+    assert (checkpoint / "ema.safetensors").exists() == (decay != "null")
+    saved = load_file(checkpoint / file)
     exported = dict(load_model("runs/base").named_parameters())
     assert exported.keys() == saved.keys()
     assert all((exported[name] == saved[name]).all() for name in saved)
@@ -119,7 +123,7 @@ def test_a_dry_run_reports_memory_and_keeps_nothing(lcm_train: Lcm, workspace: P
     assert code == 0
     assert report["model_parameters"] == weights
     assert report["parameters_bytes"] == report["gradients_bytes"] == 4 * weights
-    assert report["optimizer_bytes"] == 8 * weights
+    assert report["optimizer_bytes"] == (8 + 4) * weights  # AdamW's moments, and the moving average
     assert report["peak_bytes"] > 16 * weights
     assert snapshot(workspace) == before
 
