@@ -18,6 +18,13 @@ from lexalcm.errors import UserError
 _MACHINE = re.sub(r"\W", "-", socket.gethostname())
 
 
+def _finish(folder: Path) -> None:
+    """Give a new folder and all in it the permissions that others expect, and flush it to the disk."""
+    for entry in [*folder.rglob("*"), folder]:
+        _share(entry)
+        fsync_path(entry)
+
+
 def _beside(path: Path, suffix: str = "tmp") -> Path:
     return path.with_name(f".{path.name}.{_MACHINE}.{os.getpid()}.{suffix}")
 
@@ -115,9 +122,7 @@ def first_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for entry in [*temporary.rglob("*"), temporary]:
-            _share(entry)
-            fsync_path(entry)
+        _finish(temporary)
         try:
             temporary.rename(path)
         except OSError:
@@ -148,9 +153,7 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | No
     temporary.mkdir()
     try:
         yield temporary
-        for entry in [*temporary.rglob("*"), temporary]:
-            _share(entry)
-            fsync_path(entry)
+        _finish(temporary)
         if path.exists():
             replaced = _beside(path, "old")
             path.rename(replaced)

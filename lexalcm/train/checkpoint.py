@@ -8,7 +8,7 @@
 
 There is no generator state: every micro-batch seeds its own, and the batch plan and the learning rate are functions
 of the step. So this is all, and a run goes on under another engine, ZeRO stage or number of processes. The price is
-12 bytes a parameter on disk, gathered and written by the main process one tensor at a time.
+12 bytes a parameter on disk (16 with the average), gathered and written by the main process one tensor at a time.
 
 A checkpoint is written beside its place and renamed, so that one with a name is complete. It is still checked against
 its hashes before it is used, because disks fail; a damaged one is passed over for the one before.
