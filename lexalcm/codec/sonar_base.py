@@ -9,18 +9,21 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from typing_extensions import Self
 
 from lexalcm.codec.base import STATED
-from lexalcm.codec.options import CodecOptions, choose_device
+from lexalcm.codec.options import CodecOptions, choose_device, choose_dtype
 from lexalcm.codec.sonar_files import FOLDER_VARIABLE
 from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
 from lexalcm.data.languages import SONAR_LANGUAGES, language_name, nearest_languages
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
+
+if TYPE_CHECKING:
+    import torch
 
 RECORD_NAME = "sonar"
 DEFAULT_LANGUAGE = "eng_Latn"
@@ -187,6 +190,16 @@ class SonarBase(ABC):
                 "the model that made it diverged, see lcm verify model"
             )
         return self._decode(embeddings, lang)
+
+    @property
+    def device(self) -> "torch.device":
+        """Where it computes."""
+        return choose_device(self.run_options.device)
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """In which numbers."""
+        return choose_dtype(self.run_options.dtype, self.device)
 
     @abstractmethod
     def description(self) -> str:

@@ -5,10 +5,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from torch.nn import Module
 
-from lexalcm.codec.options import choose_device, choose_dtype, dtype_name
+from lexalcm.codec.options import dtype_name
 from lexalcm.codec.sonar_base import SonarBase, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import Side
 from lexalcm.codec.sonar_files import OpenedWeights, Part, SonarFile, find_part, open_weights
@@ -28,16 +27,6 @@ class SonarHfCodec(SonarBase):
     """SONAR on Transformers' modules."""
 
     backend: ClassVar[str] = "sonar-hf"
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return choose_device(self.run_options.device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which numbers."""
-        return choose_dtype(self.run_options.dtype, self.device)
 
     def description(self) -> str:
         """Implementation, device and number type."""

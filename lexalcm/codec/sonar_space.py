@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lexalcm.codec.options import choose_device, choose_dtype, dtype_name
+from lexalcm.codec.options import dtype_name
 from lexalcm.codec.sonar_base import CUT_WARNING, SonarBase, SonarOptions, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import arrange, weights_digest
 from lexalcm.config import CodecRecord
@@ -90,16 +90,6 @@ class SonarSpaceCodec(SonarBase):
             raise CodecError(f"the codec sonar-space has no option {next(iter(chosen))}: use --codec sonar-hf")
         self._pipelines = import_pipelines()
         self.cut = 0
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return choose_device(self.run_options.device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which numbers."""
-        return choose_dtype(self.run_options.dtype, self.device)
 
     def description(self) -> str:
         """Implementation, device and number type."""
