@@ -22,6 +22,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+ActivationCheckpointing = Annotated[str, Field(pattern="^(none|full|every-[1-9][0-9]*)$")]
 
 
 class Settings(BaseModel):
@@ -242,6 +243,8 @@ class CheckpointSettings(Settings):
 
     every: PositiveInt = 100  # steps
     keep: PositiveInt = 2  # newest checkpoints kept
+    keep_every: PositiveInt | None = None  # and for good those of steps that this divides; none: no others
+    background: bool = False  # write while the training goes on, from a copy in the main process's memory
 
 
 class EMASettings(Settings):
@@ -250,26 +253,46 @@ class EMASettings(Settings):
     decay: Probability | None = None  # e.g. 0.999; none: no average
 
 
+class FSDPSettings(Settings):
+    """Of the engine fsdp."""
+
+    offload: bool = False  # keep weights and optimizer state in the CPU's memory, and update there
+
+
 class TrainSettings(Settings):
     """Optimization and everything around it."""
 
     steps: PositiveInt = 300
     seed: NonNegativeInt = 0
-    engine: Literal["auto", "single", "deepspeed"] = "auto"
+    engine: Literal["auto", "single", "ddp", "fsdp", "deepspeed"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    fsdp: FSDPSettings = FSDPSettings()
+    activation_checkpointing: ActivationCheckpointing = "none"  # full, or every-2, every-3, ...: of so many layers one
+    compile: bool = False  # the layers, with torch.compile
+    freeze: tuple[str, ...] = ()  # parameters that stay as they are: names, or patterns such as contextualizer.*
+    optimizer: Literal["adamw", "adafactor", "adamw8bit", "muon"] = "adamw"
     lr: PositiveFloat = 1e-3
     betas: tuple[Probability, Probability] = (0.9, 0.95)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.1
     clip_norm: PositiveFloat = 1.0
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
     warmup_steps: NonNegativeInt = 40
+    decay_steps: PositiveInt | None = None  # of warmup-stable-decay, at the end; none: a tenth of the steps
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 100
     max_bad_steps: PositiveInt = 10  # consecutive skipped steps (NaN or infinite gradient) that stop the run
     ema: EMASettings = EMASettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @model_validator(mode="after")
+    def _decay_steps_belong_to_a_schedule(self) -> Self:
+        if self.decay_steps is not None and self.schedule != "warmup-stable-decay":
+            raise ValueError(
+                f"decay_steps belongs to the schedule warmup-stable-decay, and schedule is {self.schedule}"
+            )
+        return self
 
 
 class RunConfig(Settings):
