@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from lexalcm.diffusion.guidance import guided, limited, unguided
+from lexalcm.diffusion.guidance import Observer, guided, limited, observed, unguided
 from lexalcm.diffusion.samplers import log_snr_timesteps, sample_ddim, sample_dpm_solver, trailing_timesteps
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.generate.options import GenerationOptions
@@ -22,6 +22,7 @@ def denoise(
     options: GenerationOptions,
     timesteps: Sequence[int],
     draw_noise: DrawNoise,
+    observe: Observer | None = None,
 ) -> Tensor:
     """Sample normalized concepts, of the shape that `draw_noise` gives.
 
@@ -31,6 +32,7 @@ def denoise(
         options: sampler, guidance, limits.
         timesteps: descending.
         draw_noise: called once, and with `eta` once more for each step.
+        observe: is shown the normalized concept that each step predicts; changes nothing.
     """
 
     def pair(x: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
@@ -47,6 +49,8 @@ def denoise(
         dynamic_threshold=options.dynamic_threshold,
         dynamic_threshold_max=options.dynamic_threshold_max,
     )
+    if observe is not None:
+        predict = observed(predict, observe)
     x = options.initial_noise_scale * draw_noise()
     if options.sampler == "dpm-solver++":
         return sample_dpm_solver(predict, x, schedule, timesteps)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lexalcm.diffusion.guidance import Observer
 from lexalcm.generate.denoising import DrawNoise, denoise, needs_pair
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model.cache import KeysValues, LayerCache
@@ -20,10 +21,17 @@ from lexalcm.model.one_tower import OneTowerLCM
 class OneTowerPredictor:
     """See `ConceptPredictor`."""
 
-    def __init__(self, model: OneTowerLCM, options: GenerationOptions, timesteps: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: OneTowerLCM,
+        options: GenerationOptions,
+        timesteps: Sequence[int],
+        observe: Observer | None = None,
+    ) -> None:
         self.model = model
         self.options = options
         self.timesteps = timesteps
+        self.observe = observe
         self.halves = 2 if needs_pair(options) else 1
         times_TW = model.times(torch.tensor([*timesteps, model.clean], device=model.device))
         self._time = dict(zip([*timesteps, model.clean], times_TW, strict=True))
@@ -52,7 +60,7 @@ class OneTowerPredictor:
             noisy_BLD, repeated_BL = x_BLD.repeat(1, halves, 1), positions_BL.repeat(1, halves)
             return self.model.denoise(noisy_BLD, self._time[timestep], repeated_BL, mask, clean).chunk(halves, dim=1)
 
-        return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise)
+        return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise, self.observe)
 
 
 class _Reader:

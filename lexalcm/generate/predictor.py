@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lexalcm.diffusion.guidance import Observer
 from lexalcm.generate.base import BasePredictor
 from lexalcm.generate.denoising import DrawNoise, choose_timesteps
 from lexalcm.generate.one_tower import OneTowerPredictor
@@ -55,13 +56,19 @@ class ConceptPredictor(Protocol):
 
 
 @torch.inference_mode()
-def prepare(model: LCM, options: GenerationOptions, timesteps: Sequence[int] | None = None) -> ConceptPredictor:
+def prepare(
+    model: LCM,
+    options: GenerationOptions,
+    timesteps: Sequence[int] | None = None,
+    observe: Observer | None = None,
+) -> ConceptPredictor:
     """Make a model ready.
 
     Args:
         model: any architecture; its weights must not change while the predictor is in use.
         options: how a diffusion model generates; a base model takes no notice.
         timesteps: descending, in place of those that `options.steps` gives.
+        observe: is shown the normalized concept that each denoising step predicts; a base model has no steps.
 
     Raises:
         UserError: more denoising steps than the model was trained with.
@@ -73,7 +80,7 @@ def prepare(model: LCM, options: GenerationOptions, timesteps: Sequence[int] | N
             case BaseLCM():
                 return BasePredictor(model)
             case OneTowerLCM():
-                return OneTowerPredictor(model, options, timesteps or [])
+                return OneTowerPredictor(model, options, timesteps or [], observe)
             case TwoTowerLCM():
-                return TwoTowerPredictor(model, options, timesteps or [])
+                return TwoTowerPredictor(model, options, timesteps or [], observe)
     raise TypeError(f"no way to generate with {type(model).__name__}")

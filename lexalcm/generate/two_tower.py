@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lexalcm.diffusion.guidance import Observer
 from lexalcm.generate.denoising import DrawNoise, denoise, needs_pair
 from lexalcm.generate.folded_denoiser import FoldedDenoiser
 from lexalcm.generate.options import GenerationOptions
@@ -20,10 +21,17 @@ from lexalcm.model.two_tower import TwoTowerLCM
 class TwoTowerPredictor:
     """See `ConceptPredictor`."""
 
-    def __init__(self, model: TwoTowerLCM, options: GenerationOptions, timesteps: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: TwoTowerLCM,
+        options: GenerationOptions,
+        timesteps: Sequence[int],
+        observe: Observer | None = None,
+    ) -> None:
         self.model = model
         self.options = options
         self.timesteps = timesteps
+        self.observe = observe
         self.denoiser = FoldedDenoiser(model.denoiser, timesteps)
         self._step = {timestep: step for step, timestep in enumerate(timesteps)}
 
@@ -47,7 +55,7 @@ class TwoTowerPredictor:
         def network(x_BLD: Tensor, timestep: int) -> tuple[Tensor, ...]:
             return self.denoiser(x_BLD, self._step[timestep], attentions, guided=guided)
 
-        return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise)
+        return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise, self.observe)
 
 
 class _Reader:
