@@ -259,6 +259,30 @@ class FSDPSettings(Settings):
     offload: bool = False  # keep weights and optimizer state in the CPU's memory, and update there
 
 
+class WatchSettings(Settings):
+    """Looking at every weight, for those that do not move or are not finite."""
+
+    every: NonNegativeInt | None = None  # steps; none: at validations; 0: never
+
+
+class SampleSettings(Settings):
+    """What the model writes after the first sentences of a few validation documents, while it trains."""
+
+    every: NonNegativeInt | None = None  # steps; none: at validations where the data set holds its codec; 0: never
+    documents: PositiveInt = 3
+    prompt: PositiveInt = 2  # sentences of a document that the model reads
+    sentences: PositiveInt = 3  # that it writes at most
+
+
+class WandbSettings(Settings):
+    """Weights & Biases, beside the run's own files."""
+
+    project: str | None = None  # none: it is not used
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+    mode: Literal["online", "offline"] | None = None  # none: as WANDB_MODE says
+
+
 class TrainSettings(Settings):
     """Optimization and everything around it."""
 
@@ -285,6 +309,10 @@ class TrainSettings(Settings):
     max_bad_steps: PositiveInt = 10  # consecutive skipped steps (NaN or infinite gradient) that stop the run
     ema: EMASettings = EMASettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    peak_tflops: PositiveFloat | None = None  # of one device, for MFU; none: as known for the GPU
+    watch: WatchSettings = WatchSettings()
+    samples: SampleSettings = SampleSettings()
+    wandb: WandbSettings = WandbSettings()
 
     @model_validator(mode="after")
     def _decay_steps_belong_to_a_schedule(self) -> Self:

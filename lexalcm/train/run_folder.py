@@ -40,6 +40,10 @@ MAY_CHANGE = (
     "train.validate_every",
     "train.max_bad_steps",
     "train.checkpoint",
+    "train.peak_tflops",
+    "train.watch",
+    "train.samples",
+    "train.wandb",
 )
 MAY_GROW = "train.steps"
 
