@@ -79,7 +79,7 @@ def components(points: np.ndarray, shares: np.ndarray, languages: np.ndarray, or
         shown = np.sort(np.random.default_rng(0).choice(len(points), POINTS, replace=False))
     for number, (label, members) in enumerate(_series(languages[shown], order)):
         x, y = points[shown[members]].T
-        axes.scatter(x, y, s=7, color=colour(number), alpha=0.45, linewidths=0, label=label)
+        axes.scatter(x, y, s=7, color=colour(number), alpha=0.45, linewidths=0, label=label, rasterized=True)
     legend = axes.legend(loc="best", markerscale=2.5)
     for handle in legend.legend_handles:
         if handle is not None:

@@ -1,47 +1,21 @@
-"""The report of a data set: figures as PNG files and one HTML page that needs nothing beside itself.
+"""The report of a data set: what a model will read, in figures, tables and pairs of near sentences."""
 
-The page holds its pictures (base64) in a light and a dark version and chooses by the reader's setting; it loads no
-script, no font and nothing from the network. The PNG files beside it are the light ones.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
-from lexalcm import __version__
-from lexalcm.atomic import atomic_folder, check_output
+from lexalcm.atomic import check_output
 from lexalcm.data.progress import Progress, silent
 from lexalcm.visualize import data_figures as figures
 from lexalcm.visualize import data_statistics as statistics
 from lexalcm.visualize.data_source import Source, open_source
-from lexalcm.visualize.style import Picture, draw
+from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.visualize.style import Format
 
-PAGE = "index.html"
 PAIRS_PER_LANGUAGE = 4
-
-Plan = tuple[str, str, str, Callable[..., Any], tuple[Any, ...]]
-"""A picture to draw: name, title, caption, the function that draws it and what it takes."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """A picture with its title and what it says in plain words."""
-
-    picture: Picture
-    title: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A number at the top of the page."""
-
-    value: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +38,7 @@ def report_data(
     sentences: int = 20_000,
     seed: int = 0,
     batch: int = 256,
+    format: Format = "png",
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -71,11 +46,12 @@ def report_data(
 
     Args:
         path: a data set, folder or address, or parquet of embedded text (see `lexalcm.visualize.parquet_source`).
-        out: a new folder for `index.html` and the PNG files.
+        out: a new folder for `index.html` and the pictures.
         split: the split that is shown.
         sentences: size of the random sample that text and embeddings are measured on.
         seed: of the sample.
         batch: documents read at a time.
+        format: of the pictures.
         overwrite: replace `out` if it exists.
         progress: opens a report of long work.
 
@@ -89,10 +65,9 @@ def report_data(
     source = open_source(path, split, sentences, seed, batch, progress)
     sample = source.sample
     languages = [_language_row(sample, language) for language in statistics.languages_by_size(sample)]
-    cards = _cards(source, seed, progress)
+    cards = draw_cards(_plans(source, seed), format, progress)
     values = {
         "title": f"Data set {path}",
-        "version": __version__,
         "command": f"lcm visualize data {path} --split {split} --sample {sentences} --seed {seed}",
         "codec": source.codec,
         "fingerprint": source.fingerprint,
@@ -106,14 +81,10 @@ def report_data(
         "languages": languages,
         "normalizer_note": source.normalizer_note,
     }
-    page = _environment().get_template("data.html.j2").render(values)
-    with atomic_folder(out, overwrite=overwrite, marker=PAGE) as folder:
-        (folder / PAGE).write_text(page, encoding="utf-8")
-        for card in cards:
-            (folder / f"{card.picture.name}.png").write_bytes(card.picture.light)
+    files = write_report(out, render_page("data.html.j2", values), cards, overwrite=overwrite)
     return {
         "out": str(out),
-        "files": [PAGE, *(f"{card.picture.name}.png" for card in cards)],
+        "files": files,
         "split": split,
         "sample": {"sentences": len(sample.embeddings), "documents": len(sample.names), "seed": seed},
         "notes": source.notes,
@@ -122,33 +93,14 @@ def report_data(
     }
 
 
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("lexalcm.visualize"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-
-
-def _cards(source: Source, seed: int, progress: Progress) -> list[Card]:
-    plans = _plans(source, seed)
-    cards = []
-    with progress("drawing", "figures") as report:
-        for done, (name, title, caption, figure, arguments) in enumerate(plans):
-            cards.append(Card(draw(name, figure, *arguments), title, caption))
-            report(done + 1, len(plans))
-    return cards
-
-
 def _plans(source: Source, seed: int) -> list[Plan]:
     sample, lengths = source.sample, source.lengths
     order = statistics.languages_by_size(sample)
     norms = np.linalg.norm(sample.embeddings, axis=1)
     points, shares = statistics.principal_components(sample.embeddings)
     pairs = statistics.similarities(sample, seed)
-    plans: list[Plan] = [
-        (
+    plans = [
+        Plan(
             "document_lengths",
             "Documents per length",
             f"{len(lengths):,} {source.lengths_of}; half of them have {np.median(lengths):,.0f} concepts or more, the "
@@ -160,7 +112,7 @@ def _plans(source: Source, seed: int) -> list[Plan]:
     if sample.has_text:
         characters = statistics.sentence_lengths(sample)
         plans.append(
-            (
+            Plan(
                 "sentence_lengths",
                 "Sentence lengths",
                 f"{len(characters):,} sentences; the median has {np.median(characters):,.0f} characters, the longest "
@@ -170,7 +122,7 @@ def _plans(source: Source, seed: int) -> list[Plan]:
             )
         )
     plans.append(
-        (
+        Plan(
             "norms",
             "Embedding norms",
             f"Lengths of the vectors: {norms.min():#.4g} to {norms.max():#.4g}, {norms.mean():#.4g} on average. "
@@ -182,7 +134,7 @@ def _plans(source: Source, seed: int) -> list[Plan]:
     if source.normalizer is not None:
         plans.append(_spread_plan(source.normalizer, sample, source.dim))
     plans += [
-        (
+        Plan(
             "components",
             "The space from its widest side",
             f"Sentences on the two directions of largest variance, which hold {shares.sum():.1%} of it, coloured by "
@@ -190,7 +142,7 @@ def _plans(source: Source, seed: int) -> list[Plan]:
             figures.components,
             (points, shares, sample.languages, order),
         ),
-        (
+        Plan(
             "similarities",
             "Neighbours and strangers",
             _pairs_caption(pairs),
@@ -202,7 +154,7 @@ def _plans(source: Source, seed: int) -> list[Plan]:
 
 
 def _spread_plan(normalizer: Mapping[str, np.ndarray], sample: statistics.Sample, dim: int) -> Plan:
-    return (
+    return Plan(
         "coordinate_spread",
         "Spread of normalized coordinates",
         f"Each of the {dim:,} coordinates after normalization, as the model sees it. The bands should be "

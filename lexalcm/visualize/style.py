@@ -1,8 +1,10 @@
 """How figures look: one calm style, drawn for light and for dark pages.
 
 Sizes are chosen for a phone: a figure 5.6 inches wide with 11 point letters, shown 340 pixels wide, has letters of
-about 9 pixels. No text of the data enters a figure, so that no font for Japanese is needed to draw one. Figures are
-made without pyplot: no window system, no global state, no backend changed under the caller.
+about 9 pixels. No text of the data enters a figure, so that no font for Japanese is needed to draw one; a name given
+by the user does if the font has its letters (`is_drawable`). Letters of SVG files are outlines: they look the same
+without the font. Figures are made without pyplot: no window system, no global state, no backend changed under the
+caller.
 """
 
 import base64
@@ -10,16 +12,22 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 Theme = Literal["light", "dark"]
+Format = Literal["png", "svg"]
 
+FONT = "DejaVu Sans"  # comes with matplotlib
 SIZE = (5.6, 3.5)  # inches
 DPI = 200
 
@@ -35,31 +43,43 @@ INK: dict[Theme, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure as PNG, for light and for dark pages."""
+    """One figure for light and for dark pages."""
 
     name: str
+    format: Format
+    width: int
+    height: int
+    axes: str
+    """What its axes are, in words, for those who cannot see it."""
     light: bytes
     dark: bytes
 
     @property
+    def file(self) -> str:
+        """Its file name."""
+        return f"{self.name}.{self.format}"
+
+    @property
     def light_uri(self) -> str:
         """For `src`: the picture itself, no file needed."""
-        return _data_uri(self.light)
+        return _data_uri(self.light, self.format)
 
     @property
     def dark_uri(self) -> str:
         """The same for dark pages."""
-        return _data_uri(self.dark)
+        return _data_uri(self.dark, self.format)
 
 
-def draw(name: str, figure: Callable[..., Figure], *args: Any) -> Picture:
+def draw(name: str, figure: Callable[..., Figure], *args: Any, format: Format = "png") -> Picture:
     """Draw a figure in both themes."""
-    return Picture(name, _png("light", figure, *args), _png("dark", figure, *args))
+    (drawn, light), (_, dark) = (_draw(theme, format, figure, *args) for theme in ("light", "dark"))
+    width, height = (round(inches * DPI) for inches in drawn.get_size_inches())
+    return Picture(name, format, width, height, _describe_axes(drawn), light, dark)
 
 
-def new_axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """An empty figure in the current theme, its axes named."""
-    figure = Figure(figsize=SIZE, dpi=DPI)
+def new_axes(xlabel: str, ylabel: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+    """An empty figure in the current theme, its axes named; the size is in inches."""
+    figure = Figure(figsize=size, dpi=DPI)
     axes = figure.subplots()
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
@@ -72,13 +92,40 @@ def colour(number: int) -> str:
     return colours[min(number, len(colours) - 1)]
 
 
+def ink(name: str) -> str:
+    """The theme's colour of `paper`, `text`, `muted` text or `grid`."""
+    return INK["dark" if mpl.rcParams["figure.facecolor"] == INK["dark"]["paper"] else "light"][name]
+
+
+def log_axis(axes: Axes, values: np.ndarray) -> None:
+    """Make the vertical axis logarithmic where values go over more than a factor of twenty, all of them positive."""
+    finite = values[np.isfinite(values)]
+    if len(finite) and finite.min() > 0 and finite.max() > 20 * finite.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def is_drawable(text: str) -> bool:
+    """Whether the figures' font has all letters of a text."""
+    return all(ord(letter) in _letters() for letter in text)
+
+
+@lru_cache(maxsize=1)
+def _letters() -> frozenset[int]:
+    return frozenset(get_font(findfont(FONT)).get_charmap())
+
+
 @contextmanager
 def theme(name: Theme) -> Iterator[None]:
     """Draw in this theme inside the block."""
     ink = INK[name]
     with mpl.rc_context(
         {
-            "font.family": "DejaVu Sans",  # comes with matplotlib
+            "font.family": FONT,
+            "text.parse_math": False,  # a run may have a dollar in its name
+            "svg.fonttype": "path",
+            "svg.hashsalt": "lexalcm",  # the same file each time
             "font.size": 11,
             "axes.labelsize": 11,
             "xtick.labelsize": 10,
@@ -112,14 +159,20 @@ def theme(name: Theme) -> Iterator[None]:
         yield
 
 
-def _png(name: Theme, figure: Callable[..., Figure], *args: Any) -> bytes:
+def _draw(name: Theme, format: Format, figure: Callable[..., Figure], *args: Any) -> tuple[Figure, bytes]:
     buffer = io.BytesIO()
     with theme(name):
         drawn = figure(*args)
         ConstrainedLayoutEngine().execute(drawn)  # as the figure's own it would run twice, half of the whole time
-        drawn.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+        drawn.savefig(buffer, format=format, metadata={"Software": None} if format == "png" else {"Date": None})
+    return drawn, buffer.getvalue()
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _describe_axes(figure: Figure) -> str:
+    named = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
+    return "; ".join(f"across: {x}, up: {y}" for x, y in named if x and y)
+
+
+def _data_uri(picture: bytes, format: Format) -> str:
+    kind = "image/png" if format == "png" else "image/svg+xml"
+    return f"data:{kind};base64," + base64.b64encode(picture).decode("ascii")

@@ -1,17 +1,14 @@
-"""`lcm visualize`: pictures that explain, as PNG files and one HTML page."""
+"""`lcm visualize data`: what a data set holds."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lexalcm.cli.console import err, out, progress
+from lexalcm.cli.console import progress
+from lexalcm.cli.visualize.options import FileFormat, Json, Overwrite, show_result
 
-app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
 
-
-@app.command()
 def data(
     path: Annotated[
         str, typer.Argument(metavar="DIR", help="Data set (a folder, or an address), or parquet of embedded text.")
@@ -23,12 +20,13 @@ def data(
     ] = 20_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Documents to read at a time.")] = 256,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the files and the numbers as JSON.")] = False,
+    file_format: FileFormat = "png",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Show what a data set holds: lengths, norms, spread, a map, neighbours.
 
-    Writes PNG files and index.html, one page that needs nothing beside
+    Writes PNG or SVG files and index.html, one page that needs nothing beside
     itself: open it in a browser, or send it to somebody. Works on data sets of
     any size by sampling whole documents, and on parquet with the columns
     text_sentences and text_sentences_sonar_emb: a file, a folder of them, or
@@ -44,11 +42,14 @@ def data(
     from lexalcm.visualize.data_report import report_data
 
     result = report_data(
-        path, to, split=split, sentences=sample, seed=seed, batch=batch, overwrite=overwrite, progress=progress
+        path,
+        to,
+        split=split,
+        sentences=sample,
+        seed=seed,
+        batch=batch,
+        format=file_format,
+        overwrite=overwrite,
+        progress=progress,
     )
-    if as_json:
-        out.print_json(json.dumps(result))
-        return
-    for name in result["files"]:
-        out.print(str(to / name), markup=False)
-    err.print(f"open {to / 'index.html'} in a browser", markup=False)
+    show_result(result, as_json)

@@ -1,0 +1,15 @@
+"""`lcm visualize`: pictures that explain, as files and one HTML page."""
+
+import typer
+
+from lexalcm.cli.visualize import data
+
+app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Draw pictures and write them as a report."""
+
+
+app.command("data")(data.data)
