@@ -306,6 +306,7 @@ class TrainSettings(Settings):
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 100
+    timeout: PositiveFloat = 1800.0  # seconds that a process may keep the others waiting before the run is ended
     max_bad_steps: PositiveInt = 10  # consecutive skipped steps (NaN or infinite gradient) that stop the run
     ema: EMASettings = EMASettings()
     checkpoint: CheckpointSettings = CheckpointSettings()

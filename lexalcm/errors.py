@@ -13,6 +13,8 @@ class LexaError(Exception):
     """A failure while running. The message is one line: what happened and what to do."""
 
     exit_code = 1
+    said_elsewhere: bool | None = None
+    """In a run of many processes: whether another one says it; none: as all have it, the first of each machine does."""
 
 
 class UserError(LexaError):

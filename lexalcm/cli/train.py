@@ -3,16 +3,20 @@
 import dataclasses
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lexalcm.cli.console import err, out
-from lexalcm.errors import LexaError
+from lexalcm.errors import ConfigError, LexaError
 
 if TYPE_CHECKING:
     from lexalcm.train.run import DryRunResult, RunResult
+
+SECONDS_TO_SAY = 3.0  # a launcher ends all processes when one has ended: the one that says why must come first
 
 
 def train(
@@ -44,6 +48,12 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting, e.g. train.lr=1e-4. May be repeated.")
     ] = None,
+    nproc: Annotated[
+        int | None, typer.Option("--nproc", min=1, help="Start this many processes on this machine, one a GPU.")
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option("--max-restarts", min=0, help="With --nproc: start all again if one of them dies, so often.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     local_rank: Annotated[int, typer.Option("--local_rank", "--local-rank", hidden=True)] = 0,
 ) -> None:
@@ -52,8 +62,8 @@ def train(
     The run's folder holds its settings, checkpoints, metrics.jsonl, TensorBoard
     files (tensorboard --logdir runs) and, at the end, the exported model that
     lcm infer loads. Ctrl-C, SIGTERM and SIGUSR1 finish the step and save.
-    torchrun, the deepspeed launcher and srun start one process a GPU of this
-    same command.
+    --nproc, torchrun, the deepspeed launcher and srun start one process a GPU
+    of this same command.
 
     \b
     Examples:
@@ -62,9 +72,14 @@ def train(
       lcm train --data data/mine --model models/mine --set train.lr=3e-4
       lcm train --config my.yaml --name second --dry-run     # does it fit?
       lcm train --resume runs/base --steps 2000              # go on, longer
+      lcm train --nproc 2 --set data.global_batch=4          # on 2 GPUs
       torchrun --nproc-per-node 2 -m lexalcm train \\
         --deepspeed configs/zero3.json --set data.global_batch=4
     """
+    if nproc is not None:
+        raise typer.Exit(_launch(nproc, max_restarts))
+    if max_restarts:
+        raise ConfigError("--max-restarts goes with --nproc; torchrun has an option of its own for it")
     named: dict[str, str | int | list[str] | None] = {
         "data.path": data,
         "data.sets": None if data is None else [],  # --data names the one to read
@@ -78,9 +93,21 @@ def train(
     try:
         _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json)
     except LexaError as error:
-        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":  # one of each machine says it
-            raise typer.Exit(error.exit_code) from error
-        raise
+        elsewhere = error.said_elsewhere
+        if elsewhere is None:  # all have it: the first one of each machine says it
+            elsewhere = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0"
+        if not elsewhere:
+            raise
+        time.sleep(SECONDS_TO_SAY)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _launch(processes: int, restarts: int) -> int:
+    from lexalcm.train.launcher import check_not_launched, run_processes, without_options
+
+    check_not_launched(processes, os.environ)
+    arguments = without_options(sys.argv[1:], ["--nproc", "--max-restarts"])
+    return run_processes([sys.executable, "-m", "lexalcm", *arguments], processes, restarts=restarts)
 
 
 def _train(

@@ -33,6 +33,7 @@ from lexalcm.train.engines.choose import EngineChoice, choose_engine, start_engi
 from lexalcm.train.monitor import Display, Monitor, Silent
 from lexalcm.train.run_folder import Fingerprints, RunFolder, decide_start, prepare, run_folder, saved_run
 from lexalcm.train.stop import StopRequest
+from lexalcm.train.run_lock import locked
 from lexalcm.train.tensor_file import file_sha256
 from lexalcm.train.trainer import Trainer
 from lexalcm.train.world import World, find_world, joined
@@ -121,7 +122,8 @@ def train(
     world = parts.world
     run, checkpoint = (run_folder(config), None) if resume in ("auto", "never") else saved_run(resume)
     display = display if display is not None and world.is_main else Silent()
-    with joined(world, process_group=parts.engine.needs_process_group), StopRequest() as stop:
+    group = joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout)
+    with group, StopRequest() as stop, locked(run, world):
         fingerprints = world.from_main(lambda: _fingerprints(parts))
         start = world.from_main(
             lambda: decide_start(
@@ -165,7 +167,7 @@ def dry_run(config: RunConfig) -> DryRunResult:
     settings = config.train.model_copy(update={"steps": DRY_RUN_STEPS})
     model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     with (
-        joined(world, process_group=parts.engine.needs_process_group),
+        joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout),
         StopRequest() as stop,
         closing(start_engine(parts.engine, parts.model, config.train, world.device)) as engine,
     ):

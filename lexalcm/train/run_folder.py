@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "train.log_every",
     "train.validate_every",
     "train.max_bad_steps",
+    "train.timeout",
     "train.checkpoint",
     "train.peak_tflops",
     "train.watch",

@@ -80,7 +80,9 @@ class Trainer:
 
     def _run(self, progress: Progress, stop: StopRequest) -> Progress:
         settings = self.settings
-        batches = self.batches.iterate(progress.step, settings.steps, rank=self.world.rank, world_size=self.world.size)
+        batches = self.world.watched(
+            self.batches.iterate(progress.step, settings.steps, rank=self.world.rank, world_size=self.world.size)
+        )
         line_began, line_concepts = time.perf_counter(), progress.concepts
         stopping = False
         while progress.step < settings.steps and not stopping:
@@ -113,7 +115,7 @@ class Trainer:
         """The mean loss per target of the validation split, with noise that is the same in every run."""
         assert self.validation is not None
         loss, missing = 0.0, 0
-        for batch in self.validation.iterate(rank=self.world.rank, world_size=self.world.size):
+        for batch in self.world.watched(self.validation.iterate(rank=self.world.rank, world_size=self.world.size)):
             seed_generators(VALIDATION, 0, batch.number)
             loss += self.engine.loss(batch).item()
             missing += batch.missing_targets

@@ -6,6 +6,9 @@ one. A world of one needs no address and no port: its process group, where an en
 
 Gradients travel over the default group (NCCL between GPUs, gloo between CPUs). What this module sends - a few
 numbers a step, a small object now and then - goes over gloo in any case, so that it never waits for a GPU stream.
+
+No process waits for ever: see watchdog.py. Should that fail too, torch gives up after twice the time.
+An error is said once: by the process that had it, not by those that had to end because of it.
 """
 
 import os
@@ -13,14 +16,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-from lexalcm.errors import ConfigError, LexaError
+from lexalcm.errors import ConfigError, LexaError, TrainingError
+from lexalcm.train.watchdog import Watchdog
 
 T = TypeVar("T")
+
+LOST = "has lost another process of this run, which ended or was killed: the same command goes on from the checkpoint"
 
 
 @dataclass
@@ -30,7 +38,9 @@ class World:
     rank: int = 0
     local_rank: int = 0  # on this machine
     size: int = 1
+    local_size: int | None = None  # processes on this machine, where the launcher says it
     group: dist.ProcessGroup | None = None  # over gloo, for what is sent here; set by `joined`
+    watchdog: Watchdog | None = None  # set by `joined`
 
     @property
     def is_main(self) -> bool:
@@ -46,17 +56,38 @@ class World:
         """
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        if self.local_rank >= torch.cuda.device_count():
+        gpus, processes = torch.cuda.device_count(), max(self.local_rank + 1, self.local_size or 1)
+        if processes > gpus:
             raise ConfigError(
-                f"process {self.local_rank} of this machine has no GPU: it has {torch.cuda.device_count()}, "
-                "start one process a GPU"
+                f"{processes} processes were started on this machine, and {gpus} GPU{'s are' if gpus > 1 else ' is'} "
+                "visible to each: start one process a GPU, and let every process see all of them"
             )
         return torch.device("cuda", self.local_rank)
+
+    def at(self, work: str) -> None:
+        """Say what this process is about to do, in words that finish the sentence "it was ...", should it hang there.
+
+        All processes must say the same things in the same order.
+        """
+        if self.watchdog is not None:
+            self.watchdog.at(work)
+
+    def watched(self, items: Iterator[T], reading: str = "reading data", working: str = "computing") -> Iterator[T]:
+        """Pass on items, and say what this process does while it waits for one and while it works on one."""
+        while True:
+            self.at(reading)
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            self.at(working)
+            yield item
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Add up numbers over all processes, each place by itself."""
         if self.size == 1:
             return list(values)
+        self.at("exchanging numbers")
         total = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(total, group=self.group)
         return total.tolist()
@@ -65,6 +96,7 @@ class World:
         """Do work on the main process alone and give its result, or its `LexaError`, to all."""
         if self.size == 1:
             return work()
+        self.at("working in the run's folder")
         message: list[Any] = [None, None]
         if self.is_main:
             try:
@@ -79,6 +111,7 @@ class World:
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
+            self.at("waiting for all")
             dist.barrier(group=self.group)
 
 
@@ -91,8 +124,11 @@ def find_world(environment: dict[str, str] | None = None) -> World:
     env = dict(os.environ) if environment is None else environment
     if "RANK" in env or "WORLD_SIZE" in env:
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+        local_size = env.get("LOCAL_WORLD_SIZE", env.get("LOCAL_SIZE", ""))  # torchrun's name for it, deepspeed's name
     elif "SLURM_STEP_NUM_TASKS" in env:  # set by srun alone; the batch script itself has only SLURM_NTASKS
         names = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS")
+        tasks = env.get("SLURM_STEP_TASKS_PER_NODE", "")  # 8, or 8(x2) for two nodes with 8 each; 8,4 stays unknown
+        local_size = re.sub(r"\(x\d+\)$", "", tasks)
     else:
         return World()
     try:
@@ -103,35 +139,88 @@ def find_world(environment: dict[str, str] | None = None) -> World:
         ) from error
     except ValueError as error:
         raise ConfigError(f"{', '.join(names)} must be numbers: start with torchrun, deepspeed or srun") from error
-    return World(rank, local_rank, size)
+    return World(rank, local_rank, size, int(local_size) if local_size.isdigit() else None)
 
 
 @contextmanager
-def joined(world: World, *, process_group: bool) -> Iterator[None]:
+def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[None]:
     """Join the processes of the run for the duration of a `with` block.
 
     Args:
         world: this process's place.
         process_group: set one up even for a world of one, because the engine wants it.
+        timeout: seconds that a process may keep the others waiting; the run is ended then.
+
+    Raises:
+        TrainingError: the processes do not find each other, or another one has ended.
     """
     if world.size == 1 and not process_group:
         yield
         return
+    backend = "gloo"
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+        backend = "nccl"
+    limit = timedelta(seconds=2 * timeout)  # after the watchdog, which names the one that hangs
     with _said_to_libraries(world):
-        backend = "nccl" if world.device.type == "cuda" else "gloo"
         if world.size == 1:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
+            store = None
         else:
-            dist.init_process_group(backend)
-        world.group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
+            store = _meet(world, backend, timeout)
+            own = dist.PrefixStore("watchdog", store.clone())
+            speaks = world.local_rank == 0 or world.rank == 1  # where many find the main process silent
+            world.watchdog = Watchdog(own, world.rank, world.size, timeout, speaks=speaks)
+        world.group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=limit)
         try:
             yield
+        except LexaError as error:
+            error.said_elsewhere = _said_elsewhere(store, world, str(error))
+            raise
+        except RuntimeError as error:
+            if store is None or not _is_of_connections(error):
+                raise
+            ended = TrainingError(f"process {world.rank} {LOST}")
+            ended.said_elsewhere = _said_elsewhere(store, world, LOST)
+            raise ended from error
         finally:
-            world.group = None
+            if world.watchdog is not None:
+                world.watchdog.close()
+            world.group = world.watchdog = None
             if dist.is_initialized():  # an engine's end may have been the group's
                 dist.destroy_process_group()
+
+
+def _meet(world: World, backend: str, timeout: float) -> dist.Store:
+    """Find the other processes; gives the store that all share."""
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        limit = timedelta(seconds=2 * timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"process {world.rank} of {world.size} could not join the others at {place} "
+            f"({str(error).splitlines()[0]}): is every machine there, and is that address open between them? Where "
+            "machines have several networks, name one: GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0"
+        ) from error
+    return store
+
+
+def _said_elsewhere(store: dist.Store | None, world: World, message: str) -> bool:
+    """Note that this process ends for this reason; whether another process has said the same, or why this one ends."""
+    if store is None:
+        return False
+    try:
+        rank, first = store.compare_set("said", "", f"{world.rank} {message}").decode().split(" ", 1)
+    except RuntimeError:  # the store has ended with the main process
+        return False
+    return int(rank) != world.rank and message in (first, LOST)
+
+
+def _is_of_connections(error: RuntimeError) -> bool:
+    """Whether torch complains that it cannot reach another process, as far as its words tell."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 @contextmanager
