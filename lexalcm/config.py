@@ -203,7 +203,7 @@ class SetSettings(Settings):
     suffix: tuple[str, ...] | None = None  # behind every document; none given: as data.end_of_text says
     max_length: Annotated[int, Field(ge=2)] | None = None  # concepts in a window; none: as many as in a row
     languages: tuple[str, ...] | None = None  # read only documents in these
-    pairs: bool | None = None  # only targets of (source, target) pairs count; none given: where there are such
+    pairs: bool | None = None  # only targets of pairs and conversations count; none given: where there are such
 
 
 class DataSettings(Settings):

@@ -46,11 +46,13 @@ class BuildResult:
     def notes(self) -> list[str]:
         """What someone who built it should know."""
         notes = []
+        manifest = self.dataset.manifest
         if not self.made:
             notes.append(f"{self.dataset.path} is complete already: nothing to do")
         if self.documents_without_sentences:
-            notes.append(f"left out: {self.documents_without_sentences} documents without a sentence")
-        manifest = self.dataset.manifest
+            chat = manifest.build["source"].get("chat", False)
+            what = "conversations in which no assistant speaks" if chat else "documents without a sentence"
+            notes.append(f"left out: {self.documents_without_sentences} {what}")
         if "validation" not in manifest.splits and manifest.build["validation"] > 0:
             notes.append("no validation split: it takes two documents with two sentences each")
         return notes
@@ -112,6 +114,7 @@ def build_from_paths(
     lang: str = "eng_Latn",
     text_field: str = "text",
     documents: TextDocuments = "blank-line",
+    chat: bool = False,
     codec_options: CodecOptions | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -121,18 +124,19 @@ def build_from_paths(
     The language may be written in any way that `find_language` knows.
     """
     sources = find_sources(paths)
-    found = read_documents(sources, lang=find_language(lang), text_field=text_field, documents=documents)
+    found = read_documents(sources, lang=find_language(lang), text_field=text_field, documents=documents, chat=chat)
     return build_dataset(
         found,
         out,
         settings,
-        source=source_record(sources),
+        source=source_record(sources, chat),
         codec_options=codec_options,
         overwrite=overwrite,
         progress=progress,
     )
 
 
-def source_record(sources: Sequence[Source]) -> dict[str, Any]:
-    """What the manifest says of where the documents came from."""
-    return {"files": [source.name for source in sources][:MAX_SOURCES_NOTED], "count": len(sources)}
+def source_record(sources: Sequence[Source], chat: bool = False) -> dict[str, Any]:
+    """What the manifest says of where the documents came from, and whether they are conversations."""
+    noted = {"files": [source.name for source in sources][:MAX_SOURCES_NOTED], "count": len(sources)}
+    return noted | ({"chat": True} if chat else {})

@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 
 import zstandard
 
+from lexalcm.data.chat import Turn, read_turns
 from lexalcm.data.languages import check_language
 from lexalcm.errors import DataError, UserError
 
@@ -41,6 +42,8 @@ class Document:
     """Where the text comes in sentences already; `text` is empty then."""
     source: "Document | None" = None
     """For a pair (source, target): the source's text or sentences. The document's own are the target."""
+    turns: list[Turn] | None = None
+    """For a conversation; text is empty then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class Source:
     def shown(self) -> str:
         """How messages call it."""
         return "standard input" if self.path is None else str(self.path)
+
+
+MakeDocument = Callable[[Mapping[str, Any], str, str], Document]
+"""Makes a document of a record, where it stands (for messages), and the id of one without its own."""
 
 
 def find_sources(paths: Iterable[Path | str]) -> list[Source]:
@@ -88,6 +95,7 @@ def read_documents(
     lang: str = "eng_Latn",
     text_field: str = "text",
     documents: TextDocuments = "blank-line",
+    chat: bool = False,
 ) -> Iterator[Document]:
     """Yield every document of the sources, in order.
 
@@ -98,21 +106,31 @@ def read_documents(
             The fields `id`, `title` and `lang` are used too; further ones that hold a plain value are kept as metadata.
             A record without that field but with `source` and `target` is a pair.
         documents: what a document is in a text file: what stands between blank lines, or the whole file.
+        chat: every record is a conversation in a layout of `lexalcm.data.chat`; standard input holds JSON lines.
 
     Raises:
         DataError: an empty, broken or non-UTF-8 file, a bad line, a missing field; the message says where.
     """
     for source in sources:
+        is_text = source.name.lower().endswith((".txt", ".txt.gz", ".txt.zst"))
+        if chat and is_text:
+            raise DataError(f"{source.shown} is plain text, not a conversation: --chat reads .jsonl and .parquet")
+
+        def make(record: Mapping[str, Any], where: str, default_id: str) -> Document:
+            if chat:
+                return _conversation(record, where, default_id, lang)
+            return _document(record, where, default_id, lang, text_field)
+
         try:
             if source.path is not None and source.path.stat().st_size == 0:
                 raise DataError(f"{source.shown} is empty: nothing to read")
             if source.name.lower().endswith(".parquet"):
-                yield from _read_parquet(source, lang, text_field)
+                yield from _read_parquet(source, make)
                 continue
             with _open_bytes(source) as file:
                 lines = _decoded_lines(file, source.shown)
-                if ".jsonl" in source.name.lower():
-                    yield from _read_json_lines(lines, source, lang, text_field)
+                if ".jsonl" in source.name.lower() or chat:
+                    yield from _read_json_lines(lines, source, make)
                 else:
                     yield from _read_text(lines, source, lang, documents)
         except OSError as error:
@@ -196,7 +214,7 @@ def _read_text(lines: Iterator[str], source: Source, lang: str, documents: TextD
         yield Document(f"{source.name}#{count}", lang, "".join(gathered))
 
 
-def _read_json_lines(lines: Iterator[str], source: Source, lang: str, text_field: str) -> Iterator[Document]:
+def _read_json_lines(lines: Iterator[str], source: Source, make: MakeDocument) -> Iterator[Document]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -207,10 +225,10 @@ def _read_json_lines(lines: Iterator[str], source: Source, lang: str, text_field
             raise DataError(f"{where}not valid JSON ({error})") from error
         if not isinstance(record, dict):
             raise DataError(f'{where}expected a JSON object like {{"text": "..."}}')
-        yield _document(record, where, f"{source.name}:{number}", lang, text_field)
+        yield make(record, where, f"{source.name}:{number}")
 
 
-def _read_parquet(source: Source, lang: str, text_field: str) -> Iterator[Document]:
+def _read_parquet(source: Source, make: MakeDocument) -> Iterator[Document]:
     import pyarrow
     import pyarrow.parquet
 
@@ -220,7 +238,7 @@ def _read_parquet(source: Source, lang: str, text_field: str) -> Iterator[Docume
             for batch in file.iter_batches(batch_size=1024):
                 for record in batch.to_pylist():
                     row += 1
-                    yield _document(record, f"{source.shown}: row {row}: ", f"{source.name}:{row}", lang, text_field)
+                    yield make(record, f"{source.shown}: row {row}: ", f"{source.name}:{row}")
     except pyarrow.ArrowException as error:
         raise DataError(f"{source.shown} is not a readable parquet file: {str(error).splitlines()[0]}") from error
 
@@ -233,25 +251,32 @@ def _document(record: Mapping[str, Any], where: str, default_id: str, lang: str,
         fields = ", ".join(record) or "none"
         raise DataError(f"{where}no field {text_field!r}: choose one with --text-field: {fields}")
     text, sentences = _text(record, text_field, where)
-    id_ = default_id if record.get("id") is None else _writable(str(record["id"]))
-    lang = lang if record.get("lang") is None else check_language(str(record["lang"]), where)
+    known = _about(record, where, default_id, lang, {text_field, "source"} if is_pair else {text_field})
     source = None
     if is_pair:
         source_text, source_sentences = _text(record, "source", where)
-        source = Document(id_, lang, source_text, sentences=source_sentences)
-    return Document(
-        id=id_,
-        lang=lang,
-        text=text,
-        title=_writable(str(record.get("title") or "")),
-        metadata={
+        source = Document(known["id"], known["lang"], source_text, sentences=source_sentences)
+    return Document(text=text, sentences=sentences, source=source, **known)
+
+
+def _conversation(record: Mapping[str, Any], where: str, default_id: str, lang: str) -> Document:
+    turns, fields = read_turns(record, where)
+    turns = [Turn(turn.role, _writable(turn.text)) for turn in turns]
+    return Document(text="", turns=turns, **_about(record, where, default_id, lang, fields))
+
+
+def _about(record: Mapping[str, Any], where: str, default_id: str, lang: str, used: set[str]) -> dict[str, Any]:
+    """What a record says of its document; fields that are `used` hold the text."""
+    return {
+        "id": default_id if record.get("id") is None else _writable(str(record["id"])),
+        "lang": lang if record.get("lang") is None else check_language(str(record["lang"]), where),
+        "title": _writable(str(record.get("title") or "")),
+        "metadata": {
             name: _writable(value) if isinstance(value, str) else value
             for name, value in record.items()
-            if name not in ("id", "lang", "title", text_field, "source" if is_pair else "") and _is_plain(value)
+            if name not in {"id", "lang", "title"} | used and _is_plain(value)
         },
-        sentences=sentences,
-        source=source,
-    )
+    }
 
 
 def _text(record: Mapping[str, Any], field: str, where: str) -> tuple[str, list[str] | None]:

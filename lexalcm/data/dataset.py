@@ -25,10 +25,11 @@ from lexalcm.codec.registry import CODEC_FOLDER, codec_class, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.cache import DiskCache
 from lexalcm.data.manifest import Dtype, Manifest, SplitRecord, read_manifest
+from lexalcm.data.marks import Marks
 from lexalcm.data.mirror import Mirror
 from lexalcm.data.normalize import NORMALIZER_FILE, load_normalizer
 from lexalcm.data.remote import RemoteFolder, is_remote, local_path
-from lexalcm.data.shards import Index, document_key, index_name, read_columns, read_index
+from lexalcm.data.shards import Index, document_key, index_name, read_columns, read_index, read_marks
 from lexalcm.data.storage import CachedShards, LocalShards, Shards, block_size, check_shard
 from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.errors import DataError, ShardError, UserError
@@ -263,6 +264,15 @@ class Dataset:
         """
         with self._index_here(name):
             return read_columns(self.path, name, columns)
+
+    def marks(self, name: str, column: str) -> Marks | None:
+        """What a split's index notes under a name of `lexalcm.data.marks.MARKS`; None where no document has such.
+
+        Raises:
+            DataError: the index is missing or damaged.
+        """
+        with self._index_here(name):
+            return read_marks(self.path, name, column)
 
     @contextmanager
     def _index_here(self, name: str) -> Iterator[None]:

@@ -66,6 +66,7 @@ class EmbedJob:
     lang: str
     text_field: str
     documents: TextDocuments
+    chat: bool = False
     codec_options: CodecOptions = field(default_factory=CodecOptions)
     """How this worker runs the codec; another may run it in another way."""
 
@@ -82,12 +83,16 @@ class EmbedJob:
 
     def source(self) -> dict[str, Any]:
         """What the manifest says of where the documents came from."""
-        return source_record(self.sources)
+        return source_record(self.sources, self.chat)
 
     def segment(self, part: int, counter: Counter) -> None:
         """Segment one source, unless that is done."""
         found = read_documents(
-            self.sources[part : part + 1], lang=self.lang, text_field=self.text_field, documents=self.documents
+            self.sources[part : part + 1],
+            lang=self.lang,
+            text_field=self.text_field,
+            documents=self.documents,
+            chat=self.chat,
         )
         self.workspace.segment(part, found, counter)
 
@@ -114,6 +119,7 @@ def make_job(
     lang: str = "eng_Latn",
     text_field: str = "text",
     documents: TextDocuments = "blank-line",
+    chat: bool = False,
     codec_options: CodecOptions | None = None,
 ) -> EmbedJob:
     """Check what is asked for, before any work is begun.
@@ -134,6 +140,7 @@ def make_job(
         find_language(lang),
         text_field,
         documents,
+        chat,
         codec_options or CodecOptions(),
     )
     if not job.workspace.folder.is_dir() and not job.workspace.is_finished():

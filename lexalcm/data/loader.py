@@ -42,7 +42,7 @@ class Batch:
     """int64 [rows, row_length]; counts from 0 in each document, 0 where there is no concept."""
     targets: Tensor
     """bool [rows, row_length]; where the loss counts: not a document's first concept, not special concepts before it,
-    not the source of a pair, and not where there is no concept."""
+    not the source of a pair, of a conversation only what an assistant says, and not where there is no concept."""
     number: int
     """Which micro-batch it is, counted from the start of training; seeds all that is random in it."""
     skipped: int = 0
@@ -79,6 +79,8 @@ class BatchReader(MapDataset):
     def __init__(self, parts: list[Part], settings: DataSettings) -> None:
         """Prepare to read a split of each data set; rows that get no windows stay empty."""
         self.splits: list[Split] = [part.split for part in parts]
+        self.spans = {i: part.documents.targets for i, part in enumerate(parts) if part.documents.targets is not None}
+        """Of data sets with conversations, which of their concepts are targets."""
         self.prefixes = np.array([len(part.prefix) for part in parts])
         self.special = np.concatenate([vectors for part in parts for vectors in (part.prefix, part.suffix)])
         """Special concepts of all data sets, those before a document and those behind it: [n, dim]."""
@@ -117,7 +119,7 @@ class BatchReader(MapDataset):
             targets=torch.from_numpy(targets.reshape(self.shape)),
             number=number,
             skipped=len(skipped),
-            missing_targets=sum(int(windows.length[window] - windows.context[window]) for window in skipped),
+            missing_targets=int(windows.targets[skipped].sum()),
         )
 
     def _places(self, windows: Windows, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,6 +131,12 @@ class BatchReader(MapDataset):
         documents[at] = windows.place[window]
         positions[at] = position
         targets[at] = position >= windows.context[window]
+        for data_set, spans in self.spans.items():
+            mine = np.flatnonzero(windows.data_set[window] == data_set)
+            document = windows.document[window[mine]]
+            place = windows.start[window[mine]] + position[mine] - self.prefixes[data_set]
+            behind = place >= self.splits[data_set].lengths[document]
+            targets[at[mine]] &= behind | spans.contains(document, place)
         return documents, positions, targets
 
     def _read(self, data_set: int, split: Split, windows: Windows, begins: np.ndarray, out: np.ndarray) -> list[int]:

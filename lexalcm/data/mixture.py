@@ -6,12 +6,14 @@ weights decide how much of each an epoch holds (see `lexalcm.data.plan`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lexalcm.config import CodecRecord, DataSettings, SetSettings
 from lexalcm.data.concepts import special_vectors
 from lexalcm.data.dataset import Dataset, Split
+from lexalcm.data.marks import TargetSpans
 from lexalcm.data.remote import is_remote
 from lexalcm.data.storage import check_shard
 from lexalcm.data.windows import Documents
@@ -108,7 +110,7 @@ class Mixture:
         split.check_hashes = cheap if self.settings.check_hashes == "auto" else self.settings.check_hashes
         documents = Documents(
             lengths=split.lengths,
-            sources=_sources(dataset, settings, name),
+            **_targets(dataset, settings, split.lengths, name),
             chosen=_chosen(dataset, settings, name),
             prefix=len(settings.prefix),
             suffix=len(suffix),
@@ -139,13 +141,17 @@ def _describe(dataset: Dataset) -> str:
     return f"{codec.name} {codec.fingerprint[:12]}, {codec.dim} dimensions"
 
 
-def _sources(dataset: Dataset, settings: SetSettings, split: str) -> np.ndarray | None:
+def _targets(dataset: Dataset, settings: SetSettings, lengths: np.ndarray, split: str) -> dict[str, Any]:
+    """What `Documents` is told of which concepts are targets."""
     if settings.pairs is False:
-        return None
+        return {}
+    spans = dataset.marks(split, "targets")
+    if spans is not None:  # of pairs among the conversations too
+        return {"targets": TargetSpans(spans, lengths)}
     sources = dataset.columns(split, ["source"]).get("source")
     if sources is None and settings.pairs:
         raise ConfigError(f"{dataset.address} has no pairs of source and target ({split}): take out pairs: true")
-    return sources
+    return {"sources": sources}
 
 
 def _chosen(dataset: Dataset, settings: SetSettings, split: str) -> np.ndarray | None:

@@ -64,12 +64,9 @@ class Windows(NamedTuple):
     length: np.ndarray
     """Its concepts."""
     context: np.ndarray
-    """How many of them, from the first, are context only; the others are targets."""
-
-    @property
-    def targets(self) -> int:
-        """Targets in all windows."""
-        return int((self.length - self.context).sum())
+    """How many of them, from the first, are context only; the others are targets, but for gaps in conversations."""
+    targets: np.ndarray
+    """How many of them are targets."""
 
 
 class PackedRows:
@@ -81,7 +78,7 @@ class PackedRows:
         Args:
             data_sets: the documents of each data set; either all have a weight or none has.
             row_length: positions in a row.
-            cut: cut windows where rows would have too many gaps, though not those of pairs.
+            cut: cut windows where rows would have too many gaps, though not those of pairs and conversations.
 
         Raises:
             ConfigError: `row_length` is below 2, or a weight is missing.
@@ -92,7 +89,10 @@ class PackedRows:
         self._per_epoch = _draws_per_epoch(self.sets, row_length)
         self._phase = (np.cumsum(self._per_epoch, axis=1) - self._per_epoch) % 1
         self._cuttable = [
-            documents.sources is None and documents.prefix < smallest_first_piece(row_length) for documents in data_sets
+            documents.sources is None
+            and documents.targets is None
+            and documents.prefix < smallest_first_piece(row_length)
+            for documents in data_sets
         ]
         self._min_fill = MIN_FILL if cut else 0
         self._packed = lru_cache(maxsize=4)(self._pack)
@@ -148,15 +148,22 @@ class EpochRows:
         rank = table.run_ranks[run] + number - table.run_starts[run]
         data_set, document, start, context = self._draw(table.run_lengths[run], rank, key)
         piece = table.run_pieces[run]
+        start, length, context = start + piece, table.slot_lengths[slot], np.maximum(context - piece, 1)
+        targets = length - context
+        for chosen, windows in enumerate(self._sets):
+            if windows.documents.targets is not None:
+                at = np.flatnonzero(data_set == chosen)
+                targets[at] = windows.count_targets(document[at], start[at], length[at], context[at])
         return Windows(
             row=row,
             place=place,
             begin=table.slot_begins[slot],
             data_set=data_set,
             document=document,
-            start=start + piece,
-            length=table.slot_lengths[slot],
-            context=np.maximum(context - piece, 1),
+            start=start,
+            length=length,
+            context=context,
+            targets=targets,
         )
 
     def _draw(
@@ -312,7 +319,7 @@ class FixedPlan:
         self.rows = rows.epoch_rows(0)
         self.micro_batch = micro_batch
         self.micro_batches = -(-len(self.rows) // micro_batch)
-        self.targets = self.rows.windows(np.arange(len(self.rows))).targets
+        self.targets = int(self.rows.windows(np.arange(len(self.rows))).targets.sum())
         """Targets in all micro-batches."""
 
     def micro_batch_windows(self, number: int) -> Windows:
@@ -328,7 +335,7 @@ class _Block:
         number, row = np.divmod(windows.row, micro_batch)
         self._windows = windows._replace(row=row)
         self._ends = [0, *np.cumsum(np.bincount(number)).tolist()]
-        self.targets = np.bincount(number, windows.length - windows.context).astype(np.int64)
+        self.targets = np.bincount(number, windows.targets).astype(np.int64)
         """int64 [micro-batches]"""
 
     def micro_batch(self, number: int) -> Windows:

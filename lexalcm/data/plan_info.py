@@ -68,7 +68,7 @@ def summarize_plan(mixture: Mixture, settings: DataSettings) -> PlanSummary:
     plan = TrainingPlan(rows, micro_batch=settings.micro_batch, global_batch=settings.global_batch, seed=0)
     steps = range(min(plan.steps_per_epoch, _SAMPLED_STEPS))
     micro_batches = range(len(steps) * settings.global_batch)
-    targets = np.array([plan.micro_batch_windows(number).targets for number in micro_batches])
+    targets = np.array([plan.micro_batch_windows(number).targets.sum() for number in micro_batches])
     drawn = rows.draws(0) @ np.arange(settings.row_length + 1)
     return PlanSummary(
         row_length=settings.row_length,

@@ -11,6 +11,7 @@ from lexalcm.data.manifest import write_manifest
 from lexalcm.data.mixture import TRAIN_SPLIT, check_one_codec
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, fit_on_mixture, save_normalizer, write_stats
 from lexalcm.data.remote import is_remote
+from lexalcm.data.spoken import spoken_concepts
 from lexalcm.errors import ConfigError, UserError
 
 _SUFFIX = ".safetensors"
@@ -27,7 +28,7 @@ def refit_normalizer(path: Path | str, settings: NormalizerSettings) -> dict[str
     if is_remote(path):
         raise UserError(f"{path} is remote and cannot be written: give a file with --out")
     dataset = Dataset.open(path)
-    stats = fit_on_documents(dataset.split(TRAIN_SPLIT), settings)
+    stats = fit_on_documents(spoken_concepts(dataset, TRAIN_SPLIT), settings)
     try:
         save_normalizer(dataset.path, stats)
         write_manifest(dataset.path, dataset.manifest.model_copy(update={"normalizer": settings}))
@@ -59,7 +60,7 @@ def fit_mixture(sets: Sequence[str], settings: NormalizerSettings, out: Path) ->
     weights = [weight for _, weight in parsed if weight is not None]
     if weights and len(weights) < len(parsed):
         raise ConfigError("some data sets have a weight and some have none: give all a weight, or none")
-    stats = fit_on_mixture([dataset.split(TRAIN_SPLIT) for dataset in datasets], weights or None, settings)
+    stats = fit_on_mixture([spoken_concepts(dataset, TRAIN_SPLIT) for dataset in datasets], weights or None, settings)
     write_stats(out, stats)
     return out, stats
 

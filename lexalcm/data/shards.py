@@ -16,7 +16,7 @@ import json
 import tarfile
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ import numpy as np
 
 from lexalcm.atomic import atomic_file
 from lexalcm.data.manifest import Dtype, LanguageCount, ShardRecord, SplitRecord
+from lexalcm.data.marks import MARKS, Marks, MarksWriter, marks_of
 from lexalcm.data.tar import END_OF_TAR, TAR_BLOCK, TarWriter, npy_header, padded
 from lexalcm.errors import ConfigError, DataError
 
@@ -113,6 +114,22 @@ def read_columns(folder: Path, split: str, names: Iterable[str]) -> dict[str, np
         raise DataError(f"{file} is damaged: build the data set again") from error
 
 
+def read_marks(folder: Path, split: str, name: str) -> Marks | None:
+    """Read a column of `MARKS` of a split's index; None where no document has such.
+
+    Raises:
+        DataError: the index is missing or damaged.
+    """
+    columns = read_columns(folder, split, (*Index._fields, f"{name}_counts", name))
+    if name not in columns:
+        return None
+    marks = Marks(columns.get(f"{name}_counts", np.empty(0, np.int32)), columns[name])
+    whole = marks.values.ndim == 2 and int(marks.counts.sum(dtype=np.int64)) == len(marks.values)
+    if not whole or len(marks.counts) != len(columns["n"]):
+        raise DataError(f"{folder / index_name(split)} is damaged (its {name}): build the data set again")
+    return marks
+
+
 @dataclass(frozen=True)
 class FinishedShard:
     """A shard that is written, and what the manifest and the index say of it."""
@@ -127,6 +144,8 @@ class FinishedShard:
     """uint16 [documents], number in the sorted languages"""
     source: np.ndarray
     """int32 [documents], sentences of a pair's source; 0 where there is none"""
+    marks: dict[str, Marks]
+    """By their names in `MARKS`, of all documents."""
 
     def to_json(self) -> str:
         """As text, for `from_json`."""
@@ -137,6 +156,7 @@ class FinishedShard:
             "n": self.n.tolist(),
             "lang": self.lang.tolist(),
             "source": self.source.tolist(),
+            **{name: marks.lists() for name, marks in self.marks.items() if len(marks.values)},
         }
         return json.dumps(tree, separators=(",", ":"))
 
@@ -147,7 +167,9 @@ class FinishedShard:
         languages = {lang: LanguageCount.model_validate(count) for lang, count in tree["languages"].items()}
         record = ShardRecord.model_validate(tree["record"])
         columns = {"offset": np.int64, "n": np.int32, "lang": np.uint16, "source": np.int32}
-        return cls(record, languages, **{name: np.array(tree[name], dtype) for name, dtype in columns.items()})
+        arrays = {name: np.array(tree[name], dtype) for name, dtype in columns.items()}
+        marks = {name: Marks.of(tree.get(name, [[]] * len(tree["n"])), numbers) for name, numbers in MARKS.items()}
+        return cls(record, languages, **arrays, marks=marks)
 
 
 def document_json(document: dict[str, Any], *, text: bool = True) -> bytes:
@@ -182,21 +204,25 @@ class ShardFile:
         self._tar = TarWriter(path)
         self._offset, self._n, self._source = array("q"), array("i"), array("i")  # as compact as the index
         self._lang: list[str] = []
+        self._marks = {name: MarksWriter(numbers) for name, numbers in MARKS.items()}
 
     def has_room(self, text: bytes, numbers: np.ndarray, shard_size: int) -> bool:
         """Whether a document fits; an empty shard takes any."""
         n, dim = numbers.shape
         return not self._n or self._tar.position + size_at_most(len(text), n, dim, self.dtype) <= shard_size
 
-    def add(self, lang: str, text: bytes, numbers: np.ndarray, source: int = 0) -> None:
-        """Write a document: what `document_json` and `stored_numbers` gave, and a pair's sentences of the source."""
+    def add(self, document: dict[str, Any], text: bytes, numbers: np.ndarray) -> None:
+        """Write a document, and what `document_json` and `stored_numbers` gave of it."""
         n, dim = numbers.shape
         key = document_key(self.number, len(self._n))
         header = npy_header(n, dim, self.dtype)
         self._offset.append(self._tar.position + TAR_BLOCK + len(header))
+        lang = document["lang"]
         self._n.append(n)
         self._lang.append(lang)
-        self._source.append(source)
+        self._source.append(document.get("source", 0))
+        for name, marks in self._marks.items():
+            marks.add(marks_of(document, name))
         content = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8).data
         self._tar.add((f"{key}.emb.npy", (header, content)), (f"{key}.json", (text,)))
         self.documents[lang] += 1
@@ -223,6 +249,7 @@ class ShardFile:
             n=np.array(self._n, np.int32),
             lang=_numbered(self._lang, languages),
             source=np.array(self._source, np.int32),
+            marks={name: marks.finish() for name, marks in self._marks.items()},
         )
 
 
@@ -251,8 +278,8 @@ class ShardWriter:
         """Write one document.
 
         Args:
-            document: what the JSON holds: `id`, `lang`, `title`, `sentences`, ..., and for a pair `source`: how many
-                of the sentences, from the first, are its source.
+            document: what the JSON holds: `id`, `lang`, `title`, `sentences`, ..., for a pair `source`: how many of the
+                sentences, from the first, are its source; for a conversation `turns` and `targets`.
             embeddings: float [n, dim], one for each sentence.
 
         Raises:
@@ -267,7 +294,7 @@ class ShardWriter:
             self._close_shard()
         if self._open is None:
             self._open = ShardFile(self.folder / self._name(), len(self.shards), self.dtype)
-        self._open.add(document["lang"], text, numbers, document.get("source", 0))
+        self._open.add(document, text, numbers)
 
     def close(self) -> SplitRecord:
         """Finish the last shard, write the index, and say what was written."""
@@ -312,6 +339,7 @@ def write_index(folder: Path, split: str, shards: Iterable[FinishedShard]) -> Sp
         }
         if sources.any():
             arrays["source"] = sources
+        arrays |= _marks_arrays(shards, sources, arrays["n"])
         np.savez(file, allow_pickle=False, **arrays)
     languages = {
         lang: LanguageCount(documents=documents[lang], sentences=sentences[lang]) for lang in sorted(documents)
@@ -327,6 +355,7 @@ def read_shard(path: Path) -> FinishedShard:
     """
     digest = hashlib.sha256()
     offset, n, source = array("q"), array("i"), array("i")
+    marked = {name: MarksWriter(numbers) for name, numbers in MARKS.items()}
     langs: list[str] = []
     documents: Counter[str] = Counter()
     sentences: Counter[str] = Counter()
@@ -346,6 +375,8 @@ def read_shard(path: Path) -> FinishedShard:
                     lang = document["lang"]
                     langs.append(lang)
                     source.append(document.get("source", 0))
+                    for name, marks in marked.items():
+                        marks.add(marks_of(document, name))
                     documents[lang] += 1
                     sentences[lang] += n[-1]
             file.seek(0)
@@ -367,7 +398,20 @@ def read_shard(path: Path) -> FinishedShard:
         n=np.array(n, np.int32),
         lang=_numbered(langs, languages),
         source=np.array(source, np.int32),
+        marks={name: marks.finish() for name, marks in marked.items()},
     )
+
+
+def _marks_arrays(shards: Sequence[FinishedShard], sources: np.ndarray, n: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of an index for marks; none where no document has any."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, numbers in MARKS.items():
+        marks = Marks.concatenate([shard.marks[name] for shard in shards], numbers)
+        if len(marks.values):
+            if name == "targets":
+                marks = marks.filled(np.stack([sources, n], axis=1))
+            arrays |= {f"{name}_counts": marks.counts, name: marks.values}
+    return arrays
 
 
 def _numbered(langs: Iterable[str], languages: Iterable[str]) -> np.ndarray:

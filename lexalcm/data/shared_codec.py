@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lexalcm.atomic import atomic_file, first_folder, write_text
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
@@ -25,7 +27,7 @@ from lexalcm.codec.registry import (
     fit_codec,
     load_codec,
 )
-from lexalcm.codec.special import SPECIAL_FILE, write_special
+from lexalcm.codec.special import SPECIAL_FILE, read_special, write_special
 from lexalcm.config import CodecRecord, validate
 from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
 from lexalcm.data.progress import Progress, silent
@@ -125,6 +127,10 @@ class SharedCodec:
     def open(self, progress: Progress = silent) -> Codec:
         """Load it; `progress` opens reports of downloads."""
         return load_codec(self.record(), self.folder / FILES_FOLDER, options=self.options, progress=progress)
+
+    def special_concepts(self) -> dict[str, np.ndarray]:
+        """Their embeddings by name: float32 [dim] each."""
+        return read_special(self.folder)
 
     def copy_to(self, dataset: Path) -> None:
         """Put what decoding needs, and the special concepts, into a data set's folder."""

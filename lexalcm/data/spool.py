@@ -10,7 +10,7 @@ so two workers that segment the same source are harmless.
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from lexalcm.atomic import atomic_file
+from lexalcm.codec.special import SPECIAL_CONCEPTS
+from lexalcm.data.chat import chat_document
 from lexalcm.data.corpus import Document
 from lexalcm.data.segment import MAX_CHARS, Segmenter, segment_texts
 from lexalcm.data.shards import document_json
@@ -80,9 +82,10 @@ class Spool:
         segmenter: Segmenter | None = None,
         join_lines: bool = False,
         text: bool = True,
+        role_sentences: Mapping[str, str] = SPECIAL_CONCEPTS,
         report: Callable[[int], None] = lambda _sentences: None,
     ) -> None:
-        """Segment documents and write those that have a sentence, pairs if both sides have one.
+        """Segment documents and write those that have a sentence: pairs if both sides have one, chats if an assistant.
 
         Documents that come in sentences are taken as they are. Stops when another worker has finished the same part.
 
@@ -94,6 +97,7 @@ class Spool:
             segmenter: who finds them.
             join_lines: a single line end does not end a paragraph.
             text: whether shards will store the sentences.
+            role_sentences: of the special concepts that open the turns of conversations.
             report: called with the number of sentences of each document.
         """
         split = partial(
@@ -102,21 +106,21 @@ class Spool:
         start, text_bytes, n, position = array("q", [0]), array("q"), array("i"), array("d")
         dropped = 0
         with suppress(_OvertakenError), atomic_file(self._lines(part)) as path, path.open("wb") as file:
-            for number, (document, source, sentences) in enumerate(_segmented(documents, split)):
+            for number, (document, said) in enumerate(_segmented(documents, split)):
                 if number % LOOK_EVERY == 0 and self.has(part):
                     raise _OvertakenError
-                if not sentences or (document.source is not None and not source):
+                content = _content(document, said, role_sentences)
+                if content is None:
                     dropped += 1
                     continue
-                sentences = source + sentences
                 record = {
                     "id": document.id,
                     "lang": document.lang,
                     "title": document.title,
-                    "sentences": sentences,
-                    **({"source": len(source)} if source else {}),
+                    **content,
                     "metadata": document.metadata,
                 }
+                sentences = content["sentences"]
                 line = document_json(record)
                 file.write(line + b"\n")
                 start.append(start[-1] + len(line) + 1)
@@ -157,14 +161,34 @@ class Spool:
 
 def _segmented(
     documents: Iterable[Document], split: Callable[[list[tuple[str, str]]], list[list[str]]]
-) -> Iterator[tuple[Document, list[str], list[str]]]:
-    """Each document with the sentences of its source, if it is a pair, and its own."""
+) -> Iterator[tuple[Document, list[list[str]]]]:
+    """Each document with the sentences of its texts: of each turn, of a pair's source and target, or its own."""
     rest = iter(documents)
     while group := list(islice(rest, SEGMENT_DOCUMENTS)):
-        texts = [text for document in group for text in (document.source, document) if text is not None]
-        unsplit = [text for text in texts if text.sentences is None]
-        found = iter(split([(text.text, text.lang) for text in unsplit]))
-        of_each = iter([next(found) if text.sentences is None else text.sentences for text in texts])
-        for document in group:
-            source = [] if document.source is None else next(of_each)
-            yield document, source, next(of_each)
+        texts = [list(_texts(document)) for document in group]
+        unsplit = [(text, lang) for of_one in texts for text, lang, sentences in of_one if sentences is None]
+        found = iter(split(unsplit))
+        for document, of_one in zip(group, texts, strict=True):
+            yield document, [next(found) if sentences is None else sentences for _, _, sentences in of_one]
+
+
+def _texts(document: Document) -> Iterator[tuple[str, str, list[str] | None]]:
+    """The texts of a document, the language of each, and its sentences if they are known already."""
+    if document.turns is not None:
+        for turn in document.turns:
+            yield turn.text, document.lang, None
+        return
+    for side in (document.source, document):
+        if side is not None:
+            yield side.text, side.lang, side.sentences
+
+
+def _content(document: Document, said: list[list[str]], role_sentences: Mapping[str, str]) -> dict[str, Any] | None:
+    """What a shard keeps of the texts of a document, which are in sentences now; None if it is to be left out."""
+    if document.turns is not None:
+        return chat_document(document.turns, said, role_sentences)
+    if not all(said):
+        return None
+    if document.source is None:
+        return {"sentences": said[0]}
+    return {"sentences": said[0] + said[1], "source": len(said[0])}

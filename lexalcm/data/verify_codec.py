@@ -5,6 +5,7 @@ import numpy as np
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.marks import turn_starts
 from lexalcm.data.verify_report import DataReport, DecodedSentence
 from lexalcm.errors import CodecError, DataError, MissingExtraError, UserError
 
@@ -45,7 +46,8 @@ def decode_sample(dataset: Dataset, codec: Codec, found: DataReport, seed: int) 
     for i in generator.permutation(np.flatnonzero(split.lengths))[:DECODED_SENTENCES].tolist():
         try:
             document, embeddings = split.document(i), split.embeddings(i)
-            number = int(generator.integers(document.get("source", 0), len(embeddings)))
+            said = np.setdiff1d(np.arange(document.get("source", 0), len(embeddings)), turn_starts(document))
+            number = int(said[generator.integers(len(said))])
             sentence, stored = document["sentences"][number], embeddings[number].astype(np.float32)
         except (DataError, LookupError, ValueError, TypeError):  # said already
             continue

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.marks import MARKS, Marks
 from lexalcm.data.shards import Index, index_name
 from lexalcm.data.verify_report import DataReport
 from lexalcm.data.verify_shards import ShardIndex
@@ -12,15 +13,17 @@ from lexalcm.errors import DataError
 class CheckedIndex:
     """An index whose documents are in the order of their shards."""
 
-    def __init__(self, index: Index, columns: dict[str, np.ndarray]) -> None:
+    def __init__(self, index: Index, columns: dict[str, np.ndarray], marks: dict[str, Marks]) -> None:
         self.index = index
         self.columns = columns
+        self.marks = marks
 
     def of_shard(self, number: int) -> ShardIndex:
         """The part of one shard."""
         begin, end = np.searchsorted(self.index.shard, [number, number + 1])
         columns = {name: column[begin:end] for name, column in self.columns.items()}
-        return ShardIndex(self.index.offset[begin:end], self.index.n[begin:end], columns)
+        marks = {name: marks.part(int(begin), int(end)).lists() for name, marks in self.marks.items()}
+        return ShardIndex(self.index.offset[begin:end], self.index.n[begin:end], columns, marks)
 
 
 def check_index(dataset: Dataset, name: str, found: DataReport) -> CheckedIndex | None:
@@ -30,6 +33,7 @@ def check_index(dataset: Dataset, name: str, found: DataReport) -> CheckedIndex 
     try:
         index = dataset.index(name)
         columns = dataset.columns(name, ("lang", "languages", "source"))
+        marks = {column: marks for column in MARKS if (marks := dataset.marks(name, column)) is not None}
     except DataError as error:
         found.error(file, str(error))
         return None
@@ -51,7 +55,7 @@ def check_index(dataset: Dataset, name: str, found: DataReport) -> CheckedIndex 
     outside = (index.n < 0) | (index.offset < 0) | (index.offset + index.n * np.int64(width) > bytes_of[index.shard])
     if outside.any():
         found.error(file, f"{outside.sum()} documents lie outside their shards, the first is {outside.argmax()}")
-    return CheckedIndex(index, _check_columns(dataset, name, columns, len(index.n), found))
+    return CheckedIndex(index, _check_columns(dataset, name, columns, len(index.n), found), marks)
 
 
 def _check_columns(

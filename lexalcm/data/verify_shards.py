@@ -8,12 +8,13 @@ import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import ShardRecord
+from lexalcm.data.marks import MARKS, marks_of
 from lexalcm.data.remote import RemoteFile, RemoteFolder, is_remote
 from lexalcm.data.shards import document_key
 from lexalcm.data.storage import Shards, check_shard
@@ -33,6 +34,8 @@ class ShardIndex(NamedTuple):
     n: np.ndarray
     columns: dict[str, np.ndarray]
     """Further columns: `lang` as text, `source`."""
+    marks: dict[str, list[list[list[int]]]]
+    """Of each document the targets and the turns; absent where no document has such."""
 
 
 class ShardReader:
@@ -123,6 +126,19 @@ class ShardReader:
             indexed = values[place].item()
             if stored != indexed:
                 self.found.error(where, f"its {column} is {stored!r}, the index says {indexed!r}")
+        self._compare_marks(where, place, document, int(index.n[place]), index)
+
+    def _compare_marks(self, where: str, place: int, document: dict[str, Any], n: int, index: ShardIndex) -> None:
+        for name in MARKS:
+            try:
+                stored = marks_of(document, name)
+            except (TypeError, ValueError):
+                self.found.error(where, f"its {name} are damaged")
+                continue
+            if name == "targets" and name in index.marks:
+                stored = stored or [[document.get("source", 0), n]]
+            if stored != (index.marks[name][place] if name in index.marks else []):
+                self.found.error(where, f"its {name} are others than the index says")
 
     def read_some(self, shards: Shards, record: ShardRecord, number: int, index: ShardIndex, places: range) -> bool:
         """Read some documents of a shard where the index says that they are; False if it cannot be read."""

@@ -3,7 +3,8 @@
 A document is its special concepts before, its sentences, its special concepts behind. Longer than a window, it is cut
 into windows that overlap by one concept: the last of one is the first of the next, where it is context only. So every
 target is a target exactly once, at the cost of one position a further window. Of a pair (source, target) only concepts
-behind the source are targets; windows that would hold none are not made.
+behind the source are targets, of a conversation those in its target spans. Windows that would hold none are not made,
+and what follows the last target is left out.
 
 Every document has one last window, of any length; those before it are full. The plan asks for "number k of length n":
 the documents sorted by the length of their last window answer that, at 4 bytes a document, and the few documents longer
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lexalcm.data.marks import TargetSpans
 from lexalcm.errors import ConfigError
 
 _STRETCH = 1 << 18
@@ -28,6 +30,8 @@ class Documents(NamedTuple):
     """int [documents], sentences of each."""
     sources: np.ndarray | None = None
     """int [documents], sentences of the source, which come first and are never targets; None: there are no pairs."""
+    targets: TargetSpans | None = None
+    """Which of the sentences are targets, and the suffix with the last; None: all behind the source."""
     chosen: np.ndarray | None = None
     """bool [documents], which ones are read; None: all."""
     prefix: int = 0
@@ -48,11 +52,11 @@ class _Shape(NamedTuple):
     last_start: np.ndarray
     """Its first concept."""
     context: np.ndarray
-    """Concepts at the document's beginning that are no targets, at least 1."""
+    """Concepts at the document's beginning before the first target, at least 1."""
     skipped: np.ndarray
     """Windows at its beginning that would hold no target and are not made."""
     full: np.ndarray
-    """Full windows before the last."""
+    """Full windows between those and the last."""
 
 
 class SetWindows:
@@ -78,7 +82,7 @@ class SetWindows:
         last = np.empty(count, narrow)
         stretches = [slice(first, first + _STRETCH) for first in range(0, count, _STRETCH)]
         counts = np.zeros((len(stretches), self.window + 1), np.int64)
-        long, full = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        long, full, pieces = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for number, stretch in enumerate(stretches):
             shape = self._shape(stretch)
             last[stretch] = shape.last
@@ -86,6 +90,11 @@ class SetWindows:
             cut = np.flatnonzero(shape.full)
             long.append(cut + stretch.start)
             full.append(shape.full[cut])
+            if documents.targets is not None:
+                kept, full[-1] = self._with_targets(long[-1], shape.skipped[cut], full[-1])
+                pieces.append(kept)
+        self._pieces = np.concatenate(pieces)
+        """Of conversations, the number within its document of each full window."""
         self._long = np.concatenate(long)
         self._full_ends = np.cumsum(np.concatenate(full))
         self._full = int(self._full_ends[-1]) if len(self._long) else 0
@@ -102,6 +111,17 @@ class SetWindows:
         """Concepts in all windows; where two overlap, the one that they share counts for both."""
         return int(self.counts @ np.arange(len(self.counts)))
 
+    def count_targets(
+        self, document: np.ndarray, start: np.ndarray, length: np.ndarray, context: np.ndarray
+    ) -> np.ndarray:
+        """Targets in windows that begin at the concepts `start`, the first `context` of them context only: int64."""
+        targets, prefix = self.documents.targets, self.documents.prefix
+        if targets is None:
+            return length - context
+        begin, end, n = start + context - prefix, start + length - prefix, self.documents.lengths[document]
+        behind = np.maximum(end - n, 0) - np.maximum(begin - n, 0)
+        return targets.count(document, begin.clip(0, n), end.clip(0, n)) + behind
+
     def find(self, length: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Window `number` of those with `length` concepts: document, first concept, concepts that are context; int64.
 
@@ -115,7 +135,10 @@ class SetWindows:
         shape = self._shape(document)
         start = shape.last_start
         if len(long):
-            piece = number[in_full] - self._full_ends[long] + shape.full[in_full] + shape.skipped[in_full]
+            if self.documents.targets is not None:
+                piece = self._pieces[number[in_full]]
+            else:
+                piece = number[in_full] - self._full_ends[long] + shape.full[in_full] + shape.skipped[in_full]
             start[in_full] = piece * (self.window - 1)
         return document, start, np.maximum(shape.context - start, 1)
 
@@ -129,14 +152,30 @@ class SetWindows:
             sources = given.sources[documents].astype(np.int64)
             usable &= lengths > sources
             context = np.maximum(sources + given.prefix, 1)
+        suffix = np.full(len(lengths), given.suffix)
+        if given.targets is not None:
+            end = given.targets.end[documents].astype(np.int64)
+            context = np.maximum(given.targets.first[documents] + given.prefix, 1)
+            suffix[end < lengths] = 0
+            lengths = end
+            usable &= end + given.prefix > context
         if given.chosen is not None:
             usable &= given.chosen[documents]
-        lengths += given.prefix + given.suffix
+        lengths += given.prefix + suffix
         before_last = np.maximum(lengths - 2, 0) // stride
         last_start = before_last * stride
         last = (lengths - last_start) * usable
         skipped = np.maximum(context - self.window + stride, 0) // stride
         return _Shape(last, last_start, context, skipped, (before_last - skipped) * usable)
+
+    def _with_targets(self, long: np.ndarray, skipped: np.ndarray, full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the full windows of documents, those that hold a target: their numbers, and how many each document has."""
+        document = np.repeat(np.arange(len(long)), full)
+        piece = np.arange(len(document)) - np.repeat(np.cumsum(full) - full - skipped, full)
+        one = np.ones(len(document), np.int64)
+        start = piece * (self.window - 1)
+        kept = self.count_targets(long[document], start, one * self.window, one) > 0
+        return piece[kept], np.bincount(document[kept], minlength=len(long))
 
     def _sort(self, last: np.ndarray, stretches: list[slice], counts: np.ndarray) -> np.ndarray:
         """Document numbers sorted by the length of their last window, those of one length in order: int32 or int64."""

@@ -13,7 +13,7 @@ nothing. Nothing is locked. Two workers at the same unit write the same bytes, a
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,18 @@ import numpy as np
 from lexalcm.atomic import first_file, place_first, remove_folder, remove_leftovers, scratch_file, write_text
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
+from lexalcm.codec.special import special_sentences
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
+from lexalcm.data.marks import without_roles
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
 from lexalcm.data.segmenters import make_segmenter
 from lexalcm.data.shards import FinishedShard, ShardFile, document_json, read_shard, stored_numbers, write_index
 from lexalcm.data.shared_codec import SharedCodec
+from lexalcm.data.spoken import spoken_concepts
 from lexalcm.data.spool import Part, Spool
 from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_unit, training_documents
 from lexalcm.errors import CodecError, DataError, UserError
@@ -94,6 +97,7 @@ class Workspace:
                 segmenter=make_segmenter(settings.segmenter, settings.segmenter_options),
                 join_lines=settings.join_lines,
                 text=settings.text,
+                role_sentences=special_sentences(settings.codec, settings.special),
                 report=report,
             )
 
@@ -143,11 +147,11 @@ class Workspace:
         if finished is None:
             with scratch_file(self.folder / "shards" / unit.shard) as path:
                 shard = ShardFile(path, unit.number, self.settings.dtype)
+                roles = self.codec.special_concepts()
                 for group in _groups(read_unit(plan, unit, self.spool)):
-                    for document, vectors in zip(group, embed_documents(codec, group), strict=True):
+                    for document, vectors in zip(group, embed_documents(codec, group, roles), strict=True):
                         numbers = stored_numbers(vectors, self.settings.dtype, document["id"])
-                        text = document_json(document, text=self.settings.text)
-                        shard.add(document["lang"], text, numbers, document.get("source", 0))
+                        shard.add(document, document_json(document, text=self.settings.text), numbers)
                         report(len(numbers))
                 finished = shard.close(unit.shard)
                 if not place_first(path, goal):
@@ -174,7 +178,8 @@ class Workspace:
             splits=splits,
             build=build_record(self.settings, source),
         )
-        save_normalizer(self.out, fit_on_documents(Dataset(self.out, manifest).split("train"), manifest.normalizer))
+        spoken = spoken_concepts(Dataset(self.out, manifest), "train")
+        save_normalizer(self.out, fit_on_documents(spoken, manifest.normalizer))
         write_manifest(self.out, manifest)
         self.tidy()
         return Dataset.open(self.out)
@@ -197,7 +202,7 @@ class Workspace:
         def documents() -> Iterator[tuple[str, list[str]]]:
             for document in training_documents(plan, self.spool):
                 report(len(document["sentences"]))
-                yield document["lang"], document["sentences"]
+                yield document["lang"], without_roles(document)
 
         options = self.settings.codec_options | ({} if seed is None else {"seed": seed})
         self.codec.make(self.settings.codec, options, documents, self.settings.special, progress)
@@ -220,8 +225,13 @@ def _whole_shard(path: Path) -> FinishedShard | None:
         return None
 
 
-def embed_documents(codec: Codec, documents: list[dict[str, Any]]) -> list[np.ndarray]:
+def embed_documents(codec: Codec, documents: list[dict[str, Any]], roles: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Embed documents, those of one language together: float32 [n, dim] each, in their order.
+
+    Args:
+        codec: with which.
+        documents: with their sentences, conversations with their turns.
+        roles: the special concepts that stand where turns begin, whatever the language.
 
     Raises:
         CodecError: the codec gives vectors of a wrong shape or does not know a language.
@@ -231,13 +241,17 @@ def embed_documents(codec: Codec, documents: list[dict[str, Any]]) -> list[np.nd
         if codec.languages is not None and lang not in codec.languages:
             raise CodecError(f"the codec does not know the language {lang}: set another with --lang")
         members = [i for i, document in enumerate(documents) if document["lang"] == lang]
-        sentences = [sentence for i in members for sentence in documents[i]["sentences"]]
+        spoken = [without_roles(documents[i]) for i in members]
+        sentences = [sentence for document in spoken for sentence in document]
         vectors = codec.encode(sentences, lang)
         if vectors.shape != (len(sentences), codec.dim):
             raise CodecError(f"the codec gave an array {vectors.shape} for {len(sentences)} sentences of {codec.dim}")
-        ends = np.cumsum([len(documents[i]["sentences"]) for i in members])
+        ends = np.cumsum([len(document) for document in spoken])
         for i, part in zip(members, np.split(vectors, ends[:-1]), strict=True):
-            embeddings[i] = part
+            turns = documents[i].get("turns", [])
+            starts = np.array([start for _, start in turns], np.int64)
+            heads = np.array([roles[role] for role, _ in turns], np.float32).reshape(-1, codec.dim)
+            embeddings[i] = np.insert(part, starts - np.arange(len(starts)), heads, axis=0) if turns else part
     return embeddings
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lexalcm.data import corpus
 from lexalcm.data.corpus import find_sources, read_documents
+from lexalcm.data.marks import Marks, TargetSpans
 from lexalcm.data.packing import pack
 from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
 from lexalcm.data.segment import segment
@@ -42,7 +43,9 @@ def concepts(windows: Windows) -> list[Concept]:
 
 def targets(windows: Windows) -> list[Concept]:
     first = windows._replace(start=windows.start + windows.context, length=windows.length - windows.context)
-    return concepts(first)
+    found = concepts(first)
+    assert len(found) == windows.targets.sum()
+    return found
 
 
 def micro_batches(plan: TrainingPlan, epoch: int) -> Iterator[Windows]:
@@ -60,6 +63,51 @@ def expected_targets(given: Documents) -> list[tuple[int, int]]:
             first = max(given.prefix + source, 1)
             found += [(number, concept) for concept in range(first, given.prefix + n + given.suffix)]
     return found
+
+
+def marked(draw: st.DrawFn, n: int) -> list[list[int]]:
+    """Some spans of a document of n concepts, in order; neighbours may touch."""
+    ends = sorted(draw(st.lists(st.integers(0, n), max_size=6)))
+    return [[a, b] for a, b in zip(ends[::2], ends[1::2], strict=False) if a < b]
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[Documents, list[tuple[int, int]]]:
+    """A data set with target spans, and its targets by definition: each alone, and the suffix behind the last."""
+    lengths = np.array(draw(st.lists(st.integers(1, 60), min_size=1, max_size=30)))
+    spans = [marked(draw, n) for n in lengths.tolist()]
+    prefix, suffix = draw(st.integers(0, 3)), draw(st.integers(0, 2))
+    expected = []
+    for number, (n, of_one) in enumerate(zip(lengths.tolist(), spans, strict=True)):
+        inside = [prefix + place for first, end in of_one for place in range(first, end)]
+        behind = [prefix + n + place for place in range(suffix)] if of_one and of_one[-1][1] == n else []
+        counted = [concept for concept in inside + behind if concept > 0]
+        expected += [(number, concept) for concept in counted if prefix + n >= 2]
+    targets = TargetSpans(Marks.of(spans, 2), lengths)
+    max_length = draw(st.none() | st.integers(2, 50))
+    given = Documents(lengths, targets=targets, prefix=prefix, suffix=suffix, max_length=max_length)
+    return given, expected
+
+
+@settings(deadline=None)
+@given(conversations(), row_lengths)
+def test_windows_hold_every_target_of_conversations_once_and_none_is_without(
+    marked_set: tuple[Documents, list[tuple[int, int]]], row_length: int
+) -> None:
+    given, expected = marked_set
+    windows = SetWindows(given, row_length)
+    lengths = np.repeat(np.arange(len(windows.counts)), windows.counts)
+    document, start, context = windows.find(lengths, np.concatenate([np.arange(n) for n in windows.counts]))
+    found, wanted = [], set(expected)
+    counted = windows.count_targets(document, start, lengths, context).tolist()
+    stretches = zip(document.tolist(), start.tolist(), lengths.tolist(), context.tolist(), counted, strict=True)
+    for d, s, n, k, count in stretches:
+        mine = [(d, c) for c in range(s + k, s + n) if (d, c) in wanted]
+        assert count == len(mine) > 0
+        found += mine
+    assert sorted(found) == expected
+    assert (context >= 1).all()
+    assert lengths.max(initial=0) <= min(row_length, given.max_length or row_length)
 
 
 @st.composite
@@ -233,7 +281,7 @@ def test_the_parts_of_an_epoch_are_alike() -> None:
     places = [windows.document.mean() for windows in micro_batches(plan, 0)]
     tenths = np.array_split(np.array(places) / np.mean(places), 10)
     assert all(abs(tenth.mean() - 1) < 0.1 for tenth in tenths)
-    counted = np.array([windows.targets for windows in micro_batches(plan, 0)])
+    counted = np.array([windows.targets.sum() for windows in micro_batches(plan, 0)])
     assert counted.std() / counted.mean() < 0.02  # balanced: ranks wait for nobody
 
 

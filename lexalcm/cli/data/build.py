@@ -10,6 +10,7 @@ from lexalcm.cli.codec_options import Dtype as CodecDtype
 from lexalcm.cli.console import progress
 from lexalcm.cli.data.options import (
     AsJson,
+    Chat,
     Codec,
     CodecOptions,
     Documents,
@@ -42,6 +43,7 @@ def build(
         ),
     ],
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
+    chat: Chat = False,
     text_field: TextField = "text",
     lang: Lang = "eng_Latn",
     documents: Documents = TextDocuments.BLANK_LINE,
@@ -77,6 +79,7 @@ def build(
       lcm data build notes.txt --out data/notes             # blank lines divide documents
       lcm data build books/ --documents file --join-lines --out data/books
       lcm data build wiki.jsonl.zst --text-field body --lang deu_Latn --out data/wiki
+      lcm data build chats.jsonl --chat --out data/chats    # only what the assistant says is learned
       cat *.txt | lcm data build - --out data/mine
     """
     from lexalcm.data.build import build_from_paths
@@ -103,6 +106,7 @@ def build(
         lang=lang,
         text_field=text_field,
         documents=documents.value,
+        chat=chat,
         codec_options=codec_run_options(codec_device, codec_dtype, codec_batch),
         overwrite=overwrite,
         progress=progress,

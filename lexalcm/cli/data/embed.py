@@ -11,6 +11,7 @@ from lexalcm.cli.codec_options import Dtype as CodecDtype
 from lexalcm.cli.console import err, out, progress
 from lexalcm.cli.data.options import (
     AsJson,
+    Chat,
     Codec,
     CodecOptions,
     Documents,
@@ -56,6 +57,7 @@ def embed(
     ray_workers: Annotated[
         int | None, typer.Option("--ray-workers", min=1, help="Workers there.  \\[default: one a GPU, else one a CPU]")
     ] = None,
+    chat: Chat = False,
     text_field: TextField = "text",
     lang: Lang = "eng_Latn",
     documents: Documents = TextDocuments.BLANK_LINE,
@@ -90,6 +92,7 @@ def embed(
       lcm data embed wiki/ --out data/wiki --task 3/8          # one of eight
       sbatch --array=0-7 launch/embed_array.sbatch wiki/ --out data/wiki
       lcm data embed wiki/ --codec data/base --out data/wiki   # the codec of another data set
+      lcm data embed chats/ --chat --out data/chats
       lcm data embed wiki/ --out data/wiki --ray local
     """
     from lexalcm.data.embed import embed as work
@@ -122,6 +125,7 @@ def embed(
         lang=lang,
         text_field=text_field,
         documents=documents.value,
+        chat=chat,
         codec_options=codec_run_options(codec_device, codec_dtype, codec_batch),
     )
     if ray is None:

@@ -30,6 +30,9 @@ CodecOptions = Annotated[
     list[str] | None,
     typer.Option("--codec-option", metavar="NAME=VALUE", help="Option of the codec, e.g. dim=128. May be repeated."),
 ]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Every record is a conversation: messages, ShareGPT, prompt/completion, Alpaca.")
+]
 Special = Annotated[
     list[str] | None,
     typer.Option("--special", metavar="NAME=SENTENCE", help="A special concept of your own. May be repeated."),

@@ -31,6 +31,7 @@ from lexalcm.data.languages import check_language
 from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
+from lexalcm.data.spoken import spoken_concepts
 from lexalcm.errors import ConfigError, DataError, UserError
 
 LEFT_OUT_FILE = "left-out.jsonl"
@@ -185,7 +186,7 @@ def _convert(
         build=note,
     )
     with progress("fitting the normalizer", "dimensions"):
-        save_normalizer(folder, fit_on_documents(Dataset(folder, manifest).split("train"), normalizer))
+        save_normalizer(folder, fit_on_documents(spoken_concepts(Dataset(folder, manifest), "train"), normalizer))
     write_manifest(folder, manifest)
     return result
 
