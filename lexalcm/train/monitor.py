@@ -1,21 +1,26 @@
-"""What a run tells: `metrics.jsonl`, TensorBoard, and whoever watches.
+"""What a run tells: `metrics.jsonl`, TensorBoard, Weights & Biases where asked for, a log, and whoever watches.
 
-Only the main process has a monitor; the others have a silent one. A line is written every `log_every` steps and after
-a validation, never two for a step. `loss` is the mean over the targets of all steps since the line before; a
-checkpoint holds what has gathered for the next line, so that a resumed run writes the lines of one never stopped.
+Only the main process has a monitor that writes; the others have a silent one, and a log of their own. A line is written
+every `log_every` steps and after a validation, never two for a step. `loss` is the mean over the targets of all steps
+since the line before; a checkpoint holds what has gathered for the next line, so that a resumed run writes the lines of
+one never stopped.
 """
 
 import json
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from typing_extensions import Self
 
 from lexalcm.train.run_folder import RunFolder
 
-Metrics = Mapping[str, float | int]
+logger = logging.getLogger(__name__)
+
+Metrics = Mapping[str, Any]
+"""Numbers by name; a list has a number for each bucket of timesteps; `alerts` are sentences."""
 
 
 class Display(Protocol):
@@ -25,7 +30,7 @@ class Display(Protocol):
         """The steps begin, so many being done already."""
 
     def advance(self, metrics: Metrics) -> None:
-        """A step is done: `step`, `loss`, `lr`, `concepts_per_s` of this step alone."""
+        """A step is done: `step`, `loss`, `lr`, `concepts_per_s` and, where known, `mfu` of this step alone."""
 
     def line(self, metrics: Metrics) -> None:
         """A line of metrics has been written."""
@@ -56,25 +61,62 @@ class Silent:
         """Nothing."""
 
 
+class Logged:
+    """Another display, whose notes are also logged."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self.begin, self.advance, self.line, self.end = display.begin, display.advance, display.line, display.end
+
+    def note(self, text: str) -> None:
+        """Log it and show it."""
+        logger.info(text)
+        self._display.note(text)
+
+
+class Elsewhere(Protocol):
+    """Another place where metrics go."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step."""
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """A Markdown text of a step."""
+
+    def close(self) -> None:
+        """No more comes."""
+
+
 class Monitor:
     """Writes metrics to the run's folder and passes them on to the display."""
 
-    def __init__(self, run: RunFolder | None, display: Display, step: int = 0) -> None:
+    def __init__(
+        self,
+        run: RunFolder | None,
+        display: Display,
+        step: int = 0,
+        *,
+        buckets: Sequence[str] = (),
+        elsewhere: Sequence[Elsewhere] = (),
+    ) -> None:
         """Open the files; without a run folder there are none.
 
         Args:
             run: where to write.
             display: who watches.
             step: steps done; what TensorBoard holds beyond them is hidden.
+            buckets: names of the buckets of timesteps.
+            elsewhere: where metrics go beside the files.
         """
         self.display = display
         self._file = None
-        self._writer = None
+        self._buckets = buckets
+        self._elsewhere = list(elsewhere)
         if run is not None:
-            from torch.utils.tensorboard import SummaryWriter  # half a second, for the main process alone
+            from lexalcm.train.tensorboard import TensorBoard  # half a second, for the main process alone
 
             self._file = run.metrics.open("a", encoding="utf-8")
-            self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
+            self._elsewhere.append(TensorBoard(run.tensorboard, step))
 
     def __enter__(self) -> Self:
         return self
@@ -84,18 +126,46 @@ class Monitor:
     ) -> None:
         if self._file is not None:
             self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        for place in self._elsewhere:
+            place.close()
 
     def write(self, metrics: Metrics) -> None:
         """Write one line; `metrics` has `step` in it."""
         if self._file is not None:
-            # JSON has no NaN and no infinity
-            finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-            self._file.write(json.dumps(finite) + "\n")
+            text = json.dumps(_finite(dict(metrics)))
+            self._file.write(text + "\n")
             self._file.flush()
-        if self._writer is not None:
-            for name, value in metrics.items():
-                if name != "step":
-                    self._writer.add_scalar(name, value, metrics["step"])
+            logger.info(text)
+        self.details(metrics["step"], dict(self._scalars(metrics)))
         self.display.line(metrics)
+
+    def details(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers that are too many for a line of metrics."""
+        for place in self._elsewhere:
+            place.scalars(step, values)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """A Markdown text for those who can show one."""
+        for place in self._elsewhere:
+            place.text(step, name, text)
+
+    def alert(self, step: int, text: str) -> None:
+        """Something that looks wrong."""
+        self.display.note(f"step {step}: {text}")
+        self.text(step, "alerts", text)
+
+    def _scalars(self, metrics: Metrics) -> Iterator[tuple[str, float]]:
+        for name, value in metrics.items():
+            if name.endswith("by_timestep"):
+                yield from ((f"{name}/{bucket}", one) for bucket, one in zip(self._buckets, value, strict=True))
+            elif name not in ("step", "alerts"):
+                yield name, value
+
+
+def _finite(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,7 +6,9 @@
       checkpoints/     see checkpoint.py
       latest           the newest checkpoint's name
       metrics.jsonl    one JSON object a line, steps ascending
+      samples.jsonl    what the model wrote on the way, where it can
       tb/              TensorBoard
+      logs/            a log of each process
       model/           the exported model, at the end
 
 A run goes on only with the settings that it began with: mixing two would give a loss curve that no settings explain.
@@ -84,6 +86,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """The metrics, a JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """What the model wrote on the way, a JSON object a line."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of logs, a file a process."""
+        return self.path / "logs"
 
     @property
     def tensorboard(self) -> Path:
@@ -224,12 +236,13 @@ def prepare(run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start
     for checkpoint in list_checkpoints(run.checkpoints):
         if start.checkpoint is not None and checkpoint.name > start.checkpoint.name:
             shutil.rmtree(checkpoint)
-    keep_metrics_until(run.metrics, start.progress.step)
+    for lines in (run.metrics, run.samples):
+        keep_lines_until(lines, start.progress.step)
     write_text(run.fingerprints, fingerprints.model_dump_json(indent=2) + "\n")
     write_text(run.config, config.to_yaml())
 
 
-def keep_metrics_until(file: Path, step: int) -> None:
+def keep_lines_until(file: Path, step: int) -> None:
     """Drop the lines of later steps, and a last line that was not written to its end."""
     if not file.exists():
         return

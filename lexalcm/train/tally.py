@@ -1,0 +1,107 @@
+"""What a step's micro-batches come to, on this process and then over all of them.
+
+Losses stay on the device until the step is done: one transfer from a GPU a step, and one exchange of numbers between
+processes, whatever is counted.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from lexalcm.data.loader import Batch
+from lexalcm.model.lcm import Loss
+from lexalcm.train.timestep_loss import TimestepBuckets
+from lexalcm.train.world import World
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Over all processes."""
+
+    loss: float  # summed over targets
+    by_timestep: list[float]  # the same in each bucket of timesteps
+    targets_by_timestep: list[float]
+    concepts: int
+    skipped: int  # documents
+    missing_targets: int
+    flops: float
+    stops: int  # processes that were asked to stop
+    waited: float  # seconds for data, of the process that waited longest
+    peak_bytes: int  # of the process with the most
+
+
+@dataclass
+class Tally:
+    """Micro-batches, added up one by one.
+
+    Attributes:
+        numbers: the micro-batches' numbers.
+        losses: the summed loss of each, filled by `exchange`.
+    """
+
+    buckets: TimestepBuckets | None
+    flops_of: Callable[[Batch], float] | None = None
+    numbers: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    _on_device: list[torch.Tensor] = field(default_factory=list)
+    _concepts: int = 0
+    _skipped: int = 0
+    _missing: int = 0
+    _flops: float = 0.0
+    _waited: float = 0.0
+
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """Take the next micro-batch, and note how long it took to come."""
+        began = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - began
+        return batch
+
+    def add(self, batch: Batch, loss: Loss) -> None:
+        """Count a micro-batch and its loss."""
+        self.numbers.append(batch.number)
+        self._concepts += int((batch.documents >= 0).sum())
+        self._skipped += batch.skipped
+        self._missing += batch.missing_targets
+        if self.flops_of is not None:
+            self._flops += self.flops_of(batch)
+        numbers = [loss.sum.detach().double()[None]]
+        if self.buckets is not None:
+            numbers.append(self.buckets.add_up(loss, batch.targets).flatten())
+        self._on_device.append(torch.cat(numbers))
+
+    def exchange(self, world: World, *, stop: bool = False, peak_bytes: int = 0) -> Counted:
+        """Add up over all processes; each must call it.
+
+        Args:
+            world: this process's place.
+            stop: whether this process was asked to stop.
+            peak_bytes: the most memory that it has had.
+        """
+        rows = torch.stack(self._on_device)
+        count = 0 if self.buckets is None else self.buckets.count
+        summed = rows.sum(0)
+        transferred = torch.cat([rows[:, 0], summed]).tolist()
+        self.losses, mine = transferred[: len(rows)], transferred[len(rows) :]
+        places = [[0.0] * world.size, [0.0] * world.size]  # what is not to be added up has a place for each process
+        for place, value in zip(places, (self._waited, peak_bytes), strict=True):
+            place[world.rank] = value
+        counts = [self._concepts, self._skipped, self._missing, self._flops, stop]
+        everything = world.sum([*mine, *counts, *places[0], *places[1]])
+        loss, *by_timestep = everything[: 1 + 2 * count]
+        concepts, skipped, missing, flops, stops = everything[1 + 2 * count :][: len(counts)]
+        waited, peaks = everything[-2 * world.size : -world.size], everything[-world.size :]
+        return Counted(
+            loss=loss,
+            by_timestep=by_timestep[:count],
+            targets_by_timestep=by_timestep[count:],
+            concepts=int(concepts),
+            skipped=int(skipped),
+            missing_targets=int(missing),
+            flops=flops,
+            stops=int(stops),
+            waited=max(waited),
+            peak_bytes=int(max(peaks)),
+        )
