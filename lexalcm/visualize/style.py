@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import matplotlib as mpl
+import matplotlib.colors
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -95,6 +96,16 @@ def colour(number: int) -> str:
 def ink(name: str) -> str:
     """The theme's colour of `paper`, `text`, `muted` text or `grid`."""
     return INK["dark" if mpl.rcParams["figure.facecolor"] == INK["dark"]["paper"] else "light"][name]
+
+
+def shades(count: int) -> list[tuple[float, float, float]]:
+    """Tones of the theme's first colour for series with an order, the last one the strongest."""
+    paper, strong = np.array(mpl.colors.to_rgb(ink("paper"))), np.array(mpl.colors.to_rgb(colour(0)))
+    text = np.array(mpl.colors.to_rgb(ink("text")))
+    ends = np.stack([0.7 * paper + 0.3 * strong, strong, 0.35 * strong + 0.65 * text])
+    places = np.linspace(0, 2, count)
+    red, green, blue = (np.interp(places, range(3), ends[:, channel]).tolist() for channel in range(3))
+    return list(zip(red, green, blue, strict=True))
 
 
 def log_axis(axes: Axes, values: np.ndarray) -> None:

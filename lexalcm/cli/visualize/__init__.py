@@ -2,7 +2,7 @@
 
 import typer
 
-from lexalcm.cli.visualize import data
+from lexalcm.cli.visualize import data, run
 
 app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
 
@@ -13,3 +13,4 @@ def _group() -> None:
 
 
 app.command("data")(data.data)
+app.command("run")(run.run)

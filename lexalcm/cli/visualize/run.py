@@ -1,0 +1,68 @@
+"""`lcm visualize run`: how training went, or goes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lexalcm.cli.console import err, out, progress
+from lexalcm.cli.visualize.options import FileFormat, Json, Overwrite, show_result
+
+if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
+
+
+def run(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Folders of runs.  \\[default: the newest run]")
+    ] = None,
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/run"),
+    by_time: Annotated[bool, typer.Option("--by-time", help="Draw over the time of training, not steps.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Instead of writing files, serve a page here that follows the runs.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --live; 0 takes one that is free.")] = 8765,
+    every: Annotated[
+        float, typer.Option("--every", min=0.2, help="Seconds between two looks of the live page at the runs.")
+    ] = 5.0,
+    file_format: FileFormat = "png",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Show how a training went: losses, learning rate, gradient, throughput.
+
+    Several runs are drawn over one another, and the settings in which they
+    differ stand beside. A run may be writing meanwhile; --live serves a page on
+    this machine that follows it until Ctrl-C. From another machine:
+    ssh -L 8765:localhost:8765 HOST.
+
+    \b
+    Examples:
+      lcm visualize run                             # the newest run -> reports/run
+      lcm visualize run runs/a runs/b --out reports/compared --by-time
+      lcm visualize run runs/base --live            # http://localhost:8765/
+      lcm visualize run runs/base --format svg --overwrite
+    """
+    from lexalcm.visualize.run_metrics import newest_run
+    from lexalcm.visualize.run_report import report_runs
+
+    chosen = runs or [str(newest_run(Path("runs")))]
+    if live:
+        _serve(chosen, port, by_time, every)
+        return
+    show_result(
+        report_runs(chosen, to, by_time=by_time, format=file_format, overwrite=overwrite, progress=progress), as_json
+    )
+
+
+def _serve(runs: list[str], port: int, by_time: bool, every: float) -> None:
+    from lexalcm.visualize.run_live import serve_runs
+
+    def tell(_: "ThreadingHTTPServer", address: str) -> None:
+        out.print(address, markup=False)
+        err.print("follows the runs in a browser; Ctrl-C ends it", markup=False)
+
+    try:
+        serve_runs(runs, port=port, by_time=by_time, seconds=every, ready=tell)
+    except KeyboardInterrupt:
+        err.print("stopped", markup=False)

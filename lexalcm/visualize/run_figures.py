@@ -1,0 +1,206 @@
+"""The figures of a run, or of several in one: each takes what runs have written and gives a Matplotlib figure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from lexalcm.visualize.run_metrics import RunMetrics
+from lexalcm.visualize.style import COLOURS, colour, ink, log_axis, new_axes, shades
+
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+MANY = 150
+"""Points of a noisy curve from which on its moving average is drawn over it."""
+
+RECENT = 0.1
+"""Share of a run's lines that the loss by timestep is averaged over."""
+
+
+@dataclass(frozen=True)
+class Across:
+    """What runs are drawn over: a column of the metrics, in which unit, and what that is."""
+
+    column: str
+    unit: float
+    label: str
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The column's values in the unit."""
+        return values / self.unit
+
+
+STEPS = Across("step", 1, "step")
+
+
+def training_time(runs: Sequence[RunMetrics]) -> Across:
+    """Seconds, minutes or hours of training, as suits the longest run."""
+    longest = max((run.last("seconds") or 0.0 for run in runs), default=0.0)
+    unit, name = next((unit for unit in ((3600, "hours"), (60, "minutes")) if longest > 2 * unit[0]), (1, "seconds"))
+    return Across("seconds", unit, f"{name} of training")
+
+
+def curves(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across, smooth: bool) -> Figure:
+    """A number of each run over its steps or its time.
+
+    Args:
+        runs: those that have it.
+        column: of the metrics.
+        ylabel: what it is.
+        across: what they are drawn over.
+        smooth: draw the moving average of many points over them.
+    """
+    figure, axes = new_axes(across.label, ylabel)
+    drawn = []
+    for number, run in enumerate(runs):
+        x, y = run.points(column, across.column)
+        drawn.append(y)
+        _curve(axes, across.of(x), y, number, run.name, smooth)
+    _finish(axes, runs, drawn, across)
+    return figure
+
+
+def validation(runs: Sequence[RunMetrics], across: Across) -> Figure:
+    """The validation loss of each run, its lowest point marked."""
+    figure, axes = new_axes(across.label, "validation loss per concept")
+    drawn = []
+    for number, run in enumerate(runs):
+        x, y = run.points("validation_loss", across.column)
+        x = across.of(x)
+        drawn.append(y)
+        axes.plot(x, y, marker="o", markersize=3.5, **_style(number, run.name))
+        if len(y):
+            best = int(y.argmin())
+            axes.plot(
+                x[best],
+                y[best],
+                "o",
+                markersize=10,
+                fillstyle="none",
+                color=_style(number, "")["color"],
+                markeredgewidth=1.5,
+            )
+    _finish(axes, runs, drawn, across)
+    return figure
+
+
+def learning_rate(runs: Sequence[RunMetrics], across: Across) -> Figure:
+    """The learning rate of each run."""
+    figure = amounts(runs, "lr", "learning rate", across)
+    figure.axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    return figure
+
+
+def shares(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across) -> Figure:
+    """A share of each run, from nothing to all, as percent."""
+    figure = amounts(runs, column, ylabel, across)
+    figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def amounts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across) -> Figure:
+    """A number of each run from zero up."""
+    figure = curves(runs, column, ylabel, across, False)
+    axes = figure.axes[0]
+    axes.set_yscale("linear")
+    axes.set_ylim(0, None)
+    return figure
+
+
+def counts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across) -> Figure:
+    """A number that only grows, as stairs."""
+    figure, axes = new_axes(across.label, ylabel)
+    drawn = []
+    for number, run in enumerate(runs):
+        x, y = run.points(column, across.column)
+        drawn.append(y)
+        axes.step(across.of(x), y, where="post", **_style(number, run.name))
+    _finish(axes, runs, drawn, across, scale=False)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.set_ylim(0, None)
+    return figure
+
+
+def by_timestep(runs: Sequence[RunMetrics]) -> Figure:
+    """The loss of each run by how much noise there was, over its newest lines."""
+    figure, axes = new_axes("timestep, in percent of all: noise grows to the right", "loss per concept")
+    drawn = []
+    for number, run in enumerate(runs):
+        losses = recent_by_timestep(run)
+        centers = (np.arange(len(losses)) + 0.5) * 100 / len(losses)
+        drawn.append(losses)
+        axes.plot(centers, losses, marker="o", markersize=5, **_style(number, run.name))
+    axes.set_xlim(0, 100)
+    axes.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
+    log_axis(axes, np.concatenate(drawn))
+    if len(runs) > 1:
+        axes.legend()
+    return figure
+
+
+def timesteps_over_training(run: RunMetrics, across: Across) -> Figure:
+    """The loss in each bucket of timesteps as training goes on, from little noise (light) to much (dark)."""
+    figure, axes = new_axes(across.label, "loss per concept")
+    table = run.by_timestep
+    assert table is not None
+    x = across.of(run.columns[across.column])
+    tones = shades(table.shape[1])
+    for bucket, tone in enumerate(tones):
+        known = np.isfinite(table[:, bucket]) & np.isfinite(x)
+        low, high = (round(100 * edge / table.shape[1]) for edge in (bucket, bucket + 1))
+        axes.plot(x[known], table[known, bucket], color=tone, linewidth=1.5, label=f"{low}–{high}%")
+    log_axis(axes, table)
+    _count_axis(axes, across)
+    axes.legend(title="timesteps", ncols=2, fontsize=8, title_fontsize=9, labelspacing=0.3, columnspacing=1)
+    return figure
+
+
+def recent_by_timestep(run: RunMetrics) -> np.ndarray:
+    """The mean loss in each bucket of timesteps over the newest tenth of the lines, [buckets]; NaN where unknown."""
+    assert run.by_timestep is not None
+    lines = run.by_timestep[np.isfinite(run.by_timestep).any(axis=1)]
+    newest = lines[-max(1, round(RECENT * len(lines))) :]
+    known = np.isfinite(newest)
+    sums, numbers = np.where(known, newest, 0).sum(axis=0), known.sum(axis=0)
+    return np.divide(sums, numbers, out=np.full(len(sums), np.nan), where=numbers > 0)
+
+
+def moving_average(values: np.ndarray, width: int) -> np.ndarray:
+    """The mean of `width` (odd) neighbours around each value, of fewer at the ends."""
+    kernel = np.ones(width)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+
+
+def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, number: int, label: str, smooth: bool) -> None:
+    if smooth and len(y) >= MANY:
+        axes.plot(x, y, color=_style(number, "")["color"], linewidth=0.8, alpha=0.3)
+        axes.plot(x, moving_average(y, 2 * (len(y) // 100) + 1), **_style(number, label))
+    else:
+        axes.plot(x, y, marker="o" if len(y) == 1 else "", **_style(number, label))
+
+
+def _finish(
+    axes: Axes, runs: Sequence[RunMetrics], drawn: Sequence[np.ndarray], across: Across, scale: bool = True
+) -> None:
+    if scale:
+        log_axis(axes, np.concatenate(drawn))
+    _count_axis(axes, across)
+    if len(runs) > 1:
+        axes.legend()
+    if not any(len(values) for values in drawn):
+        axes.text(0.5, 0.5, "no number yet", transform=axes.transAxes, ha="center", color=ink("muted"))
+
+
+def _count_axis(axes: Axes, across: Across) -> None:
+    if across.column == "step":
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _style(number: int, label: str) -> dict[str, Any]:
+    """Of a run's line: a colour, and beyond the colours dashes."""
+    count = len(COLOURS["light"])
+    return {"color": colour(number % count), "linestyle": DASHES[number // count % len(DASHES)], "label": label}

@@ -1,0 +1,258 @@
+"""The report of a training run, or of several side by side: curves, where they stand, in which settings they differ."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lexalcm.atomic import check_output
+from lexalcm.data.progress import Progress, silent
+from lexalcm.errors import UserError
+from lexalcm.visualize import run_figures as figures
+from lexalcm.visualize.page import PAGE, Card, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.visualize.run_metrics import RunMetrics, differing_settings, read_runs
+from lexalcm.visualize.style import Format
+
+TEMPLATE = "run.html.j2"
+SHOWN_SETTINGS = 40
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A line of the table of runs; None where the run has not written a number."""
+
+    name: str
+    path: str
+    step: int
+    steps: int | None
+    loss: float | None
+    validation_loss: float | None
+    best_validation_loss: float | None
+    best_step: int | None
+    concepts_per_s: float | None
+    seconds: float | None
+    skipped_steps: int
+    skipped_documents: int
+
+
+def report_runs(
+    paths: Sequence[Path | str],
+    out: Path | str,
+    *,
+    by_time: bool = False,
+    format: Format = "png",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Write the report of runs into the folder `out`.
+
+    Args:
+        paths: folders of runs.
+        out: a new folder for `index.html` and the pictures.
+        by_time: draw over the time of training instead of steps.
+        format: of the pictures.
+        overwrite: replace `out` if it exists.
+        progress: opens a report of long work.
+
+    Returns:
+        What was written, and the numbers of the page's tables.
+
+    Raises:
+        UserError: a path is no run, a run has not written anything yet, or `out` cannot be written.
+    """
+    check_output(out, overwrite=overwrite, marker=PAGE)
+    runs = read_runs(paths)
+    for run in runs:
+        if not run.lines:
+            raise UserError(f"{run.path} has written no metrics yet: wait for its first line, or watch it with --live")
+    cards = draw_cards(plan_figures(runs, by_time), format, progress)
+    files = write_report(out, render_runs(runs, cards), cards, overwrite=overwrite)
+    return {
+        "out": str(out),
+        "files": files,
+        "runs": [asdict(summarize(run)) for run in runs],
+        "differing_settings": differing_settings(runs),
+    }
+
+
+def render_runs(runs: Sequence[RunMetrics], cards: Sequence[Card], *, reload_seconds: float | None = None) -> str:
+    """The page; with `reload_seconds` one that asks its server for a new one so often."""
+    rows = [summarize(run) for run in runs]
+    settings = differing_settings(runs)
+    return render_page(
+        TEMPLATE,
+        {
+            "title": f"Run {runs[0].path}" if len(runs) == 1 else f"{len(runs)} runs",
+            "command": "lcm visualize run " + " ".join(str(run.path) for run in runs),
+            "facts": _facts(rows[0]) if len(rows) == 1 else [],
+            "notes": _notes(runs),
+            "cards": cards,
+            "rows": rows,
+            "settings": dict(list(settings.items())[:SHOWN_SETTINGS]),
+            "more_settings": max(0, len(settings) - SHOWN_SETTINGS),
+            "reload_seconds": reload_seconds,
+            "drawn": time.strftime("%Y-%m-%d %H:%M:%S"),
+        },
+    )
+
+
+def summarize(run: RunMetrics) -> RunRow:
+    """Where a run stands."""
+    steps, validation = run.points("validation_loss")
+    best = int(validation.argmin()) if len(validation) else None
+    throughput = run.points("concepts_per_s")[1]
+    return RunRow(
+        name=run.name,
+        path=str(run.path),
+        step=int(run.last("step") or 0),
+        steps=run.steps,
+        loss=run.last("loss"),
+        validation_loss=run.last("validation_loss"),
+        best_validation_loss=None if best is None else float(validation[best]),
+        best_step=None if best is None else int(steps[best]),
+        concepts_per_s=float(throughput.mean()) if len(throughput) else None,
+        seconds=run.last("seconds"),
+        skipped_steps=int(run.last("skipped_steps") or 0),
+        skipped_documents=int(run.last("skipped_documents") or 0),
+    )
+
+
+def plan_figures(runs: Sequence[RunMetrics], by_time: bool) -> list[Plan]:
+    """The figures that runs have numbers for."""
+    across = figures.training_time(runs) if by_time else figures.STEPS
+
+    def having(column: str) -> list[RunMetrics]:
+        return [run for run in runs if run.has(column)]
+
+    plans = [
+        Plan(
+            "loss",
+            "Training loss",
+            "Mean over the targets of the steps since the line before: squared distance to the true next concept, "
+            "in normalized space. A mean guess gets about the number of dimensions.",
+            figures.curves,
+            (having("loss"), "loss", "training loss per concept", across, True),
+        )
+    ]
+    if kept := having("validation_loss"):
+        plans.append(
+            Plan(
+                "validation_loss",
+                "Validation loss",
+                "On held-out documents, with the same noise each time; a ring marks the lowest. When it rises while "
+                "the training loss falls, the model learns its documents by heart.",
+                figures.validation,
+                (kept, across),
+            )
+        )
+    plans += [
+        Plan(
+            "learning_rate",
+            "Learning rate",
+            "As the schedule gave it to the optimizer.",
+            figures.learning_rate,
+            (having("lr"), across),
+        ),
+        Plan(
+            "gradient_norm",
+            "Gradient norm",
+            "Before clipping, at the last step of each line. Spikes come before a loss that jumps: lower train.lr or "
+            "lengthen train.warmup_steps.",
+            figures.curves,
+            (having("grad_norm"), "grad_norm", "gradient norm", across, True),
+        ),
+        Plan(
+            "throughput",
+            "Throughput",
+            "Concepts read a second, padding not counted. A dip is usually a checkpoint, a validation, or waiting for "
+            "data.",
+            figures.curves,
+            (having("concepts_per_s"), "concepts_per_s", "concepts per second", across, False),
+        ),
+    ]
+    return [plan for plan in plans if plan.arguments[0]] + _timestep_plans(runs, across) + _optional(having, across)
+
+
+def _timestep_plans(runs: Sequence[RunMetrics], across: figures.Across) -> list[Plan]:
+    kept = [run for run in runs if run.by_timestep is not None]
+    if not kept:
+        return []
+    plans = [
+        Plan(
+            "loss_by_timestep",
+            "Loss by timestep",
+            "Mean of the newest tenth of the lines, by how much noise was in the concept to be cleaned. To the left "
+            "most of the answer is given; to the right the context alone must tell.",
+            figures.by_timestep,
+            (kept,),
+        )
+    ]
+    if len(kept) == 1:
+        plans.append(
+            Plan(
+                "timesteps_over_training",
+                "Loss by timestep, over training",
+                "One line for each tenth of the timesteps, stronger with more noise. What is easy is learned first.",
+                figures.timesteps_over_training,
+                (kept[0], across),
+            )
+        )
+    return plans
+
+
+def _optional(having: Any, across: figures.Across) -> list[Plan]:
+    """What is drawn where runs write it."""
+    plans = []
+    if kept := having("mfu"):
+        caption = "Operations that the model's design needs, over what the device could do in the time."
+        arguments = (kept, "mfu", "model FLOPs utilization", across)
+        plans.append(Plan("mfu", "Model FLOPs utilization", caption, figures.shares, arguments))
+    if kept := having("data_wait"):
+        caption = "Share of the time in which training waited for data. Above a few percent: raise data.num_workers."
+        arguments = (kept, "data_wait", "share of time waiting for data", across)
+        plans.append(Plan("data_wait", "Waiting for data", caption, figures.shares, arguments))
+    if kept := having("peak_memory_gb"):
+        caption = "The most that a process has had at a time, so far."
+        arguments = (kept, "peak_memory_gb", "peak memory, GB", across)
+        plans.append(Plan("peak_memory", "Memory", caption, figures.amounts, arguments))
+    for column, title, caption in (
+        ("skipped_steps", "Skipped steps", "Steps so far whose loss or gradient was not finite; no weight changed."),
+        ("skipped_documents", "Skipped documents", "Documents so far that were left out because of damaged shards."),
+    ):
+        if kept := [run for run in having(column) if run.points(column)[1].any()]:
+            plans.append(Plan(column, title, caption, figures.counts, (kept, column, title.lower(), across)))
+    return plans
+
+
+def _facts(row: RunRow) -> list[Fact]:
+    facts = [Fact(f"{row.step:,}" + (f" / {row.steps:,}" if row.steps else ""), "steps")]
+    if row.loss is not None:
+        facts.append(Fact(f"{row.loss:.4g}", "training loss"))
+    if row.best_validation_loss is not None:
+        facts.append(Fact(f"{row.best_validation_loss:.4g}", f"lowest validation loss, at step {row.best_step:,}"))
+    if row.concepts_per_s is not None:
+        facts.append(Fact(f"{row.concepts_per_s:,.0f}", "concepts per second"))
+    if row.seconds is not None:
+        facts.append(Fact(duration(row.seconds), "of training"))
+    facts.append(Fact(f"{row.skipped_steps:,}", "skipped steps"))
+    return facts
+
+
+def duration(seconds: float) -> str:
+    """A time in words: `17 s`, `4 min`, `2 h 05 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _notes(runs: Sequence[RunMetrics]) -> list[str]:
+    notes = []
+    for run in runs:
+        if not run.lines:
+            notes.append(f"{run.name} has written no metrics yet.")
+        if run.unreadable:
+            lines = "line was" if run.unreadable == 1 else "lines were"
+            notes.append(f"{run.unreadable} {lines} passed over in {run.name}: no JSON object with a step.")
+    return notes
