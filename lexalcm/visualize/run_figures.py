@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from lexalcm.visualize.run_metrics import RunMetrics
-from lexalcm.visualize.style import COLOURS, colour, ink, log_axis, new_axes, shades
+from lexalcm.visualize.style import COLOURS, colour, log_axis, new_axes, shades
 
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 MANY = 150
@@ -47,7 +47,7 @@ def curves(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across,
     """A number of each run over its steps or its time.
 
     Args:
-        runs: those that have it.
+        runs: those that do not have it are left out, and keep their colour in other figures.
         column: of the metrics.
         ylabel: what it is.
         across: what they are drawn over.
@@ -57,6 +57,8 @@ def curves(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across,
     drawn = []
     for number, run in enumerate(runs):
         x, y = run.points(column, across.column)
+        if not len(y):
+            continue
         drawn.append(y)
         _curve(axes, across.of(x), y, number, run.name, smooth)
     _finish(axes, runs, drawn, across)
@@ -69,6 +71,8 @@ def validation(runs: Sequence[RunMetrics], across: Across) -> Figure:
     drawn = []
     for number, run in enumerate(runs):
         x, y = run.points("validation_loss", across.column)
+        if not len(y):
+            continue
         x = across.of(x)
         drawn.append(y)
         axes.plot(x, y, marker="o", markersize=3.5, **_style(number, run.name))
@@ -116,6 +120,8 @@ def counts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across)
     drawn = []
     for number, run in enumerate(runs):
         x, y = run.points(column, across.column)
+        if not len(y):
+            continue
         drawn.append(y)
         axes.step(across.of(x), y, where="post", **_style(number, run.name))
     _finish(axes, runs, drawn, across, scale=False)
@@ -129,6 +135,8 @@ def by_timestep(runs: Sequence[RunMetrics]) -> Figure:
     figure, axes = new_axes("timestep, in percent of all: noise grows to the right", "loss per concept")
     drawn = []
     for number, run in enumerate(runs):
+        if run.by_timestep is None:
+            continue
         losses = recent_by_timestep(run)
         centers = (np.arange(len(losses)) + 0.5) * 100 / len(losses)
         drawn.append(losses)
@@ -154,7 +162,8 @@ def timesteps_over_training(run: RunMetrics, across: Across) -> Figure:
         axes.plot(x[known], table[known, bucket], color=tone, linewidth=1.5, label=f"{low}–{high}%")
     log_axis(axes, table)
     _count_axis(axes, across)
-    axes.legend(title="timesteps", ncols=2, fontsize=8, title_fontsize=9, labelspacing=0.3, columnspacing=1)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], title="timesteps", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -190,13 +199,11 @@ def _finish(
     _count_axis(axes, across)
     if len(runs) > 1:
         axes.legend()
-    if not any(len(values) for values in drawn):
-        axes.text(0.5, 0.5, "no number yet", transform=axes.transAxes, ha="center", color=ink("muted"))
 
 
 def _count_axis(axes: Axes, across: Across) -> None:
     if across.column == "step":
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 

@@ -122,8 +122,8 @@ def plan_figures(runs: Sequence[RunMetrics], by_time: bool) -> list[Plan]:
     """The figures that runs have numbers for."""
     across = figures.training_time(runs) if by_time else figures.STEPS
 
-    def having(column: str) -> list[RunMetrics]:
-        return [run for run in runs if run.has(column)]
+    def having(column: str) -> Sequence[RunMetrics]:
+        return runs if any(run.has(column) for run in runs) else []
 
     plans = [
         Plan(
@@ -167,11 +167,11 @@ def plan_figures(runs: Sequence[RunMetrics], by_time: bool) -> list[Plan]:
             "Throughput",
             "Concepts read a second, padding not counted. A dip is usually a checkpoint, a validation, or waiting for "
             "data.",
-            figures.curves,
-            (having("concepts_per_s"), "concepts_per_s", "concepts per second", across, False),
+            figures.amounts,
+            (having("concepts_per_s"), "concepts_per_s", "concepts per second", across),
         ),
     ]
-    return [plan for plan in plans if plan.arguments[0]] + _timestep_plans(runs, across) + _optional(having, across)
+    return [plan for plan in plans if plan.arguments[0]] + _timestep_plans(runs, across) + _optional(runs, across)
 
 
 def _timestep_plans(runs: Sequence[RunMetrics], across: figures.Across) -> list[Plan]:
@@ -185,7 +185,7 @@ def _timestep_plans(runs: Sequence[RunMetrics], across: figures.Across) -> list[
             "Mean of the newest tenth of the lines, by how much noise was in the concept to be cleaned. To the left "
             "most of the answer is given; to the right the context alone must tell.",
             figures.by_timestep,
-            (kept,),
+            (runs,),
         )
     ]
     if len(kept) == 1:
@@ -201,32 +201,32 @@ def _timestep_plans(runs: Sequence[RunMetrics], across: figures.Across) -> list[
     return plans
 
 
-def _optional(having: Any, across: figures.Across) -> list[Plan]:
+def _optional(runs: Sequence[RunMetrics], across: figures.Across) -> list[Plan]:
     """What is drawn where runs write it."""
     plans = []
-    if kept := having("mfu"):
+    if any(run.has("mfu") for run in runs):
         caption = "Operations that the model's design needs, over what the device could do in the time."
-        arguments = (kept, "mfu", "model FLOPs utilization", across)
+        arguments = (runs, "mfu", "model FLOPs utilization", across)
         plans.append(Plan("mfu", "Model FLOPs utilization", caption, figures.shares, arguments))
-    if kept := having("data_wait"):
+    if any(run.has("data_wait") for run in runs):
         caption = "Share of the time in which training waited for data. Above a few percent: raise data.num_workers."
-        arguments = (kept, "data_wait", "share of time waiting for data", across)
+        arguments = (runs, "data_wait", "share of time waiting for data", across)
         plans.append(Plan("data_wait", "Waiting for data", caption, figures.shares, arguments))
-    if kept := having("peak_memory_gb"):
+    if any(run.has("peak_memory_gb") for run in runs):
         caption = "The most that a process has had at a time, so far."
-        arguments = (kept, "peak_memory_gb", "peak memory, GB", across)
+        arguments = (runs, "peak_memory_gb", "peak memory, GB", across)
         plans.append(Plan("peak_memory", "Memory", caption, figures.amounts, arguments))
     for column, title, caption in (
         ("skipped_steps", "Skipped steps", "Steps so far whose loss or gradient was not finite; no weight changed."),
         ("skipped_documents", "Skipped documents", "Documents so far that were left out because of damaged shards."),
     ):
-        if kept := [run for run in having(column) if run.points(column)[1].any()]:
-            plans.append(Plan(column, title, caption, figures.counts, (kept, column, title.lower(), across)))
+        if any(run.points(column)[1].any() for run in runs):
+            plans.append(Plan(column, title, caption, figures.counts, (runs, column, title.lower(), across)))
     return plans
 
 
 def _facts(row: RunRow) -> list[Fact]:
-    facts = [Fact(f"{row.step:,}" + (f" / {row.steps:,}" if row.steps else ""), "steps")]
+    facts = [Fact(f"{row.step:,}", "steps" + (f" of {row.steps:,}" if row.steps else ""))]
     if row.loss is not None:
         facts.append(Fact(f"{row.loss:.4g}", "training loss"))
     if row.best_validation_loss is not None:
