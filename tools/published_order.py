@@ -73,6 +73,12 @@ class PublishedOrderReader:
 
         return denoise(network, model.schedule, options, self.predictor.timesteps, self.draw_noise)[:, 0]
 
+    def keep(self, rows_K: Tensor) -> None:
+        """See `Reader.keep`."""
+        self.memory_BKW = self.memory_BKW[rows_K]
+        for layer in self.cache:
+            layer.keep(rows_K)
+
 
 def _predict(
     model: TwoTowerLCM,

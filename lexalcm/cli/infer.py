@@ -1,82 +1,95 @@
-"""`lcm infer`: continue a text, or guess each of its sentences."""
+"""`lcm infer`: continue a text, many documents, or take turns; or guess each sentence of a text."""
 
-import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
+from lexalcm.cli import infer_options as o
 from lexalcm.cli.codec_options import Batch, Beam, Device, Dtype, MaxTokens, RepetitionPenalty, codec_run_options
-from lexalcm.cli.console import err, out, progress
-
-if TYPE_CHECKING:
-    from lexalcm.generate.options import GenerationOptions
-    from lexalcm.generate.text import TextModel
-
-Languages = tuple[str, str]
-"""Codes of the prompt's language and of the one to write."""
+from lexalcm.cli.console import err, progress
+from lexalcm.cli.denoising_line import DenoisingLine
 
 
 def infer(
-    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Sentences or paragraphs; - reads stdin.")],
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Model or run folder.  \\[default: the newest run's model]")
+    text: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Sentences or paragraphs; - reads stdin.")
     ] = None,
-    sentences: Annotated[
-        int | None, typer.Option("--sentences", "-n", min=1, help="Write at most so many sentences.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps of a diffusion model.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance scale; 1 is none.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise: same seed, same text.")] = 0,
-    lang: Annotated[
-        str | None,
-        typer.Option("--lang", help="Language of the text: jpn_Jpan, ja, Japanese.  \\[default: seen from its script]"),
-    ] = None,
-    to: Annotated[
-        str | None, typer.Option("--to", help="Language to write, likewise.  \\[default: that of the text]")
-    ] = None,
-    each: Annotated[
-        bool, typer.Option("--each", help="Instead of continuing, guess every sentence from those before it.")
-    ] = False,
-    reencode: Annotated[
-        bool | None,
-        typer.Option(
-            "--reencode/--no-reencode", help="Read on from the decoded text, not from the model's own concepts."
-        ),
-    ] = None,
-    codec: Annotated[
-        str | None, typer.Option("--codec", help="Another implementation of the model's codec, e.g. sonar-hf.")
-    ] = None,
+    model: o.Model = None,
+    lang: o.Lang = None,
+    to: o.To = None,
+    samples: o.Samples = 1,
+    each: o.Each = False,
+    interactive: o.Interactive = False,
+    max_prompt: o.MaxPrompt = None,
+    sentences: o.MaxSentences = None,
+    stop_similarity: o.StopSimilarity = None,
+    stop_repetition: o.StopRepetition = None,
+    seed: o.Seed = 0,
+    sampler: o.Sampler = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    guidance_rescale: o.GuidanceRescale = None,
+    noise_scale: o.NoiseScale = None,
+    eta: o.Eta = None,
+    reencode: o.Reencode = None,
+    as_json: o.Json = False,
+    save_embeddings: o.SaveEmbeddings = None,
+    input_file: o.InputFile = None,
+    output: o.OutputFile = "-",
+    batch: o.BatchDocuments = 32,
+    overwrite: o.Overwrite = False,
+    device: o.ModelDevice = "auto",
+    dtype: o.ModelDtype = "auto",
+    codec: o.CodecName = None,
     codec_device: Device = None,
     codec_dtype: Dtype = "auto",
     codec_batch: Batch = None,
     beam: Beam = None,
     max_tokens: MaxTokens = None,
     repetition_penalty: RepetitionPenalty = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Continue a text, sentence by sentence.
 
-    Steps, guidance and length not given here are the model's own, from its
-    generation_config.json. The text goes to stdout, everything else to stderr.
+    What is not given here (steps, guidance, length, ...) is the model's own,
+    from its generation_config.json. The text goes to stdout, everything else
+    to stderr.
 
     \b
     Examples:
       lcm infer "We must do more for our schools."
       lcm infer "そのころわたくしは、モリーオ市の博物局に勤めて居りました。" -n 5
       lcm infer "銀河ステーション、銀河ステーション。" --lang jpn_Jpan --to eng_Latn
+      lcm infer "Peace is near." --samples 3 --steps 20
       lcm infer --each "It is a truth universally acknowledged." "A single man must want a wife." "So they say."
       head -20 speech.txt | lcm infer - --guidance 2 --seed 7 --json
+      lcm infer --interactive
+      lcm infer --input prompts.jsonl --output answers.jsonl --batch 64
     """
-    from lexalcm.data.languages import find_language, language_of
+    from lexalcm.data.languages import find_language
     from lexalcm.generate.text import TextModel
 
-    prompt = _read_stdin() if text == ["-"] else "\n".join(text)
-    language = find_language(lang) if lang else language_of(prompt)
-    written = find_language(to) if to else language
-    run_options = codec_run_options(
+    mode = _mode(text, input_file, output, interactive=interactive, each=each)
+    _refuse(mode, samples=samples > 1, json=as_json, save_embeddings=save_embeddings, overwrite=overwrite)
+    if save_embeddings is not None:
+        from lexalcm.generate.embedding_file import check_embedding_file
+
+        check_embedding_file(save_embeddings, samples)
+    lang, to = (find_language(given) if given else None for given in (lang, to))
+    changes: dict[str, Any] = {
+        "max_prompt": max_prompt,
+        "max_sentences": sentences,
+        "stop_similarity": stop_similarity,
+        "repetition": stop_repetition,
+        "sampler": sampler,
+        "steps": steps,
+        "guidance_scale": guidance,
+        "guidance_rescale": guidance_rescale,
+        "initial_noise_scale": noise_scale,
+        "eta": eta,
+        "reencode": reencode,
+    }
+    codec_options = codec_run_options(
         codec_device,
         codec_dtype,
         codec_batch,
@@ -84,11 +97,79 @@ def infer(
         max_tokens=max_tokens,
         repetition_penalty=repetition_penalty,
     )
-    writer = TextModel.open(model, codec=codec, codec_options=run_options, progress=progress)
-    options = writer.options(steps=steps, guidance_scale=guidance, max_sentences=sentences, reencode=reencode)
-    prompt_sentences = writer.read(prompt, language)
-    show = _show_guesses if each else _show_continuation
-    show(writer, prompt_sentences, (language, written), options, seed, as_json)
+    given_text = _read_stdin() if text == ["-"] else "\n".join(text or [])
+    line = DenoisingLine()
+    writer = TextModel.open(
+        model,
+        device=device,
+        dtype=dtype,
+        codec=codec,
+        codec_options=codec_options,
+        progress=progress,
+        on_step=None if mode == "--input" else line.step,
+    )
+    if writer.note:
+        err.print(f"note: {writer.note}", markup=False)
+    options = writer.options(**changes)
+    writer.check_samples(samples)
+
+    if mode == "--interactive":
+        from lexalcm.cli.infer_interactive import converse
+        from lexalcm.generate.session import Session
+
+        converse(Session(writer, changes, seed=seed, lang=lang, to=to), line, given_text)
+        return
+    if input_file is not None:
+        from lexalcm.cli.infer_files import infer_documents
+        from lexalcm.generate.documents import Defaults
+        from lexalcm.generate.jobs import Job
+
+        defaults = Defaults(lang, to, seed, options.max_prompt)
+        job = Job(options, codec_options, defaults, batch=batch, samples=samples)
+        infer_documents(writer, input_file, output, job, overwrite=overwrite)
+        return
+    from lexalcm.cli.infer_show import show_continuation, show_guesses, show_samples
+
+    prompt = writer.prompt(given_text, options, lang=lang, to=to, seed=seed)
+    if each:
+        show_guesses(writer, prompt, options, line, as_json=as_json)
+    elif samples > 1:
+        show_samples(writer, prompt, options, line, samples, as_json=as_json, embeddings=save_embeddings)
+    else:
+        show_continuation(writer, prompt, options, line, as_json=as_json, embeddings=save_embeddings)
+
+
+def _mode(text: list[str] | None, input_file: str | None, output: str, *, interactive: bool, each: bool) -> str:
+    """Which of the ways to infer is asked for."""
+    from lexalcm.errors import UserError
+
+    asked = {"--interactive": interactive, "--input": input_file is not None, "--each": each}
+    modes = [name for name, wanted in asked.items() if wanted]
+    if len(modes) > 1:
+        raise UserError(f"{modes[0]} and {modes[1]} exclude each other: give one of them")
+    if output != "-" and input_file is None:
+        raise UserError("--output belongs to --input: to keep what one prompt gives, redirect it with >")
+    if text and input_file is not None:
+        raise UserError("give a text or --input, not both")
+    if not text and modes not in (["--interactive"], ["--input"]):
+        raise UserError("nothing to continue: give a text, - for standard input, --input FILE or --interactive")
+    return modes[0] if modes else "text"
+
+
+def _refuse(mode: str, **given: object) -> None:
+    """Make sure that no option is given that another way to infer would need."""
+    from lexalcm.errors import UserError
+
+    useless = {
+        "text": {"overwrite"},
+        "--each": {"overwrite", "samples", "save_embeddings"},
+        "--input": {"save_embeddings"},
+        "--interactive": {"overwrite", "samples", "save_embeddings", "json"},
+    }
+    for name in useless[mode]:
+        if given[name]:
+            where = "with one prompt" if mode == "text" else f"with {mode}"
+            raise UserError(f"--{name.replace('_', '-')} has no meaning {where}: leave it away")
 
 
 def _read_stdin() -> str:
@@ -98,69 +179,3 @@ def _read_stdin() -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError("standard input is not UTF-8 text: convert it first, e.g. with iconv") from error
-
-
-def _show_continuation(
-    writer: "TextModel", prompt: list[str], languages: Languages, options: "GenerationOptions", seed: int, as_json: bool
-) -> None:
-    lang, to = languages
-    continuation = writer.write(prompt, lang, options, seed, to)
-    if as_json:
-        written = [{"text": sentence.text, "norm": float(sentence.concept.norm())} for sentence in continuation]
-        _print_json(writer, prompt, languages, options, seed, sentences=written, stop=continuation.stop)
-        return
-    err.print(f"[dim]{_description(writer, options)}, seed {seed}[/]")
-    for sentence in continuation:
-        out.print(sentence.text, markup=False)
-    err.print(f"[dim]stopped: {continuation.stop}[/]")
-
-
-def _show_guesses(
-    writer: "TextModel", prompt: list[str], languages: Languages, options: "GenerationOptions", seed: int, as_json: bool
-) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    lang, to = languages
-    guesses = writer.guess_each(prompt, lang, options, seed, to)
-    if as_json:
-        _print_json(writer, prompt, languages, options, seed, guesses=[guess.__dict__ for guess in guesses])
-        return
-    table = Table("", "what follows", "the model's guess", box=box.SIMPLE_HEAD, leading=1)
-    table.add_column("squared L2", justify="right")
-    table.add_column("cosine", justify="right")
-    table.add_row("1", Text(prompt[0]), "", "", "")
-    for number, guess in enumerate(guesses, start=2):
-        table.add_row(
-            str(number), Text(guess.actual), Text(guess.guess), f"{guess.squared_l2:.1f}", f"{guess.cosine:.3f}"
-        )
-    out.print(table)
-    err.print(f"[dim]{_description(writer, options)}, seed {seed}; squared L2 in normalized space[/]")
-
-
-def _description(writer: "TextModel", options: "GenerationOptions") -> str:
-    config = writer.model.config
-    name = f"{writer.folder}: {config.preset or config.architecture}"
-    if config.diffusion is None:
-        return name
-    return f"{name}, {options.sampler} in {options.steps} steps, guidance {options.guidance_scale:g}"
-
-
-def _print_json(
-    writer: "TextModel",
-    prompt: list[str],
-    languages: Languages,
-    options: "GenerationOptions",
-    seed: int,
-    **result: object,
-) -> None:
-    lang, to = languages
-    about = {
-        "model": str(writer.folder),
-        "lang": lang,
-        "to": to,
-        "seed": seed,
-        "options": options.model_dump(mode="json"),
-    }
-    out.print_json(json.dumps({**about, "prompt": prompt, **result}), ensure_ascii=False)

@@ -22,6 +22,7 @@ class SentenceBank:
         self.sentences = [(lang, sentence) for lang, sentence in sentences]
         self.embeddings = embeddings
         self._languages = np.array([lang for lang, _ in self.sentences])
+        self._kept: tuple[str | None, np.ndarray, np.ndarray] | None = None
 
     def nearest(
         self, embeddings: np.ndarray, lang: str | None = None, avoid: Collection[str] = frozenset()
@@ -38,18 +39,27 @@ class SentenceBank:
             raise CodecError(
                 f"the codec's bank decodes {self.embeddings.shape[1]} dimensions, not {embeddings.shape[1]}"
             )
-        rows = self._rows(lang, avoid)
-        candidates = self.embeddings[rows].astype(np.float32)
+        rows, candidates = self._candidates(lang)
         found: list[str] = []
         for start in range(0, len(embeddings), DECODE_BATCH):
-            nearest = (embeddings[start : start + DECODE_BATCH] @ candidates.T).argmax(axis=1)
-            found += [self.sentences[rows[i]][1] for i in nearest]
+            similarities = embeddings[start : start + DECODE_BATCH] @ candidates.T
+            found += [self._best(row, rows, avoid) for row in similarities]
         return found
 
-    def _rows(self, lang: str | None, avoid: Collection[str]) -> np.ndarray:
-        rows = np.arange(len(self.sentences)) if lang is None else np.flatnonzero(self._languages == lang)
-        if not len(rows):
-            known = ", ".join(np.unique(self._languages))
-            raise CodecError(f"the codec's bank has no sentence in {lang}: it knows {known}")
-        left = np.array([row for row in rows if self.sentences[row][1] not in avoid]) if avoid else rows
-        return left if len(left) else rows
+    def _best(self, similarities: np.ndarray, rows: np.ndarray, avoid: Collection[str]) -> str:
+        """The sentence of the largest similarity that is not in `avoid`."""
+        best = self.sentences[rows[similarities.argmax()]][1]
+        if best not in avoid:
+            return best
+        in_order = (self.sentences[rows[place]][1] for place in np.argsort(-similarities, kind="stable"))
+        return next((sentence for sentence in in_order if sentence not in avoid), best)
+
+    def _candidates(self, lang: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a language and their embeddings, float32; kept for the last language asked for."""
+        if self._kept is None or self._kept[0] != lang:
+            rows = np.arange(len(self.sentences)) if lang is None else np.flatnonzero(self._languages == lang)
+            if not len(rows):
+                known = ", ".join(np.unique(self._languages))
+                raise CodecError(f"the codec's bank has no sentence in {lang}: it knows {known}")
+            self._kept = (lang, rows, self.embeddings[rows].astype(np.float32))
+        return self._kept[1:]

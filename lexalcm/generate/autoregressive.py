@@ -3,12 +3,14 @@
 A prompt is read once. Every new concept then costs one position against cached keys and values, and in a diffusion
 model each denoising step one position, with guidance two. Prompts of a batch may differ in length: rows are padded at
 their ends, and each row's next concept goes to its own next slot. The noise of a prompt comes from a generator of its
-own, so that a prompt's result does not depend, but for rounding, on its batch.
+own, so that a prompt's result does not depend, but for rounding, on its batch. Texts that have ended leave the batch:
+the others then cost what they would in a smaller one.
 
 Shapes: B prompts, L positions, D embedding dimension.
 """
 
 from collections.abc import Generator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +21,20 @@ from lexalcm.generate.denoising import DrawNoise
 from lexalcm.generate.predictor import ConceptPredictor
 from lexalcm.model.lcm import evaluating
 
-Concepts = Generator[Tensor, Tensor | None, None]
+
+class GoOn(NamedTuple):
+    """Which rows of the last answer go on, and with what; the others leave the batch.
+
+    Attributes:
+        rows: their places in the last answer, int64 [K], ascending.
+        concepts: the context of what follows, [K, D].
+    """
+
+    rows: Tensor
+    concepts: Tensor
+
+
+Concepts = Generator[Tensor, Tensor | GoOn | None, None]
 """Yields the next concept of every prompt, [B, D]; takes one to put in its place."""
 
 
@@ -36,7 +51,8 @@ def generate(
 
     Yields:
         the next concept of every prompt in the codec's space, float32 [B, D]. What is sent back in its place, [B, D],
-        becomes the context of the concepts that follow; nothing sent, or None, leaves it as it is.
+        becomes the context of the concepts that follow; nothing sent, or None, leaves it as it is. A `GoOn` does so for
+        some rows, and the others leave: B is then the number of those.
 
     Raises:
         UserError: no prompt, an empty one, another dimension than the model's, NaN, not a seed for each prompt. Raised
@@ -70,7 +86,12 @@ def generate_from_noise(
     model = predictor.model
     device = model.device
     longest = max(len(prompt) for prompt in prompts)
-    reader = predictor.new_reader(len(prompts), longest + max_concepts, lambda: draw_noise().to(device))
+    alive: Tensor | None = None  # which prompts are still continued; none: all
+
+    def draw() -> Tensor:
+        return draw_noise().to(device) if alive is None else draw_noise().to(device)[alive]
+
+    reader = predictor.new_reader(len(prompts), longest + max_concepts, draw)
     last_B = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
     padded_BLD = pad_sequence([prompt.to(device) for prompt in prompts], batch_first=True)
     concept_BD = model.normalizer.normalize(padded_BLD[torch.arange(len(prompts), device=device), last_B])
@@ -81,5 +102,12 @@ def generate_from_noise(
     for number in range(max_concepts):
         with evaluating(model):
             guess_BD = model.normalizer.denormalize(reader.next(concept_BD, last_B + number, longest + number))
-        said_BD = yield guess_BD
-        concept_BD = model.normalizer.normalize(guess_BD if said_BD is None else said_BD.to(device))
+        said = yield guess_BD
+        if isinstance(said, GoOn):
+            rows_K = said.rows.to(device)
+            alive = rows_K if alive is None else alive[rows_K]
+            last_B = last_B[rows_K]
+            longest = int(last_B.max()) + 1
+            reader.keep(rows_K)
+            said = said.concepts
+        concept_BD = model.normalizer.normalize(guess_BD if said is None else said.to(device))

@@ -33,3 +33,7 @@ class _Reader:
 
     def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
         return self.model.extend(concept_BD[:, None], positions_B[:, None], self.cache, used)[:, 0]
+
+    def keep(self, rows_K: Tensor) -> None:
+        for layer in self.cache:
+            layer.keep(rows_K)

@@ -77,3 +77,7 @@ class _Reader:
         clean = [layer.first(used) for layer in self.cache]
         mask = next_concept_mask(positions_B, used, self.predictor.halves)
         return self.predictor.denoise(positions_B[:, None] + 1, mask, clean, self.draw_noise)[:, 0]
+
+    def keep(self, rows_K: Tensor) -> None:
+        for layer in self.cache:
+            layer.keep(rows_K)

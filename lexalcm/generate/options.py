@@ -38,8 +38,9 @@ class GenerationOptions(Settings):
     dynamic_threshold_max: Annotated[float, Field(ge=1)] = 6.0
     reencode: bool = False  # the decoded text's concept, not the model's, is the context of what follows
     max_sentences: PositiveInt = 10
-    stop_similarity: Similarity | None = 0.9  # stop at a concept so close (cosine) to end of text
-    repetition: Similarity | None = 0.95  # stop at a concept so close (cosine) to an earlier one
+    max_prompt: PositiveInt = 256  # sentences of a prompt; a longer one is taken for a mistake
+    stop_similarity: Similarity | None = 0.9  # stop at a concept so close (cosine) to end of text; 1 or none: never
+    repetition: Similarity | None = 0.95  # stop at a concept so close (cosine) to an earlier one; 1 or none: never
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -50,6 +51,11 @@ class GenerationOptions(Settings):
         if self.clip_x0 is not None and self.dynamic_threshold is not None:
             raise ConfigError("clip_x0 and dynamic_threshold both clip predicted concepts: set one of them")
         return self
+
+    @property
+    def stops_at_end(self) -> bool:
+        """Whether a text may end at end of text."""
+        return self.stop_similarity is not None and self.stop_similarity < 1
 
     @classmethod
     def for_model(cls, generation_config: Mapping[str, Any], **changes: Any) -> Self:

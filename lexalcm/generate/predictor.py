@@ -35,6 +35,9 @@ class Reader(Protocol):
     def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
         """Take in one more concept of each document and guess the one after it, normalized, [B, D]."""
 
+    def keep(self, rows_K: Tensor) -> None:
+        """Go on with these documents alone, by their places, int64 [K]; noise is then drawn for them alone."""
+
 
 class ConceptPredictor(Protocol):
     """A model with its options."""

@@ -15,7 +15,7 @@ class StoppingRules:
     """The rules of one text, fed with its concepts in order.
 
     Args:
-        options: thresholds; a rule whose threshold is None never holds.
+        options: thresholds; a rule whose threshold is None or 1 never holds.
         end_of_text: the codec's concept for it, [D], or None.
         prompt: the concepts that the text begins with, [D] each.
     """
@@ -47,6 +47,6 @@ class StoppingRules:
 
 
 def _is_near(concept: Tensor, others: Sequence[Tensor], threshold: float | None) -> bool:
-    if threshold is None or not others:
+    if threshold is None or threshold >= 1 or not others:
         return False
     return bool((torch.cosine_similarity(torch.stack(list(others)), concept, dim=-1) > threshold).any())

@@ -1,47 +1,41 @@
-"""Text in, text out: a model folder with its codec, its end-of-text concept and the stopping rules.
-
-A prompt is segmented into sentences and embedded; what the model makes is decoded sentence by sentence as it comes. The
-context of what follows is the model's own concept, as in the published code, or with `reencode` the concept of the
-decoded text, which keeps the context among concepts of real sentences.
+"""Text in, text out: a model with the codec and the end-of-text concept of its folder.
 
 Shapes: n sentences, D embedding dimension.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.numpy import load_file
 from torch import Tensor
 from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
-from lexalcm.codec.special import SPECIAL_FILE
+from lexalcm.codec.special import SPECIAL_FILE, read_special
 from lexalcm.data.progress import Progress, silent
-from lexalcm.data.segment import segment
+from lexalcm.diffusion.schedule import Prediction
 from lexalcm.errors import CodecError, UserError
-from lexalcm.generate.autoregressive import Concepts, generate
+from lexalcm.generate.autoregressive import generate
+from lexalcm.generate.continuation import Continuation, Continuations, WrittenSentence, embed
+from lexalcm.generate.denoising import choose_timesteps
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.predictor import prepare
-from lexalcm.generate.stopping import StoppingRules, StopReason
+from lexalcm.generate.predictor import ConceptPredictor, prepare
+from lexalcm.generate.prompt import Prompt, check_languages, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
-from lexalcm.model.folder import load_model
+from lexalcm.model.diffusion_lcm import DiffusionLCM
+from lexalcm.model.folder import GENERATION_FILE, load_model, model_folder
 from lexalcm.model.lcm import LCM
-from lexalcm.model.locate import find_model
+from lexalcm.model.place import place_model
 
+OnStep = Callable[[int, int], None]
+"""Is told of each denoising step: its number, from 1, and how many a concept takes."""
 
-@dataclass(frozen=True)
-class WrittenSentence:
-    """A sentence that the model made."""
-
-    text: str
-    concept: Tensor  # float32 [D], in the codec's space
+__all__ = ["Continuation", "Continuations", "Guess", "Prompt", "TextModel", "WrittenSentence"]
 
 
 @dataclass(frozen=True)
@@ -55,149 +49,180 @@ class Guess:
 
 
 class TextModel:
-    """A model with the codec it was made for."""
+    """A model with the codec it was made for.
 
-    def __init__(self, folder: Path, model: LCM, codec: Codec, end_of_text: Tensor | None) -> None:
+    Args:
+        folder: the model's.
+        model: on its device.
+        codec: to read and write with.
+        end_of_text: the codec's concept for it, [D]; None: unknown.
+        on_step: is told of each denoising step.
+    """
+
+    def __init__(
+        self, folder: Path, model: LCM, codec: Codec, end_of_text: Tensor | None, on_step: OnStep | None = None
+    ) -> None:
         self.folder = folder
         self.model = model
         self.codec = codec
         self.end_of_text = end_of_text
-        self._predictor = lru_cache(maxsize=1)(partial(prepare, model))
+        self.on_step = on_step
+        self._prepared = lru_cache(maxsize=1)(self._prepare)
 
     @classmethod
     def open(
         cls,
         path: str | Path | None = None,
         *,
-        device: torch.device | str = "cpu",
+        device: str = "cpu",
+        dtype: str = "auto",
         codec: str | None = None,
         codec_options: CodecOptions | None = None,
         progress: Progress = silent,
+        on_step: OnStep | None = None,
     ) -> Self:
-        """Open a model folder or the folder of a run; none: the newest run's.
+        """Open a model folder, the folder of a run or a hub's model; none: the newest run's.
 
         Args:
-            path: the folder.
-            device: of the model.
+            path: the folder, or a hub id `"name/model"`.
+            device: of the model: cpu, cuda, cuda:1, or auto, a GPU if there is one.
+            dtype: of its weights: fp32, bf16, or auto, as they are saved.
             codec: another implementation of the model's codec, e.g. `"sonar-hf"` of `"sonar"`.
             codec_options: how the codec is run, and decodes.
             progress: opens reports of downloads.
+            on_step: is told of each denoising step.
 
         Raises:
-            UserError: no such model, or an incomplete folder.
+            UserError: no such model, an incomplete folder, no such device.
             CodecError: the model notes no codec, or its codec cannot be opened.
         """
-        folder = find_model(path)
-        model = load_model(folder).to(device)
+        model = place_model(load_model(model_folder(path)), device, dtype)
+        return cls.of(model, codec=codec, codec_options=codec_options, progress=progress, on_step=on_step)
+
+    @classmethod
+    def of(
+        cls,
+        model: LCM,
+        *,
+        codec: str | None = None,
+        codec_options: CodecOptions | None = None,
+        progress: Progress = silent,
+        on_step: OnStep | None = None,
+    ) -> Self:
+        """Open the codec of a loaded model; arguments and errors as for `open`."""
+        folder = model.folder
+        if folder is None:
+            raise CodecError("this model was not loaded from a folder, which would hold its codec: save and load it")
         if model.config.codec is None:
             raise CodecError(f"{folder} does not say which codec it was made for: it cannot read or write text")
-        special = load_file(folder / SPECIAL_FILE) if (folder / SPECIAL_FILE).is_file() else {}
+        special = read_special(folder) if (folder / SPECIAL_FILE).is_file() else {}
         end_of_text = torch.from_numpy(special["end_of_text"]) if "end_of_text" in special else None
         opened = load_codec(
             model.config.codec, folder / CODEC_FOLDER, name=codec, options=codec_options, progress=progress
         )
-        return cls(folder, model, opened, end_of_text)
+        return cls(folder, model, opened, end_of_text, on_step)
+
+    @property
+    def note(self) -> str | None:
+        """What its user should know of the folder, if anything."""
+        if (self.folder / GENERATION_FILE).is_file():
+            return None
+        return f"{self.folder} has no {GENERATION_FILE}: generating with the published options, which may not suit it"
+
+    def check_samples(self, samples: int) -> None:
+        """Make sure that several samples of one prompt can differ.
+
+        Raises:
+            UserError: a base model is asked for more than one.
+        """
+        if samples > 1 and not isinstance(self.model, DiffusionLCM):
+            raise UserError("a base model draws no noise, so that all samples would be alike: leave --samples away")
 
     def options(self, **changes: Any) -> GenerationOptions:
         """The model's own generation options with changes; a change of None changes nothing."""
         return GenerationOptions.for_model(self.model.generation_config, **changes)
 
-    def read(self, text: str, lang: str) -> list[str]:
-        """Segment a prompt into sentences.
+    def prompt(
+        self,
+        text: str | Sequence[str],
+        options: GenerationOptions,
+        *,
+        lang: str | None = None,
+        to: str | None = None,
+        seed: int = 0,
+    ) -> Prompt:
+        """Make a prompt of a text or of sentences; see `read_prompt`.
 
         Raises:
-            UserError: it has none.
+            UserError: no sentence with words in it, or more than `options.max_prompt`.
+            CodecError: a language that the codec does not have.
         """
-        sentences = segment(text, lang)
-        if not sentences:
-            raise UserError("the prompt has no sentence: give a text with words")
-        return sentences
+        prompt = read_prompt(text, lang=lang, to=to, seed=seed, max_sentences=options.max_prompt)
+        check_languages(self.codec, prompt)
+        return prompt
 
-    def embed(self, sentences: Sequence[str], lang: str) -> Tensor:
-        """Concepts of sentences, float32 [n, D]."""
-        return torch.from_numpy(np.asarray(self.codec.encode(sentences, lang), dtype=np.float32))
+    def write(self, prompt: Prompt, options: GenerationOptions) -> Continuation:
+        """Continue one prompt, sentence by sentence; errors as for `write_all`."""
+        return Continuation(self.write_all([prompt], options))
 
-    def write(
-        self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int, to: str | None = None
-    ) -> "Continuation":
-        """Continue a prompt.
+    def write_all(self, prompts: Sequence[Prompt], options: GenerationOptions) -> Continuations:
+        """Continue prompts together.
 
         Args:
-            sentences: the prompt.
-            lang: its language.
+            prompts: of any lengths and languages; the result of each is, but for rounding, what it is alone.
             options: of generation, with the rules of when to stop.
-            seed: of the noise; the same seed gives the same text.
-            to: the language to write; None: the prompt's.
-        """
-        prompt = self.embed(sentences, lang)
-        concepts = generate(self._predictor(options), [prompt], [seed], options.max_sentences)
-        rules = StoppingRules(options, self.end_of_text, list(prompt))
-        return Continuation(self, concepts, rules, sentences, to or lang, reencode=options.reencode)
 
-    def guess_each(
-        self, sentences: Sequence[str], lang: str, options: GenerationOptions, seed: int, to: str | None = None
-    ) -> list[Guess]:
-        """The model's guess, in the language `to` (None: `lang`), of every sentence but the first from those before it.
+        Raises:
+            UserError: no prompt, more denoising steps than the model was trained with, or no end-of-text concept.
+        """
+        if self.end_of_text is None and options.stops_at_end:
+            raise UserError(
+                f"{self.folder} has no {SPECIAL_FILE}, which says where a text ends: copy it from the data set "
+                "that the model was trained on, or do without: --stop-similarity 1"
+            )
+        unknown = [prompt for prompt in prompts if prompt.concepts is None]
+        new = iter(embed(self.codec, [(prompt.sentences, prompt.lang) for prompt in unknown]))
+        embedded = [next(new) if prompt.concepts is None else prompt.concepts for prompt in prompts]
+        seeds = [prompt.seed for prompt in prompts]
+        concepts = generate(self._predictor(options), embedded, seeds, options.max_sentences)
+        return Continuations(self.codec, options, prompts, embedded, concepts, self.end_of_text)
+
+    def guess_each(self, prompt: Prompt, options: GenerationOptions) -> list[Guess]:
+        """The model's guess of every sentence but the first from those before it.
 
         Raises:
             UserError: fewer than two sentences.
         """
-        if len(sentences) < 2:
+        if len(prompt.sentences) < 2:
             raise UserError("--each compares guesses with what follows: give at least two sentences")
-        actual = self.embed(sentences, lang)
-        documents = torch.zeros(1, len(sentences), dtype=torch.int64)
-        positions = torch.arange(len(sentences))[None]
-        guesses = predict_each(self._predictor(options), actual[None], documents, positions, seed)[0, 1:].cpu()
+        [actual] = embed(self.codec, [(prompt.sentences, prompt.lang)])
+        documents = torch.zeros(1, len(actual), dtype=torch.int64)
+        positions = torch.arange(len(actual))[None]
+        guesses = predict_each(self._predictor(options), actual[None], documents, positions, prompt.seed)[0, 1:].cpu()
         actual = actual[1:]
         distances = (self._normalize(guesses) - self._normalize(actual)).square().sum(-1)
         cosines = torch.cosine_similarity(guesses, actual, dim=-1)
-        texts = self.codec.decode(guesses.numpy(), to or lang)
+        texts = self.codec.decode(guesses.numpy(), prompt.to)
         return [
             Guess(sentence, text, float(distance), float(cosine))
-            for sentence, text, distance, cosine in zip(sentences[1:], texts, distances, cosines, strict=True)
+            for sentence, text, distance, cosine in zip(prompt.sentences[1:], texts, distances, cosines, strict=True)
         ]
 
     def _normalize(self, concepts: Tensor) -> Tensor:
         return self.model.normalizer.normalize(concepts.to(self.model.device)).cpu()
 
+    def _predictor(self, options: GenerationOptions) -> ConceptPredictor:
+        """The model made ready; anew when it was trained or moved meanwhile."""
+        weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.model.parameters())
+        return self._prepared(options, weights)
 
-class Continuation:
-    """The sentences that continue a prompt, to be iterated once; each is made when it is asked for.
+    def _prepare(self, options: GenerationOptions, _weights: object) -> ConceptPredictor:
+        on_step = self.on_step
+        if on_step is None or not isinstance(self.model, DiffusionLCM):
+            return prepare(self.model, options)
+        timesteps = choose_timesteps(options, self.model.schedule)
 
-    Attributes:
-        stop: why the text ended, once it has.
-    """
+        def observe(timestep: int, _prediction: Prediction) -> None:
+            on_step(timesteps.index(timestep) + 1, len(timesteps))
 
-    def __init__(
-        self,
-        model: TextModel,
-        concepts: Concepts,
-        rules: StoppingRules,
-        prompt: Sequence[str],
-        lang: str,
-        *,
-        reencode: bool,
-    ) -> None:
-        self.stop: StopReason | None = None
-        self._model = model
-        self._concepts = concepts
-        self._rules = rules
-        self._said = set(prompt)
-        self._lang = lang
-        self._reencode = reencode
-
-    def __iter__(self) -> Iterator[WrittenSentence]:
-        made = next(self._concepts, None)
-        while made is not None:
-            concept = made[0].cpu()
-            self.stop = self._rules.before(concept)
-            if self.stop is not None:
-                return
-            text = self._model.codec.decode(concept[None].numpy(), self._lang, avoid=self._said)[0]
-            self._said.add(text)
-            context = self._model.embed([text], self._lang) if self._reencode else concept[None]
-            self.stop = self._rules.after(context[0])
-            yield WrittenSentence(text, concept)
-            if self.stop is not None:
-                return
-            made = self._concepts.send(context)
+        return prepare(self.model, options, timesteps, observe)

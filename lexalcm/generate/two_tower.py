@@ -74,3 +74,7 @@ class _Reader:
         keys_values = [(k_BHKE.contiguous(), v_BHKE.contiguous()) for k_BHKE, v_BHKE in used_slots]
         mask_B11K = torch.arange(slots, device=positions_B.device) <= positions_B[:, None, None, None] + 1
         return self.predictor.denoise(keys_values, mask_B11K, 1, self.draw_noise)[:, 0]
+
+    def keep(self, rows_K: Tensor) -> None:
+        for layer in [*self.cache.contextualizer, *self.cache.denoiser]:
+            layer.keep(rows_K)

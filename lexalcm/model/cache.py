@@ -32,6 +32,10 @@ class LayerCache:
         """Keys and values of the first slots."""
         return self.keys[:, :, :slots], self.values[:, :, :slots]
 
+    def keep(self, rows_K: Tensor) -> None:
+        """Forget all rows but these, int64 [K]."""
+        self.keys, self.values = self.keys[rows_K], self.values[rows_K]
+
     def write(self, k_BHLE: Tensor, v_BHLE: Tensor, slots_BL: Tensor) -> None:
         """Store keys and values in each row's slots."""
         index_BHLE = slots_BL[:, None, :, None].expand_as(k_BHLE)

@@ -13,6 +13,6 @@ from lexalcm.codec.special import SPECIAL_FILE
 def copy_companions(source: Path, target: Path) -> None:
     """Copy the codec's folder (absent for codecs with weights elsewhere) and the special concepts to `target`."""
     if (source / CODEC_FOLDER).is_dir():
-        shutil.copytree(source / CODEC_FOLDER, target / CODEC_FOLDER, copy_function=shutil.copyfile)
+        shutil.copytree(source / CODEC_FOLDER, target / CODEC_FOLDER, copy_function=shutil.copyfile, dirs_exist_ok=True)
     if (source / SPECIAL_FILE).is_file():
         shutil.copyfile(source / SPECIAL_FILE, target / SPECIAL_FILE)

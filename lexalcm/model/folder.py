@@ -64,7 +64,7 @@ def load_model(path_or_id: str | Path, **hub_options: Any) -> LCM:
         UserError: no such folder or hub model, no config, weights missing, truncated, or not those of the config.
         ConfigError: a config with unknown keys or contradicting sizes.
     """
-    folder = _download(str(path_or_id), hub_options) if _is_hub_id(str(path_or_id)) else find_model(path_or_id)
+    folder = model_folder(path_or_id, **hub_options)
     config = read_config(folder)
     state = _read_weights(folder)
     with torch.device("meta"):
@@ -72,7 +72,24 @@ def load_model(path_or_id: str | Path, **hub_options: Any) -> LCM:
     check_state(model, state, str(folder / WEIGHTS_FILE))
     model.load_state_dict(state, assign=True)
     model.generation_config = _read_json(folder / GENERATION_FILE) if (folder / GENERATION_FILE).exists() else {}
+    model.folder = folder
     return model.eval()
+
+
+def model_folder(path_or_id: str | Path | None = None, **hub_options: Any) -> Path:
+    """The folder of a model; one of the hub is fetched, or taken from where it was fetched to before.
+
+    Args:
+        path_or_id: a model folder, the folder of a run that has exported its model, or a hub id `"name/model"`; none:
+            the newest run's.
+        hub_options: passed to `huggingface_hub.snapshot_download`, e.g. `revision`, `token`.
+
+    Raises:
+        UserError: no such folder or hub model, or no config in it.
+    """
+    if path_or_id is not None and _is_hub_id(str(path_or_id)):
+        return _download(str(path_or_id), hub_options)
+    return find_model(path_or_id)
 
 
 def read_config(folder: Path) -> ModelConfig:

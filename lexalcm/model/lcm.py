@@ -8,10 +8,10 @@ Shapes: B rows, L positions, D embedding dimension.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -22,6 +22,10 @@ from lexalcm.errors import UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.normalizer import Normalizer
 
+if TYPE_CHECKING:
+    from lexalcm.generate.continuation import Continuation, WrittenSentence
+    from lexalcm.generate.text import TextModel
+
 
 class Loss(NamedTuple):
     """The loss of a micro-batch before averaging, which needs the targets of the whole optimizer step.
@@ -31,11 +35,13 @@ class Loss(NamedTuple):
         count: number of targets, int64 scalar.
         per_target: each position's loss, float32 [B, L], zero where there is no target; detached. (A compact list would
             have a size that depends on the data, which stalls a GPU.)
+        timesteps: of the noise at each position, int64 [B, L]; None in a model without noise.
     """
 
     sum: Tensor
     count: Tensor  # type: ignore[assignment]  # hides tuple.count
     per_target: Tensor
+    timesteps: Tensor | None = None
 
 
 class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-concept-model"]):
@@ -50,6 +56,8 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
         self.config = config
         self.normalizer = Normalizer(config.dim)
         self.generation_config: dict[str, Any] = {}  # generation options that suit these weights, saved beside them
+        self.folder: Path | None = None  # where it was loaded from, with its codec
+        self._text_model: TextModel | None = None
 
     @abstractmethod
     def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
@@ -92,9 +100,70 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
         if not concepts.isfinite().all():
             raise UserError(f"{name}: holds NaN or infinity")
 
+    def generate(
+        self,
+        text: str | Sequence[str],
+        *,
+        lang: str | None = None,
+        to: str | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> "Continuation":
+        """Continue a text: sentences, made one by one as they are asked for.
+
+        Args:
+            text: a text, which is segmented into sentences, or sentences as they are.
+            lang: its language as a SONAR code, `"jpn_Jpan"`; none: Japanese where there is kana, else English.
+            to: the language to write; none: that of the text.
+            seed: of the noise; the same seed gives the same text.
+            options: changes of the model's own, e.g. `steps=12`; see `lexalcm.generate.options.GenerationOptions`.
+
+        Returns:
+            an iterator; its sentences print as their text and hold their `concept`; `stop` says why the text ended.
+
+        Raises:
+            UserError: no sentence in the text, or options that contradict each other.
+            CodecError: the model was not loaded from a folder with its codec, or that lacks the language.
+        """
+        text_model = self._with_codec()
+        chosen = text_model.options(**options)
+        return text_model.write(text_model.prompt(text, chosen, lang=lang, to=to, seed=seed), chosen)
+
+    def generate_batch(
+        self,
+        texts: Sequence[str | Sequence[str]],
+        *,
+        lang: str | None = None,
+        to: str | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> "list[list[WrittenSentence]]":
+        """Continue several texts together, which is faster: the sentences of each; arguments as for `generate`.
+
+        A text's result is, but for rounding, what `generate` makes of it alone with the same seed.
+        """
+        text_model = self._with_codec()
+        chosen = text_model.options(**options)
+        prompts = [text_model.prompt(text, chosen, lang=lang, to=to, seed=seed) for text in texts]
+        written: list[list[WrittenSentence]] = [[] for _ in prompts]
+        for sentences in text_model.write_all(prompts, chosen):
+            for number, sentence in sentences:
+                written[number].append(sentence)
+        return written
+
+    def _with_codec(self) -> "TextModel":
+        from lexalcm.generate.text import TextModel  # above this package: the one exception, for the user's comfort
+
+        if self._text_model is None:
+            self._text_model = TextModel.of(self)
+        return self._text_model
+
     def _save_pretrained(self, save_directory: Path) -> None:
+        from lexalcm.model.companions import copy_companions
         from lexalcm.model.folder import write_model
 
+        if self.folder is not None and self.folder.resolve() != save_directory.resolve():
+            copy_companions(self.folder, save_directory)
         write_model(save_directory, self.config, self.state_dict(), self.generation_config)
 
     @classmethod
@@ -148,7 +217,7 @@ def squared_l2(prediction_BLD: Tensor, target_BLD: Tensor) -> Tensor:
     return (prediction_BLD.float() - target_BLD.float()).square().sum(-1)
 
 
-def reduce_loss(loss_BL: Tensor, targets_BL: Tensor) -> Loss:
+def reduce_loss(loss_BL: Tensor, targets_BL: Tensor, timesteps_BL: Tensor | None = None) -> Loss:
     """Add up the loss of the targets."""
     per_target = torch.where(targets_BL, loss_BL, 0.0)
-    return Loss(per_target.sum(), targets_BL.sum(), per_target.detach())
+    return Loss(per_target.sum(), targets_BL.sum(), per_target.detach(), timesteps_BL)

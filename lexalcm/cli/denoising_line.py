@@ -1,0 +1,42 @@
+"""A line at the foot of a terminal that says how far the denoising is; nothing where the output is no terminal."""
+
+from types import TracebackType
+
+from rich.status import Status
+from typing_extensions import Self
+
+from lexalcm.cli.console import err
+
+
+class DenoisingLine:
+    """Shows steps as they are reported; disappears for what is printed, and at the end."""
+
+    def __init__(self) -> None:
+        self._status: Status | None = None
+        self._sentence = 1
+
+    def step(self, step: int, steps: int) -> None:
+        """A denoising step of the sentence that is being made is done."""
+        if not err.is_terminal:
+            return
+        text = f"[dim]sentence {self._sentence}, step {step} of {steps}[/]"
+        if self._status is None:
+            self._status = err.status(text)
+            self._status.start()
+        else:
+            self._status.update(text)
+
+    def clear(self, sentence: int) -> None:
+        """Make room for printing; what comes next is the sentence of that number."""
+        self._sentence = sentence
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear(1)

@@ -1,0 +1,34 @@
+"""`lcm infer --input`: many documents, a line of JSON each."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lexalcm.cli.console import err, progress
+
+if TYPE_CHECKING:
+    from lexalcm.generate.jobs import Job
+    from lexalcm.generate.text import TextModel
+
+
+def infer_documents(writer: "TextModel", source: str, output: str, job: "Job", *, overwrite: bool) -> None:
+    """Write a file, or go on with one; to stdout a line is printed as soon as its document is done."""
+    from lexalcm.generate.jobs import Input, write_documents, write_file
+
+    documents = Input(source, job.defaults)
+    with progress("documents", "documents") as report:
+        if output == "-":
+            write_documents(writer, documents.documents(), job, _print_lines, report=report)
+            return
+        total, before = write_file(writer, documents, output, job, overwrite=overwrite, report=report)
+    if before == total:
+        err.print(f"[dim]nothing to do: {output} has all {total} documents[/]")
+    else:
+        err.print(f"[dim]wrote {output}: {total} documents{f', {before} of them before' if before else ''}[/]")
+
+
+def _print_lines(records: Sequence[Mapping[str, Any]]) -> None:
+    for record in records:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

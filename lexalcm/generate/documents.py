@@ -1,0 +1,119 @@
+"""Prompts from a file or from standard input, one document a line: JSON objects, or plain text.
+
+A JSON line has `text`, or `sentences` as a list, and may have `id`, `lang`, `to` and `seed`; other fields are passed
+over. A line of plain text is a document. Empty lines are no documents.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lexalcm.data.languages import find_language
+from lexalcm.errors import DataError, UserError
+from lexalcm.generate.prompt import Prompt, read_prompt
+
+STDIN = "-"
+JSON_SUFFIXES = (".jsonl", ".json")
+TEXT_SUFFIX = ".txt"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What holds for documents that do not say it themselves."""
+
+    lang: str | None = None
+    to: str | None = None
+    seed: int = 0
+    max_prompt: int | None = None
+
+
+@dataclass(frozen=True)
+class InputDocument:
+    """A prompt and what it is called."""
+
+    id: str
+    prompt: Prompt
+    place: str  # for messages: `prompts.jsonl:3`
+
+
+def open_lines(source: str | Path) -> Iterator[bytes]:
+    """The lines of a file, or of standard input for `-`, as they come.
+
+    Raises:
+        UserError: no such file, or one of an unknown kind; at the call, not at the first line.
+    """
+    if str(source) == STDIN:
+        return iter(sys.stdin.buffer)
+    path = Path(source)
+    if path.suffix.lower() not in (*JSON_SUFFIXES, TEXT_SUFFIX):
+        raise UserError(f"cannot tell what {path} holds by its name: known are .jsonl and .txt, one document a line")
+    try:
+        return iter(path.open("rb"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_documents(lines: Iterable[bytes], source: str | Path, defaults: Defaults) -> Iterator[InputDocument]:
+    """Make a prompt of every line.
+
+    Args:
+        lines: from `open_lines`.
+        source: what they were read from; its suffix says what they hold. Standard input holds JSON if its first
+            document begins with a brace.
+        defaults: for what a document does not say.
+
+    Raises:
+        DataError: a line that is no document, with its number; or there is none at all.
+    """
+    name = "standard input" if str(source) == STDIN else str(source)
+    is_json = None if str(source) == STDIN else not str(source).lower().endswith(TEXT_SUFFIX)
+    for number, raw in enumerate(lines, start=1):
+        place = f"{name}:{number}"
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{place}: not UTF-8 text: convert it first, e.g. with iconv") from error
+        if not line:
+            continue
+        if is_json is None:
+            is_json = line.startswith("{")
+        record = _record(line, place) if is_json else {"text": line}
+        try:
+            yield InputDocument(str(record.get("id", number)), _prompt(record, defaults), place)
+        except UserError as error:
+            raise DataError(f"{place}: {error}") from error
+    if is_json is None:
+        raise DataError(f"{name} has no document: give one a line")
+
+
+def _record(line: str, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{place}: not valid JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise DataError(f'{place}: expected a JSON object like {{"text": "..."}}')
+    return record
+
+
+def _prompt(record: dict[str, Any], defaults: Defaults) -> Prompt:
+    content = record.get("sentences", record.get("text"))
+    if content is None:
+        raise UserError(f"no text and no sentences, only {', '.join(record) or 'an empty object'}")
+    if "sentences" in record and not (isinstance(content, list) and all(isinstance(one, str) for one in content)):
+        raise UserError("sentences must be a list of texts")
+    if "sentences" not in record and not isinstance(content, str):
+        raise UserError("text must be a text")
+    seed = record.get("seed", defaults.seed)
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise UserError(f"seed {seed!r} is not a whole number from 0 up")
+    languages = {}
+    for key in ("lang", "to"):
+        given = record.get(key)
+        if given is not None and not isinstance(given, str):
+            raise UserError(f"{key} must be a language's code or name")
+        languages[key] = find_language(given) if given else getattr(defaults, key)
+    return read_prompt(content, **languages, seed=seed, max_sentences=defaults.max_prompt)

@@ -1,0 +1,108 @@
+"""A file of results that grows by whole lines: who writes it may be killed at any moment, and goes on where it was.
+
+Every line is flushed to disk before the next document is begun. A line that was torn by a kill is dropped when the file
+is opened again. Beside the file, `NAME.settings.json` notes what the lines were made with; other settings do not add to
+it. Two writers at once are kept apart by a lock that dies with its process.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from lexalcm.atomic import check_output_file, fsync_path, write_text
+from lexalcm.errors import UserError
+
+CHUNK = 2**20
+
+
+class OutputLog:
+    """The file, opened for more lines.
+
+    Args:
+        path: the file.
+        settings: what its lines are made with, by name; as JSON has it.
+        overwrite: begin anew.
+
+    Attributes:
+        finished: whole lines that it held when it was opened.
+
+    Raises:
+        UserError: it cannot be written, somebody writes it now, it was made with other settings, or not by this.
+    """
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self.notes = self.path.with_name(f"{self.path.name}.settings.json")
+        check_output_file(self.path)
+        existed = self.path.exists() and self.path.stat().st_size > 0 and not overwrite
+        if existed:
+            self._check(settings)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise UserError(f"another lcm infer is writing {self.path}: wait for it, or choose another file") from error
+        if existed:
+            self.finished = self._drop_torn_line()
+        else:
+            os.ftruncate(self._file, 0)
+            write_text(self.notes, json.dumps(dict(settings), indent=2, ensure_ascii=False) + "\n")
+            self.finished = 0
+        fsync_path(self.path.parent)
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Add a line for each record, on disk when this returns."""
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+        while lines:
+            lines = lines[os.write(self._file, lines) :]
+        os.fsync(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        try:
+            noted = json.loads(self.notes.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{self.path} exists already and lacks the {self.notes.name} of a file to go on with: "
+                "choose another --output, or replace it with --overwrite"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.notes} is damaged: begin anew with --overwrite") from error
+        for name, value in settings.items():
+            if noted.get(name) != value:
+                raise UserError(
+                    f"{self.path} was begun with another {name}: {_shown(noted.get(name))}, not {_shown(value)}: "
+                    "give the same again, choose another --output, or begin anew with --overwrite"
+                )
+
+    def _drop_torn_line(self) -> int:
+        """Cut the file behind its last whole line, and count those."""
+        count, whole, place = 0, 0, 0
+        os.lseek(self._file, 0, os.SEEK_SET)
+        while chunk := os.read(self._file, CHUNK):
+            count += chunk.count(b"\n")
+            if (last := chunk.rfind(b"\n")) >= 0:
+                whole = place + last + 1
+            place += len(chunk)
+        os.ftruncate(self._file, whole)
+        os.lseek(self._file, whole, os.SEEK_SET)
+        return count
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

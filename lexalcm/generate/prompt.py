@@ -1,0 +1,82 @@
+"""A text to continue: its sentences, its language, the language to write, and the seed of the noise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+from typing_extensions import Self
+
+from lexalcm.codec.base import Codec
+from lexalcm.data.languages import language_name, language_of, nearest_languages
+from lexalcm.data.segment import paragraphs_of, segment
+from lexalcm.errors import CodecError, UserError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text to continue."""
+
+    sentences: tuple[str, ...]
+    lang: str
+    to: str  # the language to write
+    seed: int = 0
+    concepts: Tensor | None = None  # of the sentences, float32 [n, D]; none: what the codec makes of them
+
+    def with_seed(self, seed: int) -> Self:
+        """The same text with other noise."""
+        return replace(self, seed=seed)
+
+
+def read_prompt(
+    text: str | Sequence[str],
+    *,
+    lang: str | None = None,
+    to: str | None = None,
+    seed: int = 0,
+    max_sentences: int | None = None,
+) -> Prompt:
+    """Make a prompt of a text, which is segmented into sentences, or of sentences, which are taken as they are.
+
+    Args:
+        text: one of the two.
+        lang: SONAR code of its language; none: Japanese where there is kana, else English.
+        to: of the language to write; none: that of the text.
+        seed: of the noise.
+        max_sentences: a longer prompt is a mistake.
+
+    Raises:
+        UserError: no sentence with words in it, or too many sentences.
+    """
+    whole = text if isinstance(text, str) else "\n".join(text)
+    lang = lang or language_of(whole)
+    if isinstance(text, str):
+        sentences = segment(text, lang)
+    else:
+        sentences = [cleaned for sentence in text if (cleaned := " ".join(paragraphs_of(sentence)))]
+    if not sentences:
+        raise UserError("the prompt has no sentence: give a text with words")
+    if max_sentences is not None and len(sentences) > max_sentences:
+        raise UserError(
+            f"the prompt has {len(sentences):,} sentences ({len(whole):,} characters), more than max_prompt="
+            f"{max_sentences}: give the last part of it, or allow more with --max-prompt"
+        )
+    return Prompt(tuple(sentences), lang, to or lang, seed)
+
+
+def check_languages(codec: Codec, prompt: Prompt) -> None:
+    """Make sure that a codec reads a prompt's language and writes the one that is asked for.
+
+    Raises:
+        CodecError: it does not; with the languages that it has.
+    """
+    if codec.languages is None:
+        codec.decode(np.empty((0, codec.dim), dtype=np.float32), prompt.to)  # a bank says which it has
+        return
+    for lang in (prompt.lang, prompt.to):
+        if lang not in codec.languages:
+            near = " or ".join(f"{code} ({language_name(code)})" for code in nearest_languages(lang, codec.languages))
+            raise CodecError(
+                f"the codec {codec.record().name} does not know the language {lang} ({language_name(lang)}): "
+                f"near it are {near}"
+            )
