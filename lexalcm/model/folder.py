@@ -71,7 +71,7 @@ def load_model(path_or_id: str | Path, **hub_options: Any) -> LCM:
         model = ARCHITECTURES[config.architecture](config)
     check_state(model, state, str(folder / WEIGHTS_FILE))
     model.load_state_dict(state, assign=True)
-    model.generation_config = _read_json(folder / GENERATION_FILE) if (folder / GENERATION_FILE).exists() else {}
+    model.generation_config = read_generation_config(folder)
     model.folder = folder
     return model.eval()
 
@@ -99,6 +99,15 @@ def read_config(folder: Path) -> ModelConfig:
         ConfigError: not JSON, an unknown key, or sizes that contradict each other.
     """
     return validate(ModelConfig, _read_json(folder / CONFIG_FILE), source=str(folder / CONFIG_FILE))
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """The generation options that a model folder keeps; none where it keeps none.
+
+    Raises:
+        ConfigError: not JSON.
+    """
+    return _read_json(folder / GENERATION_FILE) if (folder / GENERATION_FILE).exists() else {}
 
 
 def check_state(model: LCM, state: Mapping[str, Tensor], source: str) -> None:
