@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lexalcm import __version__
 from lexalcm.cli import bootstrap, data, evaluate, infer, train, verify, visualize
-from lexalcm.cli.console import err, out
+from lexalcm.cli.console import complain, out, say_what_it_took, set_verbosity
+from lexalcm.cli.versions import versions
 from lexalcm.errors import LexaError
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions of typer keep in different places
@@ -22,10 +22,15 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """System errors that the user can mend: no space, no right to write."""
 
+ANYWHERE = frozenset({"--debug", "--quiet", "-q", "--verbose", "-v"})
+"""Options of `lcm` itself that may stand behind its commands too."""
+
 app = typer.Typer(
     name="lcm",
     help="Prepare data for, train and run Large Concept Models.",
-    epilog="First steps:  lcm data sample;  lcm bootstrap;  lcm train;  lcm infer 'We must do more for our schools.'",
+    epilog="First steps:  lcm data sample;  lcm bootstrap;  lcm train;  lcm infer 'We must do more for our schools.'"
+    "\n\nExit codes:  0 done;  1 failed while running, or lcm verify found errors;  2 a mistake in what was asked;  "
+    "130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -35,16 +40,21 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        out.print(f"lexalcm {__version__}")
+        for line in versions():
+            out.print(line, markup=False)
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print versions and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also say how long each stage took.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks. These three may stand anywhere in the line.")
+    ] = False,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # the deepspeed launcher puts it here
 ) -> None:
     """Prepare data for, train and run Large Concept Models."""
@@ -71,23 +81,33 @@ def _unwritable(error: Exception) -> str | None:
     return f"{os.strerror(number)}: {place or 'make room, or choose another place for the output'}"
 
 
+def _split(arguments: list[str]) -> tuple[list[str], set[str]]:
+    """A command line without the options that may stand anywhere in it, before `--`; and those."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given = {argument for argument in arguments[:end] if argument in ANYWHERE}
+    return [argument for argument in arguments[:end] if argument not in ANYWHERE] + arguments[end:], given
+
+
 def main() -> None:
     """Run `lcm`: 0 when all went well, 1 for a failure while running, 2 for a mistake in what was asked."""
     # Threads that wait by spinning make torch many times slower beside another busy process (8x on two cores); set
     # before torch is loaded, because OpenMP reads it then.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    arguments, anywhere = _split(sys.argv[1:])
+    debug = "--debug" in anywhere
+    set_verbosity(quiet=bool(anywhere & {"-q", "--quiet"}), verbose=bool(anywhere & {"-v", "--verbose"}))
     try:
-        sys.exit(app(arguments, prog_name="lcm", standalone_mode=False))
+        code = app(arguments, prog_name="lcm", standalone_mode=False)
+        say_what_it_took()
+        sys.exit(code)
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "lcm"
-        err.print(f"lcm: {error.format_message().rstrip('.')}: see {command} --help", markup=False)
+        complain(f"lcm: {error.format_message().rstrip('.')}: see {command} --help")
         sys.exit(error.exit_code)
     except LexaError as error:
         if debug:
             raise
-        err.print(f"lcm: {error}", markup=False)
+        complain(f"lcm: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, e.g. `lcm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,8 +116,8 @@ def main() -> None:
         complaint = None if debug else _unwritable(error)
         if complaint is None:
             raise
-        err.print(f"lcm: {complaint}", markup=False)
+        complain(f"lcm: {complaint}")
         sys.exit(2)
     except KeyboardInterrupt:
-        err.print("lcm: interrupted")
+        complain("lcm: interrupted")
         sys.exit(130)

@@ -13,9 +13,6 @@ Severity = Literal["error", "warning"]
 SHOWN = 20
 """Findings that a table lists one by one."""
 
-SHOWN_CHARACTERS = 31
-"""Of a decoded sentence, so that both fit a line of 80."""
-
 KEPT = 1000
 """Findings of either severity that are kept; further ones are only counted."""
 
@@ -83,9 +80,11 @@ class DataReport:
 
     def decoded_table(self) -> Table:
         """The decoded sentences beside what they were."""
-        table = Table("cosine", "stored sentence", "decoded from its embedding", box=box.SIMPLE_HEAD)
+        table = Table("cosine", box=box.SIMPLE_HEAD)
+        for name in ("stored sentence", "decoded from its embedding"):  # as much of each as a line has room for
+            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
         for one in self.decoded:
-            table.add_row(f"{one.cosine:.3f}", *(Text(_beginning(text)) for text in (one.sentence, one.decoded)))
+            table.add_row(f"{one.cosine:.3f}", Text(one.sentence), Text(one.decoded))
         return table
 
     def error(self, where: str, what: str) -> None:
@@ -102,7 +101,3 @@ class DataReport:
             self.findings.append(finding)
         else:
             self.left_out[finding.severity] = self._noted[finding.severity] - KEPT
-
-
-def _beginning(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1].rstrip() + "…"
