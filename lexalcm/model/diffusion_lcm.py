@@ -110,4 +110,4 @@ class DiffusionLCM(LCM):
         loss_BL = squared_l2(output_BLD, self.schedule.target(concepts_BLD, noise_BLD, timesteps_BL))
         if self.weighted:
             loss_BL = loss_BL * self.schedule.loss_weights(timesteps_BL)
-        return reduce_loss(loss_BL, targets_BL)
+        return reduce_loss(loss_BL, targets_BL, timesteps_BL)

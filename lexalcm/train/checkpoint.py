@@ -1,14 +1,15 @@
 """Checkpoints: the whole state of a run, in a layout of our own that every engine writes and reads.
 
     checkpoints/step_00000100/
-      weights.safetensors     every parameter, whole, float32, under the model's names
-      optimizer.safetensors   NAME.exp_avg and NAME.exp_avg_sq of every parameter, whole, float32
+      weights.safetensors     every trained parameter, whole, float32, under the model's names
+      optimizer.safetensors   the optimizer's tensors of each, whole: of AdamW NAME.exp_avg and NAME.exp_avg_sq, float32
       ema.safetensors         the weights' moving average, where one is kept, like the weights
       state.json              counters, and size and hash of the others
 
 There is no generator state: every micro-batch seeds its own, and the batch plan and the learning rate are functions
-of the step. So this is all, and a run goes on under another engine, ZeRO stage or number of processes. The price is
-12 bytes a parameter on disk (16 with the average), gathered and written by the main process one tensor at a time.
+of the step. Frozen parameters are the initial model's. So this is all, and a run goes on under another engine, ZeRO
+stage or number of processes. The price, with AdamW, is 12 bytes a parameter on disk (16 with the average), gathered and
+written by the main process one tensor at a time.
 
 A checkpoint is written beside its place and renamed, so that one with a name is complete. It is still checked against
 its hashes before it is used, because disks fail; a damaged one is passed over for the one before.
@@ -16,8 +17,9 @@ its hashes before it is used, because disks fail; a damaged one is passed over f
 
 import math
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,7 @@ from lexalcm.atomic import atomic_folder, write_text
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
 from lexalcm.errors import TrainingError
 from lexalcm.train.engines.protocol import Engine, ReadTensor
-from lexalcm.train.optimizer import MOMENTS
-from lexalcm.train.tensor_file import file_sha256, write_tensors
+from lexalcm.train.tensor_file import TensorSpec, file_sha256, write_tensors
 from lexalcm.train.world import World
 
 WEIGHTS = "weights.safetensors"
@@ -52,11 +53,22 @@ class Progress(Settings):
     seconds: NonNegativeFloat = 0.0  # spent in steps so far
     open_loss: float = 0.0  # of the steps since the last line of metrics.jsonl, summed over targets
     open_targets: NonNegativeInt = 0  # their targets
+    open_loss_by_timestep: tuple[float, ...] = ()  # the same in each bucket of timesteps, where the model has such
+    open_targets_by_timestep: tuple[float, ...] = ()
     train_loss: float | None = None  # of the last line of metrics.jsonl
     validation_loss: float | None = None
 
     def after_step(
-        self, *, applied: bool, loss: float, targets: int, concepts: int, skipped: int, seconds: float
+        self,
+        *,
+        applied: bool,
+        loss: float,
+        targets: int,
+        concepts: int,
+        skipped: int,
+        seconds: float,
+        by_timestep: Sequence[float] = (),
+        targets_by_timestep: Sequence[float] = (),
     ) -> "Progress":
         """One step further; `loss` is summed over its `targets`, and not counted where it is not finite."""
         counted = math.isfinite(loss)
@@ -69,16 +81,30 @@ class Progress(Settings):
             seconds=self.seconds + seconds,
             open_loss=self.open_loss + (loss if counted else 0.0),
             open_targets=self.open_targets + (targets if counted else 0),
+            open_loss_by_timestep=_add(self.open_loss_by_timestep, by_timestep if counted else ()),
+            open_targets_by_timestep=_add(self.open_targets_by_timestep, targets_by_timestep if counted else ()),
         )
 
     def begin_line(self, train_loss: float, validation_loss: float | None) -> "Progress":
         """A line of metrics has been written with these losses, the latter only where there was a validation."""
         if validation_loss is None:
             validation_loss = self.validation_loss
-        return self._with(open_loss=0.0, open_targets=0, train_loss=train_loss, validation_loss=validation_loss)
+        return self._with(
+            open_loss=0.0,
+            open_targets=0,
+            open_loss_by_timestep=(),
+            open_targets_by_timestep=(),
+            train_loss=train_loss,
+            validation_loss=validation_loss,
+        )
 
     def _with(self, **changes: Any) -> "Progress":
         return self.model_copy(update=changes)
+
+
+def _add(sums: Sequence[float], more: Sequence[float]) -> tuple[float, ...]:
+    """Add up by place; no numbers at all are zeros."""
+    return tuple(a + b for a, b in zip_longest(sums, more, fillvalue=0.0))
 
 
 class FileRecord(Settings):
@@ -114,16 +140,15 @@ def save_checkpoint(folder: Path, engine: Engine, progress: Progress, *, keep: i
     path = folder / checkpoint_name(progress.step)
     if not world.is_main:
         averaged = engine.averaged_weights() if engine.average is not None else ()
-        for _ in chain(engine.weights(), engine.moments(), averaged):
+        for _ in chain(engine.weights(), engine.state(), averaged):
             pass  # takes part in gathering what the main process writes
         world.barrier()
         return path
     with atomic_folder(path, overwrite=True) as temporary:
-        weights = engine.shapes
-        moments = {f"{name}.{moment}": shape for name, shape in weights.items() for moment in MOMENTS}
+        weights = {name: TensorSpec(shape) for name, shape in engine.shapes.items()}
         files = {
             WEIGHTS: FileRecord(**write_tensors(temporary / WEIGHTS, weights, engine.weights())),
-            OPTIMIZER: FileRecord(**write_tensors(temporary / OPTIMIZER, moments, engine.moments())),
+            OPTIMIZER: FileRecord(**write_tensors(temporary / OPTIMIZER, engine.state_layout, engine.state())),
         }
         if engine.average is not None:
             files[AVERAGE] = FileRecord(**write_tensors(temporary / AVERAGE, weights, engine.averaged_weights()))
@@ -169,8 +194,8 @@ def load_result(path: Path, model: nn.Module) -> None:
 
 def _load(path: Path, model: nn.Module) -> None:
     with torch.no_grad(), safe_open(path, framework="pt") as file:
-        for name, parameter in model.named_parameters():
-            parameter.copy_(file.get_tensor(name))
+        for name in file.keys():  # noqa: SIM118  no mapping
+            model.get_parameter(name).copy_(file.get_tensor(name))
 
 
 def restore_engine(path: Path, engine: Engine, updates: int) -> None:

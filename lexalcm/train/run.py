@@ -30,6 +30,7 @@ from lexalcm.model.lcm import LCM
 from lexalcm.train.allocator import keep_freed_memory
 from lexalcm.train.checkpoint import Progress, load_result, load_weights, restore_engine, save_checkpoint
 from lexalcm.train.engines.choose import EngineChoice, choose_engine, start_engine
+from lexalcm.train.layers import freeze
 from lexalcm.train.monitor import Display, Monitor, Silent
 from lexalcm.train.run_folder import Fingerprints, RunFolder, decide_start, prepare, run_folder, saved_run
 from lexalcm.train.stop import StopRequest
@@ -199,6 +200,7 @@ def _assemble(config: RunConfig) -> _Parts:
     mixture = Mixture.open(config.data)
     model = load_model(config.model)
     check_codec(model.config, config.model, mixture.codec, config.data.all_sets[0].path)
+    freeze(model, config.train.freeze)
     batches = TrainingBatches(mixture, config.data, config.train.seed)
     validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
     engine = choose_engine(config, world, model.config.width)

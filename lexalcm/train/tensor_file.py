@@ -9,24 +9,37 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-FLOAT32_BYTES = 4
+NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: "U8", torch.int64: "I64"}
+"""Of the types that are written, in the format."""
 
 
-def write_tensors(path: Path, shapes: Mapping[str, torch.Size], tensors: Iterable[torch.Tensor]) -> dict[str, Any]:
-    """Write float32 tensors, which come in the order of their names' `shapes`.
+class TensorSpec(NamedTuple):
+    """What a stored tensor is like."""
+
+    shape: torch.Size
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers."""
+        return self.shape.numel() * self.dtype.itemsize
+
+
+def write_tensors(path: Path, layout: Mapping[str, TensorSpec], tensors: Iterable[torch.Tensor]) -> dict[str, Any]:
+    """Write tensors, which come in the order of the `layout` of their names, and in any type that can be made theirs.
 
     Returns:
         The file's `bytes` and `sha256`, to tell a damaged file by.
     """
     header: dict[str, object] = {}
     offset = 0
-    for name, shape in shapes.items():
-        end = offset + FLOAT32_BYTES * shape.numel()
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+    for name, spec in layout.items():
+        end = offset + spec.nbytes
+        header[name] = {"dtype": NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of eight bytes
@@ -34,19 +47,23 @@ def write_tensors(path: Path, shapes: Mapping[str, torch.Size], tensors: Iterabl
     written = 0
     with path.open("wb") as file:
 
-        def write(data: bytes) -> None:
+        def write(data: Any) -> None:
             nonlocal written
             digest.update(data)
             written += file.write(data)
 
         write(len(text).to_bytes(8, "little"))
         write(text)
-        for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
-            if tensor.shape != shape:
-                raise ValueError(f"{name} should be {tuple(shape)}, but is {tuple(tensor.shape)}")
+        for (name, spec), tensor in zip(layout.items(), tensors, strict=True):
+            if tensor.shape != spec.shape:
+                raise ValueError(f"{name} should be {tuple(spec.shape)}, but is {tuple(tensor.shape)}")
             if tensor.numel():
-                write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+                write(_bytes(tensor.detach().to("cpu", spec.dtype)))
     return {"bytes": written, "sha256": digest.hexdigest()}
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def file_sha256(path: Path) -> str:

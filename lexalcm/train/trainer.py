@@ -117,7 +117,7 @@ class Trainer:
         loss, missing = 0.0, 0
         for batch in self.world.watched(self.validation.iterate(rank=self.world.rank, world_size=self.world.size)):
             seed_generators(VALIDATION, 0, batch.number)
-            loss += self.engine.loss(batch).item()
+            loss += self.engine.loss(batch).sum.item()
             missing += batch.missing_targets
         all_loss, all_missing = self.world.sum([loss, missing])
         return all_loss / max(1, self.validation.targets - all_missing)
@@ -132,7 +132,7 @@ class Trainer:
         for left in reversed(range(self.batches.settings.global_batch // self.world.size)):
             batch = next(batches)
             seed_generators(TRAINING, self.settings.seed, batch.number)
-            losses.append(self.engine.accumulate(batch, self.world.size / targets, last=left == 0))
+            losses.append(self.engine.accumulate(batch, self.world.size / targets, last=left == 0).sum)
             concepts += int((batch.documents >= 0).sum())
             skipped += batch.skipped
             missing += batch.missing_targets

@@ -22,13 +22,17 @@ def runs(workspace: Path, launch: Callable) -> Path:
     """Runs of the same settings: `single`, `zero2x1` (stage 2, one process), `zero3-then-single` and so on."""
     launch(1, [{"name": "single", "set": []}, *({"name": f"zero{s}x1", "set": [zero(s)]} for s in STAGES)])
     folder = workspace / "runs"
-    rewind(folder / "single", folder / "single-then-zero3x2", CHECKPOINT_EVERY)
+    for name in ("single-then-zero3x2", "single-then-fsdpx2"):
+        rewind(folder / "single", folder / name, CHECKPOINT_EVERY)
     launch(
         2,
         [
             *({"name": f"zero{s}x2", "set": [zero(s)]} for s in STAGES),
+            *({"name": f"{engine}x2", "set": [f"train.engine={engine}"]} for engine in ("ddp", "fsdp")),
             {"name": "single-then-zero3x2", "set": [zero(3)]},
+            {"name": "single-then-fsdpx2", "set": ["train.engine=fsdp"]},
             *({"name": f"overflow{s}x2", "set": [zero(s), "data.path=one-overflowing"]} for s in STAGES),
+            {"name": "overflow-fsdpx2", "set": ["train.engine=fsdp", "data.path=one-overflowing"]},
             {"name": "hopeless", "set": [zero(2), *HOPELESS], "fails": "not finite in 3 steps in a row"},
         ],
     )
@@ -37,6 +41,8 @@ def runs(workspace: Path, launch: Callable) -> Path:
         "zero3x2-then-zero0x1": [zero(0)],
         "zero0x2-then-zero2x1": [zero(2)],
         "zero1x2-then-zero3x1": [zero(3)],
+        "fsdpx2-then-zero2x1": [zero(2)],
+        "zero3x2-then-fsdpx1": ["train.engine=fsdp"],
     }
     for name in later:
         rewind(folder / name.partition("-")[0], folder / name, CHECKPOINT_EVERY)
@@ -50,6 +56,11 @@ def test_every_stage_and_number_of_processes_gives_the_curve_of_single(runs: Pat
     assert largest_difference(runs / "single", runs / f"zero{stage}x{processes}") < SAME
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_ddp_and_fsdp_give_the_curve_of_single(runs: Path, engine: str) -> None:
+    assert largest_difference(runs / "single", runs / f"{engine}x2") < SAME
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -58,6 +69,9 @@ def test_every_stage_and_number_of_processes_gives_the_curve_of_single(runs: Pat
         "zero3x2-then-zero0x1",
         "zero0x2-then-zero2x1",
         "zero1x2-then-zero3x1",
+        "single-then-fsdpx2",
+        "fsdpx2-then-zero2x1",
+        "zero3x2-then-fsdpx1",
     ],
 )
 def test_a_run_goes_on_under_another_engine_and_number_of_processes(runs: Path, name: str) -> None:
@@ -71,7 +85,7 @@ def test_a_step_that_overflows_is_skipped_and_counted(
     monkeypatch.chdir(workspace)
     result = train(read_run_config(Path("config.yaml"), ["name=overflow", "data.path=one-overflowing"], "auto"))
     assert 1 <= result.skipped_steps < STEPS
-    for name in ("overflow", *(f"overflow{stage}x2" for stage in STAGES)):
+    for name in ("overflow", "overflow-fsdpx2", *(f"overflow{stage}x2" for stage in STAGES)):
         lines = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
         assert lines[-1]["skipped_steps"] == result.skipped_steps
         assert [line["step"] for line in lines if line["loss"] is None] == [

@@ -15,7 +15,7 @@ class Small(nn.Module):
 
 def test_matrices_decay_and_norms_and_biases_do_not() -> None:
     model = Small()
-    decay, keep = parameter_groups(model, 0.1)
+    decay, keep = parameter_groups(model.parameters(), 0.1)
     assert (decay["weight_decay"], keep["weight_decay"]) == (0.1, 0.0)
     assert {id(parameter) for parameter in decay["params"]} == {id(model.linear.weight)}
     assert {id(parameter) for parameter in keep["params"]} == {id(model.linear.bias), id(model.norm.weight)}
@@ -26,7 +26,7 @@ def test_an_update_is_adamw_as_published() -> None:
     torch.manual_seed(0)
     model = nn.Linear(3, 2, bias=False).double()
     settings = TrainSettings(betas=(0.8, 0.9), eps=1e-3, weight_decay=0.5)
-    optimizer = make_adamw(model, settings)
+    optimizer = make_adamw(model.parameters(), settings)
     weight = model.weight.detach().clone()
     mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
     for step, lr in enumerate((0.1, 0.05), start=1):

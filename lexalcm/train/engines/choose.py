@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from lexalcm.config import RunConfig, TrainSettings
 from lexalcm.errors import ConfigError
+from lexalcm.model.lcm import LCM
+from lexalcm.train.engines.ddp import DDPEngine
 from lexalcm.train.engines.deepspeed import DeepSpeedEngine, import_deepspeed
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig, fill, read_deepspeed_json
+from lexalcm.train.engines.fsdp import FSDPEngine
 from lexalcm.train.engines.precision import best_precision
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.engines.single import SingleEngine
+from lexalcm.train.layers import prepare_layers
 from lexalcm.train.world import World
 
 
@@ -29,8 +32,19 @@ class EngineChoice:
         return self.name != "single"
 
 
+OPTIMIZERS = {
+    "single": {"adamw", "adafactor", "adamw8bit", "muon"},
+    "ddp": {"adamw", "adafactor", "adamw8bit", "muon"},
+    "fsdp": {"adamw"},
+    "deepspeed": {"adamw"},
+}
+"""What each engine trains with: over shards, those whose update of a number needs no other number of its matrix."""
+
+PLAIN_ENGINES = {"single": SingleEngine, "ddp": DDPEngine, "fsdp": FSDPEngine}
+
+
 def choose_engine(config: RunConfig, world: World, width: int) -> EngineChoice:
-    """The engine that the settings say; `auto` is deepspeed for a DeepSpeed file or several processes, else single.
+    """The engine that the settings say; `auto`: deepspeed for a DeepSpeed file, ddp for several processes, else single.
 
     Args:
         config: the settings.
@@ -38,36 +52,50 @@ def choose_engine(config: RunConfig, world: World, width: int) -> EngineChoice:
         width: the model's width.
 
     Raises:
-        ConfigError: the choice contradicts the number of processes, or the DeepSpeed file the settings.
+        ConfigError: the choice contradicts the number of processes, the DeepSpeed file the settings, or the engine the
+            optimizer.
         MissingExtraError: DeepSpeed is not installed.
     """
     name: str = config.train.engine
     if name == "auto":
-        name = "deepspeed" if config.deepspeed or world.size > 1 else "single"
-    if name == "single" and config.deepspeed:
-        raise ConfigError(f"train.engine is single, but --deepspeed {config.deepspeed} is given: leave out one of them")
+        name = "deepspeed" if config.deepspeed else "ddp" if world.size > 1 else "single"
+    if name != "deepspeed" and config.deepspeed:
+        raise ConfigError(f"train.engine is {name}, but --deepspeed {config.deepspeed} is given: leave out one of them")
     if name == "single" and world.size > 1:
         raise ConfigError(f"{world.size} processes were started, but train.engine is single: leave it out")
+    if config.train.optimizer not in OPTIMIZERS[name]:
+        able = ", ".join(engine for engine, optimizers in OPTIMIZERS.items() if config.train.optimizer in optimizers)
+        raise ConfigError(
+            f"train.optimizer is {config.train.optimizer}, but the engine is {name}, which shards the optimizer's "
+            f"state: that optimizer goes with {able}, and {name} with adamw"
+        )
     if config.data.global_batch % world.size:
         raise ConfigError(
             f"data.global_batch={config.data.global_batch} micro-batches cannot be shared out evenly to {world.size} "
             f"processes: make it a multiple of {world.size}"
         )
     best = best_precision(world.device)
-    if name == "single":
+    if name != "deepspeed":
         return EngineChoice(name, best if config.train.precision == "auto" else config.train.precision)
     tree = read_deepspeed_json(config.deepspeed)
     filled = fill(tree, config, world_size=world.size, width=width, best=best)
+    if filled.stage == 3 and config.train.compile:
+        raise ConfigError(
+            f"train.compile goes with the other engines and ZeRO stages, but {filled.file} asks for stage 3, which "
+            "gathers weights inside the layers: leave one of them out, or take --engine fsdp"
+        )
     import_deepspeed(world.device)
     return EngineChoice(name, filled.precision, filled)
 
 
-def start_engine(choice: EngineChoice, model: nn.Module, settings: TrainSettings, device: torch.device) -> Engine:
+def start_engine(choice: EngineChoice, model: LCM, settings: TrainSettings, device: torch.device) -> Engine:
     """Make the engine; the process group must be there if it needs one.
 
     Raises:
         ConfigError: DeepSpeed refuses its file.
+        MissingExtraError: the optimizer's extra is not installed.
     """
+    prepare_layers(model, settings)
     if choice.deepspeed is None:
-        return SingleEngine(model, settings, device, choice.precision)
+        return PLAIN_ENGINES[choice.name](model, settings, device, choice.precision)
     return DeepSpeedEngine(model, settings, device, choice.deepspeed)

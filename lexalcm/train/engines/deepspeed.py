@@ -29,11 +29,13 @@ from torch import nn
 from lexalcm.config import TrainSettings
 from lexalcm.data.loader import Batch
 from lexalcm.errors import ConfigError, import_extra
+from lexalcm.model.lcm import LCM, Loss
 from lexalcm.train.average import MovingAverage
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig
-from lexalcm.train.engines.precision import autocast
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
-from lexalcm.train.optimizer import MOMENTS, create_state, make_adamw, set_learning_rate
+from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_on, scaled
+from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
+from lexalcm.train.tensor_file import TensorSpec
 
 
 class DeepSpeedEngine:
@@ -42,7 +44,7 @@ class DeepSpeedEngine:
     name = "deepspeed"
 
     def __init__(
-        self, model: nn.Module, settings: TrainSettings, device: torch.device, deepspeed_config: DeepSpeedConfig
+        self, model: LCM, settings: TrainSettings, device: torch.device, deepspeed_config: DeepSpeedConfig
     ) -> None:
         """Start DeepSpeed; the process group must be there.
 
@@ -56,14 +58,13 @@ class DeepSpeedEngine:
         self._stage = deepspeed_config.stage
         self._device = device
         self._clip_norm = settings.clip_norm
-        self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-        self._adamw = make_adamw(model, settings)
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
+        self._adamw = make_adamw(model.parameters(), settings)
         try:
-            summed = _SummedLoss(model, device, self.precision)
+            loss = TrainingLoss(model, device, self.precision)
             with _quiet():
-                self._engine, *_ = deepspeed.initialize(
-                    model=summed, optimizer=self._adamw, config=deepspeed_config.tree
-                )
+                self._engine, *_ = deepspeed.initialize(model=loss, optimizer=self._adamw, config=deepspeed_config.tree)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
@@ -75,21 +76,19 @@ class DeepSpeedEngine:
         decay = settings.ema.decay
         self.average = None if decay is None else MovingAverage(self._optimizer_tensors(), decay)
 
-    def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
+    def accumulate(self, batch: Batch, scale: float, last: bool) -> Loss:
         """See `Engine.accumulate`."""
         self._engine.train()
         self._engine.set_gradient_accumulation_boundary(last)
-        loss = self._engine(**batch.to(self._device).model_inputs())
-        # An infinite loss can have a finite gradient; such a step must not be taken.
-        scaled = loss * torch.where(loss.detach().isfinite(), scale, torch.nan)
-        self._engine.backward(scaled, scale_wrt_gas=False)
-        return loss.detach()
+        loss = self._engine(**inputs_on(self._device, batch))
+        self._engine.backward(scaled(loss, scale), scale_wrt_gas=False)
+        return detached(loss)
 
     def update(self, lr: float) -> Update:
         """See `Engine.update`."""
         set_learning_rate(self._adamw, lr)
         if self._is_plain:  # DeepSpeed clips here too, but neither tells the norm nor looks whether it is finite
-            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]).item()
+            norm = nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None]).item()
             if not norm < float("inf"):
                 self._engine.zero_grad()
                 return Update(norm, applied=False)
@@ -103,22 +102,27 @@ class DeepSpeedEngine:
         return update
 
     @torch.no_grad()
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch) -> Loss:
         """See `Engine.loss`."""
         self._engine.eval()
-        return self._engine(**batch.to(self._device).model_inputs())
+        return self._engine(**inputs_on(self._device, batch))
 
     def weights(self) -> Iterator[torch.Tensor]:
         """See `Engine.weights`."""
-        for parameter in self.model.parameters():
+        for parameter in self._parameters.values():
             if self._stage == 0:
                 yield self._master(parameter).detach()
             else:
                 yield self._deepspeed.utils.safe_get_full_fp32_param(parameter)
 
-    def moments(self) -> Iterator[torch.Tensor]:
-        """See `Engine.moments`."""
-        for parameter in self.model.parameters():
+    @property
+    def state_layout(self) -> dict[str, TensorSpec]:
+        """See `Engine.state_layout`."""
+        return {f"{name}.{moment}": TensorSpec(shape) for name, shape in self.shapes.items() for moment in MOMENTS}
+
+    def state(self) -> Iterator[torch.Tensor]:
+        """See `Engine.state`."""
+        for parameter in self._parameters.values():
             for moment in MOMENTS:
                 if self._stage == 0:
                     yield self._adamw.state[self._master(parameter)][moment]
@@ -132,27 +136,30 @@ class DeepSpeedEngine:
             yield from self.weights()
 
     @torch.no_grad()
-    def restore(self, weights: ReadTensor, moments: ReadTensor, average: ReadTensor | None, updates: int) -> None:
+    def restore(self, weights: ReadTensor, state: ReadTensor, average: ReadTensor | None, updates: int) -> None:
         """See `Engine.restore`."""
         self._create_state(updates)
         if self.average is not None:
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._parameters.items():
                 self._set_weight(parameter, (average or weights)(name).to(self._device))
             self.average.restart(updates)
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._parameters.items():
             self._set_weight(parameter, weights(name).to(self._device))
             for moment in MOMENTS:
-                self._set_moment(parameter, moment, moments(f"{name}.{moment}").to(self._device))
+                self._set_moment(parameter, moment, state(f"{name}.{moment}").to(self._device))
 
     def memory(self) -> MemoryUse:
         """See `Engine.memory`."""
         parameters = [getattr(p, "ds_tensor", p) for p in self.model.parameters()]
         held = sum(parameter.nbytes for parameter in parameters)
+        trained = sum(getattr(p, "ds_tensor", p).nbytes for p in self._parameters.values())
         shards = self._optimizer_tensors()
         own = {parameter.data_ptr() for parameter in parameters}
         moments = sum(self._adamw.state[shard][moment].nbytes for shard in shards for moment in MOMENTS)
         masters = sum(shard.nbytes for shard in shards if shard.data_ptr() not in own)
-        gradients = held if self._stage < 2 else sum(shard.numel() for shard in shards) * parameters[0].element_size()
+        gradients = (
+            trained if self._stage < 2 else sum(shard.numel() for shard in shards) * parameters[0].element_size()
+        )
         averaged = 0 if self.average is None else self.average.nbytes
         return MemoryUse(parameters=held, gradients=gradients, optimizer=masters + moments + averaged)
 
@@ -173,8 +180,15 @@ class DeepSpeedEngine:
         return [parameter for group in self._adamw.param_groups for parameter in group["params"]]
 
     def _create_state(self, updates: int) -> None:
-        """Make AdamW's state now, so that it can be saved and restored before the first update."""
-        create_state(self._adamw, self._optimizer_tensors(), updates)
+        """Make AdamW's state now, so that it can be saved and restored before the first update.
+
+        It belongs to DeepSpeed's shards, which only some stages put into the optimizer, so it is made by hand.
+        """
+        for shard in self._optimizer_tensors():
+            self._adamw.state[shard] = {
+                "step": torch.full((), float(updates), dtype=torch.float32, device=shard.device),
+                **{moment: torch.zeros_like(shard) for moment in MOMENTS},
+            }
         if self._stage in (1, 2):  # what links parameters to their share of the state; it is linked once
             self._engine.optimizer._hp_optimizer_states_linked = False
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
@@ -205,23 +219,6 @@ class DeepSpeedEngine:
             self._deepspeed.utils.safe_set_local_optimizer_state(parameter, _share(parameter, value), moment)
         else:
             self._deepspeed.utils.safe_set_full_optimizer_state(parameter, value, moment)
-
-
-class _SummedLoss(nn.Module):
-    """The model as DeepSpeed sees it: inputs in, one scalar out, multiplied in the run's precision.
-
-    DeepSpeed switches off an autocast that is on around it, so it is switched on inside.
-    """
-
-    def __init__(self, model: nn.Module, device: torch.device, precision: str) -> None:
-        super().__init__()
-        self.model = model
-        self.device = device
-        self.precision = precision
-
-    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        with autocast(self.device, self.precision):
-            return self.model(**inputs).sum
 
 
 def _share(parameter: Any, value: torch.Tensor) -> torch.Tensor:

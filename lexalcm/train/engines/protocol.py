@@ -7,8 +7,9 @@ The trainer knows no engine, and an engine knows no steps, schedules, data or fi
     engine.update(lr)
 
 Every process of a run makes the same calls in the same order; each may be a meeting point of them all.
-Weights and optimizer state leave and enter an engine whole, in float32, by parameter name, one at a time. That is
-what lets a run stop under one engine, sharding or number of processes and go on under another.
+Weights and optimizer state leave and enter an engine whole, by parameter name, one at a time. That is what lets a run
+stop under one engine, sharding or number of processes and go on under another. Frozen parameters neither leave nor
+enter: they are those of the model that the engine is made with.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ from typing import NamedTuple, Protocol
 import torch
 
 from lexalcm.data.loader import Batch
+from lexalcm.model.lcm import Loss
 from lexalcm.train.average import MovingAverage
+from lexalcm.train.tensor_file import TensorSpec
 
 ReadTensor = Callable[[str], torch.Tensor]
 """Gives a stored tensor by its name."""
@@ -35,7 +38,7 @@ class MemoryUse(NamedTuple):
 
     parameters: int
     gradients: int
-    optimizer: int  # moments, the float32 weights that a bf16 model is updated through, and the weights' average
+    optimizer: int  # its state, the float32 weights that a bf16 model is updated through, and the weights' average
 
 
 class Engine(Protocol):
@@ -43,10 +46,14 @@ class Engine(Protocol):
 
     name: str
     precision: str  # "fp32" or "bf16"
-    shapes: dict[str, torch.Size]  # of every parameter by name, in the model's order, as they are when whole
+    shapes: dict[str, torch.Size]  # of every trained parameter by name, in the model's order, as they are when whole
     average: MovingAverage | None  # of the weights, where one was asked for
 
-    def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
+    @property
+    def state_layout(self) -> dict[str, TensorSpec]:
+        """The optimizer state's tensors by `parameter.tensor`, whole, in the order of `state`."""
+
+    def accumulate(self, batch: Batch, scale: float, last: bool) -> Loss:
         """Add the gradient of `scale` x the micro-batch's summed loss, averaged over processes, to the step's.
 
         Args:
@@ -55,26 +62,26 @@ class Engine(Protocol):
             last: whether this is the process's last micro-batch of the step.
 
         Returns:
-            The summed loss, a scalar. Where it is not finite, neither is the step's gradient.
+            The loss, detached. Where its sum is not finite, neither is the step's gradient.
         """
 
     def update(self, lr: float) -> Update:
         """Clip the step's gradient by its global norm, update the weights, forget the gradient."""
 
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """The summed loss of a micro-batch without dropout and without gradient, a scalar."""
+    def loss(self, batch: Batch) -> Loss:
+        """The loss of a micro-batch without dropout and without gradient."""
 
     def weights(self) -> Iterator[torch.Tensor]:
-        """Every parameter whole, float32, in the order of `shapes`."""
+        """Every trained parameter whole, float32, in the order of `shapes`."""
 
-    def moments(self) -> Iterator[torch.Tensor]:
-        """AdamW's state whole, float32: each parameter's `MOMENTS`, in the order of `shapes`."""
+    def state(self) -> Iterator[torch.Tensor]:
+        """The optimizer's state whole, as `state_layout` says."""
 
     def averaged_weights(self) -> Iterator[torch.Tensor]:
         """The same of their moving average; there must be one."""
 
-    def restore(self, weights: ReadTensor, moments: ReadTensor, average: ReadTensor | None, updates: int) -> None:
-        """Take over weights, by name, and optimizer state, by `name.moment`, as after so many updates.
+    def restore(self, weights: ReadTensor, state: ReadTensor, average: ReadTensor | None, updates: int) -> None:
+        """Take over weights, by name, and optimizer state, by `parameter.tensor`, as after so many updates.
 
         The model that the engine was made with must have held these weights already. The average, where there is one to
         be kept, is taken over too, or begins at the weights where none is given.

@@ -1,101 +1,155 @@
-"""One process, one device, plain PyTorch: the engine that the others are measured against."""
+"""One process, one device, plain PyTorch: the engine that the others are measured against.
+
+DDP and FSDP are this engine with another wrapping of the loss and another place for a parameter's numbers.
+"""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lexalcm.config import TrainSettings
 from lexalcm.data.loader import Batch
+from lexalcm.model.lcm import LCM, Loss
 from lexalcm.train.average import MovingAverage
-from lexalcm.train.engines.precision import autocast
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
-from lexalcm.train.optimizer import MOMENTS, create_state, make_adamw, set_learning_rate
+from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_on, scaled
+from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
+from lexalcm.train.tensor_file import TensorSpec
+
+CLIP_EPS = 1e-6
+"""Added to the norm by torch's own clipping, and by DeepSpeed's."""
 
 
 class SingleEngine:
-    """The model on this process's device; bf16 is autocast over float32 weights."""
+    """One process, one device, plain PyTorch; bf16 is autocast over float32 weights."""
 
     name = "single"
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, device: torch.device, precision: str) -> None:
-        self.model = model.to(device)
+    def __init__(self, model: LCM, settings: TrainSettings, device: torch.device, precision: str) -> None:
         self.precision = precision
         self._device = device
         self._clip_norm = settings.clip_norm
-        self._optimizer = make_adamw(self.model, settings)
-        self._parameters = dict(self.model.named_parameters())
+        self._model = model
+        self._loss = self._wrap(TrainingLoss(model, device, precision))
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
-        create_state(self._optimizer, list(self._parameters.values()), updates=0)
+        self._optimizers = make_optimizers(model, model.blocks(), settings)
+        create_state(self._optimizers, updates=0)
         decay = settings.ema.decay
-        self.average = None if decay is None else MovingAverage(list(self._parameters.values()), decay)
+        self.average = None if decay is None else MovingAverage(list(map(self._mine, self._parameters.values())), decay)
 
-    def accumulate(self, batch: Batch, scale: float, last: bool) -> torch.Tensor:
+    # What the engines of several processes do in another way
+
+    def _wrap(self, loss: TrainingLoss) -> nn.Module:
+        """Put the model where it belongs, and what shares its work out to processes around its loss."""
+        return loss.to(self._device)
+
+    def _before_the_last(self) -> AbstractContextManager[None]:
+        """In force for a micro-batch after which there comes another one of the same step."""
+        return nullcontext()
+
+    def _mine(self, tensor: Tensor) -> Tensor:
+        """The part of a parameter, gradient or state that this process holds; it shares its memory."""
+        return tensor
+
+    def _share(self, whole: Tensor, like: Tensor) -> Tensor:
+        """The part of a whole tensor that belongs into `_mine(like)`."""
+        return whole
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """All of it, from all processes."""
+        return tensor
+
+    def _over_processes(self, squared_norm: Tensor) -> Tensor:
+        """The squared norm of what all processes hold, from that of what this one holds."""
+        return squared_norm
+
+    # Engine
+
+    def accumulate(self, batch: Batch, scale: float, last: bool) -> Loss:
         """See `Engine.accumulate`."""
-        self.model.train()
-        loss = self._summed_loss(batch)
-        # An infinite loss can have a finite gradient; such a step must not be taken.
-        (loss * torch.where(loss.detach().isfinite(), scale, torch.nan)).backward()
-        return loss.detach()
+        self._loss.train()
+        with nullcontext() if last else self._before_the_last():
+            loss = self._loss(**inputs_on(self._device, batch))
+            scaled(loss, scale).backward()
+        return detached(loss)
 
     def update(self, lr: float) -> Update:
         """See `Engine.update`."""
-        set_learning_rate(self._optimizer, lr)
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm).item()
+        gradients = [self._mine(p.grad) for p in self._parameters.values() if p.grad is not None]
+        squared_norm = torch.stack(torch._foreach_norm(gradients)).double().square().sum()
+        norm = self._over_processes(squared_norm).sqrt().item()
         applied = norm < float("inf")  # also false for NaN
         if applied:
-            self._optimizer.step()
+            factor = self._clip_norm / (norm + CLIP_EPS)
+            if factor < 1:
+                torch._foreach_mul_(gradients, factor)
+            for optimizer in self._optimizers:
+                set_learning_rate(optimizer, lr)
+                optimizer.step()
             if self.average is not None:
                 self.average.update()
-        self._optimizer.zero_grad()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
         return Update(norm, applied)
 
     @torch.no_grad()
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch) -> Loss:
         """See `Engine.loss`."""
-        self.model.eval()
-        return self._summed_loss(batch)
+        self._loss.eval()
+        return self._loss(**inputs_on(self._device, batch))
 
-    def weights(self) -> Iterator[torch.Tensor]:
+    def weights(self) -> Iterator[Tensor]:
         """See `Engine.weights`."""
-        return (parameter.detach() for parameter in self._parameters.values())
+        return (self._whole(parameter.detach()) for parameter in self._parameters.values())
 
-    def moments(self) -> Iterator[torch.Tensor]:
-        """See `Engine.moments`."""
-        return (self._optimizer.state[p][moment] for p in self._parameters.values() for moment in MOMENTS)
+    @property
+    def state_layout(self) -> dict[str, TensorSpec]:
+        """See `Engine.state_layout`."""
+        return {name: TensorSpec(tensor.shape, tensor.dtype) for name, tensor in self._state().items()}
 
-    def averaged_weights(self) -> Iterator[torch.Tensor]:
+    def state(self) -> Iterator[Tensor]:
+        """See `Engine.state`."""
+        return (self._whole(tensor) for tensor in self._state().values())
+
+    def averaged_weights(self) -> Iterator[Tensor]:
         """See `Engine.averaged_weights`."""
         assert self.average is not None
         with self.average.in_place():
             yield from self.weights()
 
     @torch.no_grad()
-    def restore(self, weights: ReadTensor, moments: ReadTensor, average: ReadTensor | None, updates: int) -> None:
+    def restore(self, weights: ReadTensor, state: ReadTensor, average: ReadTensor | None, updates: int) -> None:
         """See `Engine.restore`."""
-        create_state(self._optimizer, list(self._parameters.values()), updates)
+        create_state(self._optimizers, updates)
         if self.average is not None:
-            for name, parameter in self._parameters.items():
-                parameter.copy_((average or weights)(name))
+            self._read(self._parameters, average or weights)
             self.average.restart(updates)
-        for name, parameter in self._parameters.items():
-            parameter.copy_(weights(name))
-            for moment in MOMENTS:
-                self._optimizer.state[parameter][moment].copy_(moments(f"{name}.{moment}"))
+        self._read(self._parameters, weights)
+        self._read(self._state(), state)
 
     def memory(self) -> MemoryUse:
         """See `Engine.memory`."""
-        size = sum(parameter.nbytes for parameter in self._parameters.values())
+        size = sum(self._mine(parameter).nbytes for parameter in self._model.parameters())
+        trained = sum(self._mine(parameter).nbytes for parameter in self._parameters.values())
+        state = sum(self._mine(tensor).nbytes for tensor in self._state().values())
         averaged = 0 if self.average is None else self.average.nbytes
-        return MemoryUse(parameters=size, gradients=size, optimizer=len(MOMENTS) * size + averaged)
+        return MemoryUse(parameters=size, gradients=trained, optimizer=state + averaged)
 
     def close(self) -> None:
         """See `Engine.close`; nothing is held that outlives the object."""
 
-    def _summed_loss(self, batch: Batch) -> torch.Tensor:
-        with self._autocast():
-            return self.model(**batch.to(self._device).model_inputs()).sum
+    def _state(self) -> dict[str, Tensor]:
+        """The optimizer's tensors by `parameter.tensor`, parameters in the model's order."""
+        tensors = state_tensors(self._optimizers)
+        return {
+            f"{name}.{key}": tensor
+            for name, parameter in self._parameters.items()
+            for key, tensor in tensors[parameter].items()
+        }
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        return autocast(self._device, self.precision)
+    def _read(self, tensors: dict[str, Tensor] | dict[str, nn.Parameter], read: ReadTensor) -> None:
+        for name, tensor in tensors.items():
+            self._mine(tensor).copy_(self._share(read(name), tensor))

@@ -1,0 +1,62 @@
+"""Weights, gradients and optimizer state sharded over the processes: torch's FSDP2 (`fully_shard`, arXiv 2304.11277).
+
+Decisions, and what they cost:
+
+- Each layer is gathered when its turn comes, in bf16 where the run is in bf16, and let go after forward and backward
+  pass; what is outside layers stays gathered in between. The float32 weights, gradients and state are only ever shards.
+- Gradients are averaged in float32 after every micro-batch, so that a process never holds a whole one. That is one
+  reduce-scatter for each micro-batch instead of one a step.
+- With offloading, shards and optimizer live in the CPU's memory: a GPU holds one layer and the activations.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from lexalcm.config import TrainSettings
+from lexalcm.model.lcm import LCM
+from lexalcm.train.engines.single import SingleEngine
+from lexalcm.train.engines.training_loss import TrainingLoss
+
+
+class FSDPEngine(SingleEngine):
+    """`SingleEngine` over shards; the process group must be there. Without a GPU there is nothing to offload."""
+
+    name = "fsdp"
+
+    def __init__(self, model: LCM, settings: TrainSettings, device: torch.device, precision: str) -> None:
+        self._offload = settings.fsdp.offload and device.type == "cuda"
+        super().__init__(model, settings, device, precision)
+
+    def _wrap(self, loss: TrainingLoss) -> nn.Module:
+        mesh = init_device_mesh(self._device.type, (dist.get_world_size(),))
+        # Inputs stay float32: normalization and noise are computed in it.
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if self.precision == "bf16" else None,
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=False,
+        )
+        offload = CPUOffloadPolicy() if self._offload else OffloadPolicy()
+        for part in (*self._model.blocks(), self._model):
+            fully_shard(part, mesh=mesh, mp_policy=policy, offload_policy=offload)
+        return loss
+
+    def _mine(self, tensor: Tensor) -> Tensor:
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+    def _share(self, whole: Tensor, like: Tensor) -> Tensor:
+        if not isinstance(like, DTensor):
+            return whole
+        share = distribute_tensor(whole.to(self._device), like.device_mesh, like.placements, src_data_rank=None)
+        return share.to_local()
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device).full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def _over_processes(self, squared_norm: Tensor) -> Tensor:
+        squared_norm = squared_norm.to(self._device)
+        dist.all_reduce(squared_norm)
+        return squared_norm

@@ -1,0 +1,56 @@
+"""What is done to a model from outside before an engine takes it: layers recomputed or compiled, parameters frozen.
+
+A layer's `forward` is replaced, not the layer: parameters keep their names, and the hooks that engines put around a
+layer's call stay outside, where they gather its weights once for forward and once for backward pass.
+"""
+
+import fnmatch
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from lexalcm.config import TrainSettings
+from lexalcm.errors import ConfigError
+from lexalcm.model.lcm import LCM
+
+EVERY = "every-"
+
+
+def prepare_layers(model: LCM, settings: TrainSettings) -> None:
+    """Compile the layers and recompute their activations as the settings say."""
+    for number, layer in enumerate(model.blocks()):
+        if settings.compile:
+            layer.forward = torch.compile(layer.forward, dynamic=False)
+        if is_recomputed(settings.activation_checkpointing, number):
+            # Dropout draws the same numbers again: torch's generator is put back to where it was.
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def is_recomputed(choice: str, layer: int) -> bool:
+    """Whether activation checkpointing `none`, `full` or `every-N` recomputes a layer; every-2: layers 0, 2, 4, ..."""
+    if choice.startswith(EVERY):
+        return layer % int(choice.removeprefix(EVERY)) == 0
+    return choice == "full"
+
+
+def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
+    """Keep the parameters whose names match a pattern, e.g. `contextualizer.*`, as they are.
+
+    Raises:
+        ConfigError: a pattern that matches none, or nothing left to train.
+    """
+    parameters = dict(model.named_parameters())
+    for pattern in patterns:
+        names = fnmatch.filter(parameters, pattern)
+        if not names:
+            parts = ", ".join(
+                f"{name}.*" for name, part in model.named_children() if any(True for _ in part.parameters())
+            )
+            raise ConfigError(f"train.freeze: {pattern} is the name of no parameter; there are {parts}")
+        for name in names:
+            parameters[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ConfigError("train.freeze leaves no parameter to train: take a pattern out")
