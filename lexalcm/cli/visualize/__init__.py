@@ -2,7 +2,7 @@
 
 import typer
 
-from lexalcm.cli.visualize import data, run
+from lexalcm.cli.visualize import data, run, schedule
 
 app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
 
@@ -14,3 +14,4 @@ def _group() -> None:
 
 app.command("data")(data.data)
 app.command("run")(run.run)
+app.command("schedule")(schedule.schedule)

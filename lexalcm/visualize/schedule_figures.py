@@ -1,0 +1,96 @@
+"""The figures of noise schedules: each takes schedules and gives a Matplotlib figure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lexalcm.diffusion.schedule import NoiseSchedule
+from lexalcm.visualize.style import colour, ink, new_axes
+
+MARKERS = ("o", "D")
+TIMESTEP = "timestep: noise grows to the right"
+
+
+def signal_and_noise(schedules: Mapping[str, NoiseSchedule]) -> Figure:
+    """How much of the concept and how much noise there is at each timestep."""
+    figure, axes = new_axes(TIMESTEP, "factor")
+    for number, (name, schedule) in enumerate(schedules.items()):
+        alphas = schedule.alphas_cumprod.double().numpy()
+        timesteps = np.arange(schedule.steps)
+        axes.plot(timesteps, np.sqrt(alphas), color=colour(number), label=name)
+        axes.plot(timesteps, np.sqrt(1 - alphas), color=colour(number), linestyle=(0, (4, 2)), linewidth=1.4)
+    dashes = {"concept (alpha)": "-", "noise (sigma)": (0, (4, 2))}
+    kinds = [Line2D([], [], color=ink("muted"), linestyle=dash) for dash in dashes.values()]
+    handles, labels = axes.get_legend_handles_labels() if len(schedules) > 1 else ([], [])
+    axes.legend([*handles, *kinds], [*labels, *dashes], loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    axes.set_xlim(0, None)
+    return figure
+
+
+def log_snr(schedules: Mapping[str, NoiseSchedule]) -> Figure:
+    """The logarithm of the signal-to-noise ratio; a timestep without signal has none and is left out."""
+    figure, axes = new_axes(TIMESTEP, "log signal-to-noise ratio")
+    for number, (name, schedule) in enumerate(schedules.items()):
+        values = log_snr_of(schedule)
+        known = np.isfinite(values)
+        axes.plot(np.flatnonzero(known), values[known], color=colour(number), label=name)
+    axes.axhline(0, color=ink("muted"), linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xlim(0, None)
+    if len(schedules) > 1:
+        axes.legend()
+    return figure
+
+
+def taken_steps(schedule: NoiseSchedule, steps: Mapping[str, Sequence[int]]) -> Figure:
+    """Which timesteps samplers take, on the log-SNR curve; pure noise is drawn at the bottom.
+
+    Args:
+        schedule: the curve.
+        steps: of each sampler, descending.
+    """
+    figure, axes = new_axes(TIMESTEP, "log signal-to-noise ratio")
+    values = log_snr_of(schedule)
+    finite = values[np.isfinite(values)]
+    floor = finite.min() - 0.12 * np.ptp(finite)
+    heights = np.where(np.isfinite(values), values, floor)
+    known = np.isfinite(values)
+    axes.plot(np.flatnonzero(known), values[known], color=ink("muted"), linewidth=1.2)
+    for number, (name, timesteps) in enumerate(steps.items()):
+        style: dict[str, Any] = {
+            "markersize": 8 - 2.5 * number,
+            "fillstyle": "full" if number else "none",
+            "markeredgewidth": 1.6,
+        }
+        label = f"{name}, {len(timesteps)} steps"
+        axes.plot(timesteps, heights[timesteps], MARKERS[number], color=colour(number), label=label, **style)
+    if not known.all():
+        axes.annotate(
+            "pure noise: −∞",
+            (schedule.steps - 1, floor),
+            xytext=(-12, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=ink("muted"),
+            fontsize=10,
+        )
+    axes.legend()
+    return figure
+
+
+def loss_weights(schedule: NoiseSchedule) -> Figure:
+    """What the loss at each timestep is multiplied with in training; one on average."""
+    figure, axes = new_axes(TIMESTEP, "weight in the loss")
+    axes.plot(schedule.loss_weights(torch.arange(schedule.steps)).numpy())
+    axes.set_ylim(0, None)
+    return figure
+
+
+def log_snr_of(schedule: NoiseSchedule) -> np.ndarray:
+    """The natural logarithm of the signal-to-noise ratio of each timestep, [T]; minus infinity without signal."""
+    return np.array([math.log(snr) if snr > 0 else -math.inf for snr in schedule.snr.tolist()])

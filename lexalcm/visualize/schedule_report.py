@@ -1,0 +1,193 @@
+"""The report of noise schedules: how fast concepts drown in noise, and which timesteps a sampler takes on the way back.
+
+Without a model the three schedules stand side by side; with one, its own, and the steps of its own generation options.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lexalcm.atomic import check_output
+from lexalcm.config import load_settings
+from lexalcm.data.progress import Progress, silent
+from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule
+from lexalcm.errors import UserError
+from lexalcm.generate.denoising import choose_timesteps
+from lexalcm.generate.options import GenerationOptions
+from lexalcm.model.folder import model_folder, read_config, read_generation_config
+from lexalcm.visualize import schedule_figures as figures
+from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.visualize.style import Format
+
+SCHEDULES = ("cosine", "quadratic", "sigmoid")
+SAMPLERS = {"ddim": "DDIM", "dpm-solver++": "DPM-Solver++"}
+FORMULAS = {
+    "cosine": "Cosine: the share of the concept falls as cos² of time (arXiv 2102.09672).",
+    "quadratic": "Quadratic: the square root of each timestep's share of new noise grows evenly.",
+    "sigmoid": "Sigmoid: the share of the concept is a sigmoid of time's logit.",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A timestep that a sampler takes; the log-SNR of pure noise, minus infinity, is None."""
+
+    number: int
+    timestep: int
+    alpha: float
+    sigma: float
+    log_snr: float | None
+
+
+@dataclass(frozen=True)
+class ScheduleRow:
+    """A line of the table of schedules; None for minus infinity, and for what is nowhere."""
+
+    name: str
+    steps: int
+    first_log_snr: float | None
+    last_log_snr: float | None
+    even: int | None
+    """The first timestep with at least as much noise as concept."""
+
+
+def report_schedule(
+    out: Path | str,
+    *,
+    model: str | None = None,
+    schedule: str | None = None,
+    overrides: Sequence[str] = (),
+    sampler: str | None = None,
+    steps: int | None = None,
+    format: Format = "png",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Write the report of schedules into the folder `out`.
+
+    Args:
+        out: a new folder for `index.html` and the pictures.
+        model: a model or run folder whose schedule to show; None: schedules by name.
+        schedule: one by name; None: all, or the model's.
+        overrides: changes such as `diffusion.steps=200`.
+        sampler: the one whose steps to mark; None: both.
+        steps: how many it takes; None: the model's own number, or the default's.
+        format: of the pictures.
+        overwrite: replace `out` if it exists.
+        progress: opens a report of long work.
+
+    Returns:
+        What was written, every schedule's alphas and the timesteps taken.
+
+    Raises:
+        UserError: no such model, a base model, unknown settings, too many steps, or `out` cannot be written.
+    """
+    check_output(out, overwrite=overwrite, marker=PAGE)
+    schedules, own = _schedules(model, schedule, overrides)
+    # a value that a folder keeps for another sampler must not stand in the way of showing this one
+    own = {name: value for name, value in own.items() if name in ("sampler", "steps")}
+    taken = {
+        name: {SAMPLERS[kind]: _steps(table, own, kind, steps) for kind in ([sampler] if sampler else SAMPLERS)}
+        for name, table in schedules.items()
+    }
+    cards = draw_cards(_plans(schedules, taken), format, progress)
+    rows = [_row(name, table) for name, table in schedules.items()]
+    number = len(next(iter(next(iter(taken.values())).values())))
+    values = {
+        "title": f"Noise schedule of {model}" if model else f"Noise schedule{'s' if len(schedules) > 1 else ''}",
+        "command": " ".join(
+            ["lcm visualize schedule"]
+            + [
+                f"--{option} {value}"
+                for option, value in (("model", model), ("schedule", schedule), ("sampler", sampler), ("steps", steps))
+                if value
+            ]
+            + [f"--set {override}" for override in overrides]
+        ),
+        "facts": [Fact(f"{rows[0].steps}", "timesteps in training"), Fact(f"{number}", "denoising steps marked")],
+        "cards": cards,
+        "rows": rows,
+        "taken": taken,
+    }
+    files = write_report(out, render_page("schedule.html.j2", values), cards, overwrite=overwrite)
+    return {
+        "out": str(out),
+        "files": files,
+        "schedules": [asdict(row) for row in rows],
+        "alphas_cumprod": {name: table.alphas_cumprod.tolist() for name, table in schedules.items()},
+        "steps": {
+            name: {kind: [step.timestep for step in steps] for kind, steps in of.items()} for name, of in taken.items()
+        },
+    }
+
+
+def _schedules(
+    model: str | None, schedule: str | None, overrides: Sequence[str]
+) -> tuple[dict[str, NoiseSchedule], Mapping[str, Any]]:
+    """Schedules by name, and the generation options of the model."""
+    own: Mapping[str, Any] = {}
+    base: dict[str, Any] = {}
+    names: Sequence[str] = [schedule] if schedule else SCHEDULES
+    if model is not None:
+        folder = model_folder(model)
+        config, own = read_config(folder), read_generation_config(folder)
+        if config.diffusion is None:
+            raise UserError(f"{model} is a {config.architecture} model: it denoises nothing and has no schedule")
+        base = config.diffusion.model_dump()
+        names = [schedule or config.diffusion.schedule]
+    settings = [
+        load_settings(DiffusionSettings, overrides=overrides, base=base | {"schedule": name}, prefix="diffusion")
+        for name in names
+    ]
+    return {one.schedule: NoiseSchedule(one) for one in settings}, own
+
+
+def _steps(table: NoiseSchedule, own: Mapping[str, Any], sampler: str, steps: int | None) -> list[Step]:
+    options = GenerationOptions.for_model(own, sampler=sampler, steps=steps)
+    found = []
+    for number, timestep in enumerate(choose_timesteps(options, table), start=1):
+        alpha, sigma = table.alpha_sigma(timestep)
+        found.append(Step(number, timestep, alpha, sigma, 2 * math.log(alpha / sigma) if alpha else None))
+    return found
+
+
+def _row(name: str, table: NoiseSchedule) -> ScheduleRow:
+    values = figures.log_snr_of(table)
+    even = (values <= 0).nonzero()[0]
+    first, last = (float(value) if math.isfinite(value) else None for value in values[[0, -1]])
+    return ScheduleRow(name, table.steps, first, last, int(even[0]) if len(even) else None)
+
+
+def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Mapping[str, Sequence[Step]]]) -> list[Plan]:
+    plans = [
+        Plan(
+            "signal_and_noise",
+            "Signal and noise",
+            "A noisy concept is alpha times the concept plus sigma times noise. "
+            + " ".join(FORMULAS[name] for name in schedules),
+            figures.signal_and_noise,
+            (schedules,),
+        ),
+        Plan(
+            "log_snr",
+            "Log-SNR",
+            "How far the concept outweighs the noise: log(alpha² / sigma²). Below the dashed line there is more noise "
+            "than concept. A last timestep that is pure noise lies at minus infinity and is not drawn.",
+            figures.log_snr,
+            (schedules,),
+        ),
+    ]
+    for name, samplers in taken.items():
+        steps = {sampler: [step.timestep for step in steps] for sampler, steps in samplers.items()}
+        caption = "Denoising begins at the right and ends at the left."
+        if len(samplers) > 1:
+            caption += " DDIM takes even steps of time; DPM-Solver++, which extrapolates, even steps of log-SNR."
+        arguments = (schedules[name], steps)
+        plans.append(Plan(f"steps_{name}", f"Steps taken, {name}", caption, figures.taken_steps, arguments))
+    for name, table in schedules.items():
+        if table.settings.loss_weighting != "none":
+            caption = "Clamped signal-to-noise ratio, one on average: what training makes of each timestep's error."
+            plans.append(Plan(f"weights_{name}", f"Loss weights, {name}", caption, figures.loss_weights, (table,)))
+    return plans
