@@ -24,10 +24,15 @@ def signal_and_noise(schedules: Mapping[str, NoiseSchedule]) -> Figure:
         timesteps = np.arange(schedule.steps)
         axes.plot(timesteps, np.sqrt(alphas), color=colour(number), label=name)
         axes.plot(timesteps, np.sqrt(1 - alphas), color=colour(number), linestyle=(0, (4, 2)), linewidth=1.4)
-    dashes = {"concept (alpha)": "-", "noise (sigma)": (0, (4, 2))}
-    kinds = [Line2D([], [], color=ink("muted"), linestyle=dash) for dash in dashes.values()]
+    kinds = [Line2D([], [], color=ink("muted")), Line2D([], [], color=ink("muted"), linestyle=(0, (4, 2)))]
     handles, labels = axes.get_legend_handles_labels() if len(schedules) > 1 else ([], [])
-    axes.legend([*handles, *kinds], [*labels, *dashes], loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    axes.legend(
+        [*handles, *kinds],
+        [*labels, "concept (alpha)", "noise (sigma)"],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncols=3,
+    )
     axes.set_xlim(0, None)
     return figure
 
