@@ -1,4 +1,4 @@
-"""Time generation: one concept after a prompt of concepts, at batch 1 and larger.
+"""Time generation: one concept after a prompt of concepts, at batch 1 and larger; and text, from prompt to sentences.
 
     python -m tools.bench_generate
     python -m tools.bench_generate --model runs/base --batches 1 64
@@ -8,7 +8,7 @@ prompt of 32 concepts. The last line is one JSON object. `seconds` is the time f
 concepts to the next concept: reading the prompt and all denoising steps. `prepare_seconds` is spent once for a model
 and its options. `published_work_seconds` is what the same takes when all is done that the published code does
 (`tools.published_work`; two-tower with DDIM on a CPU only), measured in turn with it; `speedup` is the median of their
-ratios.
+ratios. `text` is of `tools.text_rates`: the first sentence of a loaded model, and 64 prompts together against alone.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from lexalcm.model.two_tower import TwoTowerLCM
 from tools.bench_train_step import FIXED, RATE_SIZE
 from tools.matrix_rate import matrix_rate, now
 from tools.published_work import PublishedWork
+from tools.text_rates import text_rates
 
 
 def main() -> int:
@@ -40,6 +41,10 @@ def main() -> int:
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--sampler", default="ddim")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--text-preset", default="two-tower-small", help="the model that text is timed with")
+    parser.add_argument("--text-prompts", type=int, default=64, help="prompts continued together; 0: no text")
+    parser.add_argument("--text-sentences", type=int, default=2, help="written for each")
+    parser.add_argument("--text-repeats", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -86,12 +91,23 @@ def main() -> int:
         "concepts_per_s": {batch: round(batch / median, 2) for batch, median in medians.items()},
         "published_work_seconds": published_medians or None,
         "speedup": speedups or None,
+        "text": _text(arguments) if arguments.text_prompts else None,
         "matrix_gflops": round(statistics.median(rates) / 1e9, 1),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
     print(json.dumps(line))
     return 0
+
+
+def _text(arguments: argparse.Namespace) -> dict[str, object]:
+    return text_rates(
+        arguments.text_preset,
+        arguments.text_prompts,
+        arguments.text_sentences,
+        arguments.text_repeats,
+        arguments.device,
+    )
 
 
 def _prompts(batch: int, length: int, dim: int, seed: int) -> list[torch.Tensor]:

@@ -22,7 +22,7 @@ from lexalcm.generate.documents import STDIN, Defaults, InputDocument, open_line
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.output_log import OutputLog
 from lexalcm.generate.prompt import check_languages
-from lexalcm.generate.sentence_report import SPACE, text_report
+from lexalcm.generate.sentence_report import text_report
 from lexalcm.generate.text import TextModel
 from lexalcm.model.fingerprint import model_fingerprint
 
@@ -182,7 +182,6 @@ def job_settings(folder: Path, job: Job, input_hash: str) -> dict[str, Any]:
         "lang": job.defaults.lang,
         "to": job.defaults.to,
         **job.codec_options.decoding.model_dump(mode="json"),
-        "space": SPACE,
     }
     return json.loads(json.dumps(settings))
 

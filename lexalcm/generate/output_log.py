@@ -19,6 +19,8 @@ from lexalcm.atomic import check_output_file, fsync_path, write_text
 from lexalcm.errors import UserError
 
 CHUNK = 2**20
+LONGEST_SHOWN = 60
+"""Longer values, such as digests, say nothing to a reader of messages."""
 
 
 class OutputLog:
@@ -83,10 +85,12 @@ class OutputLog:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.notes} is damaged: begin anew with --overwrite") from error
         for name, value in settings.items():
-            if noted.get(name) != value:
+            if (before := noted.get(name)) != value:
+                values = [json.dumps(one, ensure_ascii=False) for one in (before, value)]
+                shown = f": {values[0]}, not {values[1]}" if max(map(len, values)) < LONGEST_SHOWN else ""
                 raise UserError(
-                    f"{self.path} was begun with another {name}: {_shown(noted.get(name))}, not {_shown(value)}: "
-                    "give the same again, choose another --output, or begin anew with --overwrite"
+                    f"{self.path} was begun with another {name}{shown}: give the same again, choose another --output, "
+                    "or begin anew with --overwrite"
                 )
 
     def _drop_torn_line(self) -> int:
@@ -101,8 +105,3 @@ class OutputLog:
         os.ftruncate(self._file, whole)
         os.lseek(self._file, whole, os.SEEK_SET)
         return count
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -26,10 +26,13 @@ def test_a_training_step_is_measured() -> None:
 
 def test_generation_is_measured() -> None:
     command = [sys.executable, "-m", "tools.bench_generate", "--batches", "1", "--steps", "2", "--repeats", "1"]
+    command += ["--text-preset", "two-tower-tiny", "--text-prompts", "3", "--text-sentences", "1"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     line = json.loads(printed.splitlines()[-1])
     assert line["seconds"]["1"] > 0
     assert line["speedup"]["1"] > 0
+    assert line["text"]["first_sentence_seconds"]["warm"] > 0
+    assert line["text"]["sentences_per_s"]["together"] > 0
 
 
 def test_the_published_work_makes_concepts_of_the_right_shape() -> None:
