@@ -1,12 +1,17 @@
-"""`lcm evaluate`: how well models predict held-out text, beside two baselines."""
+"""`lcm evaluate`: how well models predict held-out text, or do a task, beside baselines."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lexalcm.cli.console import out, progress
+
+if TYPE_CHECKING:
+    from lexalcm.evaluate.report import Evaluation
+
+LONGEST_WAIT = 3 * 3600.0
+"""Seconds that the slowest process may take longer than the fastest."""
 
 
 def evaluate(
@@ -16,6 +21,40 @@ def evaluate(
     ] = None,
     data: Annotated[str, typer.Option("--data", help="Data set: a folder or an address.")] = "data/sample",
     split: Annotated[str, typer.Option("--split", help="Split to predict.")] = "validation",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAMES",
+            help="Metrics or groups of them, with commas: default, embedding, text, all; or a name.",
+        ),
+    ] = None,
+    free: Annotated[
+        bool, typer.Option("--free", help="Free-running: continue documents, instead of predicting each sentence.")
+    ] = False,
+    prefix: Annotated[int, typer.Option("--prefix", min=1, help="--free: sentences given of each document.")] = 5,
+    sentences: Annotated[
+        int | None,
+        typer.Option(
+            "--sentences", "-n", min=1, help="Sentences written at most.  \\[default: 10; a task: the model's]"
+        ),
+    ] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option("--task", metavar="FILE", help="JSONL of source, reference (and lang): continue each source."),
+    ] = None,
+    lm: Annotated[
+        str | None,
+        typer.Option(
+            "--lm", metavar="ID", help="Causal language model of mutual information: a Transformers id, a folder."
+        ),
+    ] = None,
+    baselines: Annotated[
+        str, typer.Option("--baselines", metavar="NAMES", help="Of repeat, mean, nearest, with commas; or none.")
+    ] = "repeat,mean,nearest",
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", min=1, help="Training concepts that 'nearest' looks among.")
+    ] = 20_000,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use this many documents, evenly spaced over the split.")
     ] = None,
@@ -37,10 +76,19 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and of the resampling.")] = 0,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples of documents.")] = 2000,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    to: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the result to this JSON file.")] = None,
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="Another implementation of the codec, e.g. sonar-hf.")
+    ] = None,
+    codec_device: Annotated[
+        str | None, typer.Option("--codec-device", metavar="DEVICE", help="Where it computes.  \\[default: a GPU]")
+    ] = None,
+    to: Annotated[
+        list[Path] | None,
+        typer.Option("--out", "-o", help="Also write the report here, .json, .md or .html; may be given again."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure how well models predict the next concept of held-out documents.
+    """Measure how well models predict held-out documents, or do a task.
 
     Squared L2: distance of the prediction from the true next concept, in
     the data set's normalized space.
@@ -49,41 +97,75 @@ def evaluate(
     batch that are farther from the prediction than the true one is (its two
     neighbours left out); chance is 50%.
 
-    Beside the models stand two baselines, the last concept repeated and the
-    mean of the training split. Intervals (95%) come from resampling documents.
+    More with --metrics: cosine, context_cosine, paraphrasing, coherence, and
+    of decoded text round_trip_l2, rouge_l, chrf, repetition, mutual_information.
+
+    Beside the models stand baselines: the last concept repeated, the mean of
+    the training split, what followed the nearest training concept. Intervals
+    (95%) and p-values come from resampling documents, in pairs.
+
+    With --out an interrupted evaluation goes on where it was. Under torchrun or
+    srun documents are shared out over the processes.
 
     \b
     Examples:
       lcm evaluate                                 # newest run, data/sample
-      lcm evaluate runs/base runs/deep --seed 1
-      lcm evaluate runs/base --steps 20 --guidance 2 --limit 100
-      lcm evaluate models/mine --data data/wiki --json > wiki.json
+      lcm evaluate runs/base runs/deep --metrics all -o report.html -o report.json
+      lcm evaluate runs/base --free --prefix 3 -n 5 --limit 100
+      lcm evaluate runs/base --metrics all --lm gpt2 --steps 20 --guidance 2
+      lcm evaluate runs/base --task summaries.jsonl
+      torchrun --nproc-per-node 8 -m lexalcm evaluate runs/base --data data/wiki -o wiki.json
     """
-    from lexalcm.atomic import check_output_file, write_text
-    from lexalcm.evaluate.models import evaluate as run
+    from lexalcm.config import validate
+    from lexalcm.evaluate.models import evaluate as evaluate_models
+    from lexalcm.evaluate.settings import EvaluationSettings
+    from lexalcm.evaluate.tasks import evaluate_task
+    from lexalcm.train.world import find_world, joined
 
-    if to is not None:
-        check_output_file(to)
-    evaluation = run(
-        models or [None],
-        data,
-        generation={"steps": steps, "guidance_scale": guidance},
-        window=window,
-        device=device,
-        split=split,
-        batch=batch,
-        corpus_order=corpus_order,
-        limit=limit,
-        resamples=resamples,
-        seed=seed,
-        progress=progress,
+    world = find_world()
+    settings = validate(
+        EvaluationSettings,
+        {
+            "split": split,
+            "limit": limit,
+            "batch": batch,
+            "corpus_order": corpus_order,
+            "metrics": _names(metrics),
+            "baselines": _names(baselines) if baselines != "none" else (),
+            "neighbours": neighbours,
+            "free": {"prefix": prefix, "sentences": sentences or 10} if free else None,
+            "language_model": {"name": lm} if lm else None,
+            "codec": {"name": codec, "device": codec_device},
+            "window": window,
+            "generation": {"steps": steps, "guidance_scale": guidance, "max_sentences": None if free else sentences},
+            "device": str(world.device) if device == "auto" and world.size > 1 else device,
+            "resamples": resamples,
+            "seed": seed,
+        },
     )
-    text = json.dumps(evaluation.to_json(), ensure_ascii=False, indent=2)
-    if to is not None:
-        write_text(to, text + "\n")
+    found: list[str | None] = [*models] if models else [None]
+    with joined(world, process_group=False, timeout=LONGEST_WAIT):
+        if task is not None:
+            evaluation = evaluate_task(found, task, settings, out=to or [], processes=world, progress=progress)
+        else:
+            evaluation = evaluate_models(found, data, settings, out=to or [], processes=world, progress=progress)
+    if evaluation is not None:
+        _show(evaluation, as_json)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _show(evaluation: "Evaluation", as_json: bool) -> None:
+    from lexalcm.evaluate.files import to_json
+    from lexalcm.evaluate.tables import tables
+    from lexalcm.evaluate.wording import sentences
+
     if as_json:
-        out.print_json(text)
+        out.print_json(to_json(evaluation))
         return
-    out.print(evaluation.table())
-    for line in evaluation.verdicts():
+    for table in tables(evaluation):
+        out.print(table)
+    for line in sentences(evaluation):
         out.print(line, markup=False)

@@ -1,24 +1,80 @@
-"""The two predictors that a model must beat: repeat the last concept, and the mean of the training concepts.
+"""The predictors that a model must beat: repeat the last concept, the mean of the training concepts, and the training
+concept that followed the one nearest to the last.
 
 "Repeat" is strong where neighbouring sentences are alike; the mean is the best constant in squared L2, so a model
-that has learnt nothing about order cannot beat it there. Both need one pass over the data and no training.
+that has learnt nothing about order cannot beat it there; the nearest continuation is what memory without understanding
+can do. All need one pass over the data and no training.
 """
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from lexalcm.data.dataset import Split
 from lexalcm.errors import DataError
+from lexalcm.evaluate.batches import EvaluationBatch
+from lexalcm.evaluate.metrics import BLOCK, unit_rows
+from lexalcm.evaluate.scene import Prediction
+from lexalcm.evaluate.settings import EvaluationSettings
+from lexalcm.evaluate.trial import Predictor
+
+REPEAT = "repeat the last concept"
+MEAN = "the training mean"
+NEAREST = "the nearest training continuation"
 
 MEAN_CONCEPTS = 1_000_000
 """Training concepts that the mean is taken over: of a larger split, documents evenly spaced over it. The mean of
 that many differs from the whole split's by about a thousandth of each dimension's spread."""
 
+After = Callable[[np.ndarray], np.ndarray]
+"""What comes after each of some concepts: [n, dim] -> [n, dim]."""
 
-def repeat_last(concepts: np.ndarray) -> np.ndarray:
-    """Predict each concept by the one before it: [n, dim] -> [n, dim], the first row NaN."""
-    predictions = np.empty_like(concepts)
-    predictions[:1] = np.nan
-    predictions[1:] = concepts[:-1]
+
+def baselines(train: Split, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, Prediction]]:
+    """The predictors that every model is compared with, each made when its turn comes.
+
+    Raises:
+        DataError: the training split holds nothing to make one of.
+    """
+    for name in settings.baselines:
+        match name:
+            case "repeat":
+                yield _baseline(REPEAT, lambda concepts: concepts, settings)
+            case "mean":
+                mean, concepts = training_mean(train)
+                yield _baseline(MEAN, _always(mean), settings, training_concepts=concepts)
+            case "nearest":
+                nearest = NearestContinuation(train, settings.neighbours)
+                yield _baseline(NEAREST, nearest, settings, training_concepts=nearest.concepts)
+
+
+def _baseline(
+    name: str, after: After, settings: EvaluationSettings, **about: int
+) -> Predictor[EvaluationBatch, Prediction]:
+    predict = continue_documents if settings.free else predict_each
+    return Predictor(name, "baseline", lambda batch, number: Prediction(predict(batch, after)), about)
+
+
+def _always(mean: np.ndarray) -> After:
+    return lambda concepts: np.broadcast_to(mean, concepts.shape)
+
+
+def predict_each(batch: EvaluationBatch, after: After) -> np.ndarray:
+    """Predict each target from the true concept before it: [n, dim], other rows NaN."""
+    places = np.flatnonzero(batch.targets)
+    predictions = np.full(batch.embeddings.shape, np.nan)
+    predictions[places] = after(batch.embeddings[places - 1])
+    return predictions
+
+
+def continue_documents(batch: EvaluationBatch, after: After) -> np.ndarray:
+    """Predict each target from what was predicted before it, the first from the true one: [n, dim], other rows NaN."""
+    predictions = np.full(batch.embeddings.shape, np.nan)
+    predictions[batch.positions == batch.prefix - 1] = batch.embeddings[batch.positions == batch.prefix - 1]
+    for position in range(batch.prefix, int(batch.positions.max()) + 1):
+        places = np.flatnonzero(batch.positions == position)
+        predictions[places] = after(predictions[places - 1])
+    predictions[~batch.targets] = np.nan
     return predictions
 
 
@@ -31,16 +87,54 @@ def training_mean(split: Split, max_concepts: int = MEAN_CONCEPTS) -> tuple[np.n
     Raises:
         DataError: the split holds no concept.
     """
-    concepts = int(np.asarray(split.lengths, dtype=np.int64).sum())
-    if concepts == 0:
-        raise DataError("the training split is empty: its mean, a baseline of the evaluation, does not exist")
-    wanted = max(1, min(len(split), len(split) * max_concepts // concepts))
     total, count = 0.0, 0
-    for document in spread(len(split), wanted):
+    for document in _sample(split, max_concepts):
         embeddings = split.embeddings(int(document))
         total = total + embeddings.sum(axis=0, dtype=np.float64)
         count += len(embeddings)
     return np.asarray(total / count), count
+
+
+class NearestContinuation:
+    """Looks up the training concept of the largest cosine, and says what followed it there.
+
+    The search is exact over a sample: whole documents, evenly spaced over the training split, with about the wanted
+    number of concepts. A document's last concept is followed by nothing and is not looked for.
+    """
+
+    def __init__(self, split: Split, max_concepts: int) -> None:
+        """Take the sample.
+
+        Raises:
+            DataError: no document of the split goes on after its first concept.
+        """
+        documents = [np.asarray(split.embeddings(int(number)), np.float32) for number in _sample(split, max_concepts)]
+        documents = [document for document in documents if len(document) > 1]
+        if not documents:
+            raise DataError(
+                "no training document has two concepts: the nearest continuation, a baseline, does not exist; "
+                "choose others with --baselines repeat,mean"
+            )
+        self.concepts = sum(len(document) - 1 for document in documents)
+        self._directions = np.concatenate([unit_rows(document[:-1]).astype(np.float32) for document in documents])
+        self._followers = np.concatenate([document[1:] for document in documents])
+
+    def __call__(self, concepts: np.ndarray) -> np.ndarray:
+        """What follows the nearest neighbour of each: [n, dim] -> float32 [n, dim]."""
+        wanted = unit_rows(concepts).astype(np.float32)
+        rows = max(1, BLOCK // len(self._directions))
+        nearest = [
+            (wanted[start : start + rows] @ self._directions.T).argmax(axis=1) for start in range(0, len(wanted), rows)
+        ]
+        return self._followers[np.concatenate(nearest)] if nearest else np.empty_like(wanted)
+
+
+def _sample(split: Split, max_concepts: int) -> np.ndarray:
+    """Documents evenly spaced over a split, with about so many concepts, or all."""
+    concepts = int(np.asarray(split.lengths, dtype=np.int64).sum())
+    if concepts == 0:
+        raise DataError("the training split is empty: the baselines of the evaluation do not exist")
+    return spread(len(split), max(1, min(len(split), len(split) * max_concepts // concepts)))
 
 
 def spread(documents: int, wanted: int) -> np.ndarray:

@@ -1,155 +1,119 @@
-"""The whole way of an evaluation: held-out documents -> predictions -> scores per document -> intervals.
+"""An evaluation on a data set: held-out documents -> predictions -> scores per document -> a report.
 
 Every predictor of a table sees the same documents, the same targets and the same candidates, in the same space: the
-data set's normalized space without its clipping, (x - center) / scale, whatever normalizer a model holds inside. The
-first concept of a document has no context and is no target; no end-of-text concept is appended. Only sums per
-document are kept, so memory does not grow with the split beyond a few numbers per document.
+data set's normalized space without its clipping, (x - center) / scale, whatever normalizer a model holds inside. No
+end-of-text concept is appended. Teacher-forced, each concept but a document's first is predicted from the true ones
+before it; free-running, those after a prefix, from the prefix and what was predicted before.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from lexalcm import __version__
-from lexalcm.data.dataset import Dataset, Split
+from lexalcm.codec.base import Codec
+from lexalcm.codec.options import CodecOptions
+from lexalcm.codec.registry import CODEC_FOLDER, load_codec
+from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import DataError
-from lexalcm.evaluate.baselines import repeat_last, spread, training_mean
-from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batches
-from lexalcm.evaluate.bootstrap import percentile_interval, resampled_means
-from lexalcm.evaluate.metrics import contrastive_accuracy, squared_l2
-from lexalcm.evaluate.report import ALL, METRICS, Difference, Estimate, Evaluation, Row, Size
+from lexalcm.evaluate.assemble import assemble
+from lexalcm.evaluate.baselines import spread
+from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batch
+from lexalcm.evaluate.catalogue import DEFAULT, METRICS
+from lexalcm.evaluate.journal import Journal
+from lexalcm.evaluate.report import Evaluation, Example, Size
+from lexalcm.evaluate.scene import Prediction, Scene, Tools
+from lexalcm.evaluate.settings import EvaluationSettings
+from lexalcm.evaluate.tally import BINS, bin_name, sums_per_document
+from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
 
-CONFIDENCE = 0.95
-REPEAT = "repeat the last concept"
-MEAN = "the training mean"
+TRUTH = "the true concepts"
+EXAMPLES = 5  # continued documents that a report shows
 
-Predict = Callable[[EvaluationBatch, int], np.ndarray]
-"""(batch, its number) -> predictions [n, dim] in the space of the embeddings."""
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """Something that predicts each concept from those before it."""
-
-    name: str
-    kind: Literal["model", "baseline"]
-    predict: Predict
-    settings: dict[str, Any]
-
-
-def baselines(train: Split) -> list[Predictor]:
-    """The predictors that every model is compared with."""
-    mean, concepts = training_mean(train)
-    return [
-        Predictor(REPEAT, "baseline", lambda batch, number: repeat_last(batch.embeddings), {}),
-        Predictor(
-            MEAN,
-            "baseline",
-            lambda batch, number: np.broadcast_to(mean, batch.embeddings.shape),
-            {"training_concepts": concepts},
-        ),
-    ]
+ConceptPredictor = Predictor[EvaluationBatch, Prediction]
+"""Something that predicts the targets of a batch."""
 
 
 def evaluate_predictors(
-    predictors: Iterator[Predictor] | Sequence[Predictor],
+    predictors: Iterable[ConceptPredictor],
     dataset: Dataset,
+    settings: EvaluationSettings,
     *,
-    split: str = "validation",
-    batch: int = 512,
-    corpus_order: bool = False,
-    limit: int | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    tools: Tools | None = None,
+    journal: Journal | None = None,
+    processes: Processes | None = None,
     progress: Progress = silent,
-) -> Evaluation:
-    """Score predictors on a split and compare every model with every baseline.
+) -> Evaluation | None:
+    """Score predictors on a split and compare every model with every other predictor.
 
     Args:
         predictors: taken one after another, so that an iterator may load a model only when its turn comes.
         dataset: what is evaluated on; its normalizer defines the space of all distances.
-        split: name of the held-out split.
-        batch: least number of concepts that are compared with one another in contrastive accuracy.
-        corpus_order: group neighbouring documents of the corpus, which are alike, into a batch; default random ones.
-        limit: use this many documents, evenly spaced over the split; default all.
-        resamples: bootstrap resamples of documents.
-        seed: of the bootstrap.
+        settings: what is predicted and measured, and how.
+        tools: what metrics are computed with; opened here if not given.
+        journal: keeps what is done; None: nothing is kept.
+        processes: those that share the work; default: this one does it all.
         progress: opens a report of each predictor's documents.
+
+    Returns:
+        The evaluation, on the first process; None on the others.
 
     Raises:
         DataError: an unknown split, or one with no target or nothing to compare a prediction with.
+        UserError: several processes without a journal.
     """
-    held_out = dataset.split(split)
-    documents = np.arange(len(held_out)) if limit is None else spread(len(held_out), min(limit, len(held_out)))
-    documents = order_documents(documents, corpus_order=corpus_order)
-    counts = np.maximum(np.asarray(held_out.lengths[documents], dtype=np.int64) - 1, 0)
-    if not counts.any():
-        raise DataError(
-            f"split {split} of {dataset.address} has no document of two concepts or more: nothing to predict"
-        )
-    scored = np.flatnonzero(counts)
-    languages = np.array([held_out.document(int(document))["lang"] for document in documents[scored]])
-    groups = {ALL: np.ones(len(scored), dtype=bool)}
-    groups |= {str(language): languages == language for language in np.unique(languages)}
-
-    space = NormalizedSpace(dataset)
-    rows: list[Row] = []
-    sums = []
-    for predictor in predictors:
-        totals = np.zeros((len(METRICS), len(documents)))
-        with progress(f"evaluating {predictor.name}", "documents") as report:
-            for number, (places, held) in enumerate(read_batches(held_out, documents, batch)):
-                totals[:, places] = _score(predictor.predict(held, number), held, space, split)
-                report(int(places[-1]) + 1, len(documents))
-        rows.append(Row(predictor.name, predictor.kind, {}, predictor.settings))
-        sums.append(totals[:, scored])
-        del predictor  # and with it a model's weights, before the next one is loaded
-    scores_PMD = np.stack(sums)
-    pairs = [
-        (m, b)
-        for m, model in enumerate(rows)
-        for b, baseline in enumerate(rows)
-        if model.kind == "model" and baseline.kind == "baseline"
-    ]
-    contrasts_CMD = np.concatenate([scores_PMD, *(scores_PMD[m : m + 1] - scores_PMD[b : b + 1] for m, b in pairs)])
-    estimates = {
-        language: _estimates(contrasts_CMD[:, :, chosen], counts[scored][chosen], resamples, seed)
-        for language, chosen in groups.items()
-    }
-
-    def scores(contrast: int) -> dict[str, dict[str, Estimate]]:
-        return {language: dict(zip(METRICS, found[contrast], strict=True)) for language, found in estimates.items()}
-
-    return Evaluation(
-        dataset={
-            "path": dataset.address,
-            "split": split,
-            "codec": dataset.manifest.codec.model_dump(mode="json"),
-            "documents_in_split": len(held_out),
-            "batches": len(group_documents(held_out.lengths[documents], batch)),
-            "concepts": int(held_out.lengths[documents].sum()),
-        },
-        settings={
-            "batch": batch,
-            "batch_order": "corpus" if corpus_order else "random",
-            "limit": limit,
-            "seed": seed,
-            "resamples": resamples,
-            "confidence": CONFIDENCE,
-            "space": "normalized by the data set: (x - center) / scale",
-            "lexalcm": __version__,
-        },
-        sizes={
-            language: Size(int(chosen.sum()), int(counts[scored][chosen].sum())) for language, chosen in groups.items()
-        },
-        rows=[replace(row, scores=scores(index)) for index, row in enumerate(rows)],
-        differences=[
-            Difference(rows[m].name, rows[b].name, scores(len(rows) + index)) for index, (m, b) in enumerate(pairs)
-        ],
+    work = _Work(dataset, settings, tools or open_tools(dataset, settings))
+    outcome = run_trial(
+        [*predictors, _truth()] if work.shows_truth else predictors,
+        work.trial,
+        journal=journal,
+        processes=processes or Alone(),
+        progress=progress,
     )
+    return None if outcome is None else work.report(outcome)
+
+
+def open_tools(dataset: Dataset, settings: EvaluationSettings) -> Tools:
+    """Open what the chosen metrics are computed with.
+
+    Raises:
+        CodecError: the data set's codec cannot be opened, and a metric of text is asked for.
+        UserError: no such language model.
+    """
+    return Tools(
+        space=NormalizedSpace(dataset),
+        split=settings.split,
+        codec=_open_codec(dataset, settings) if needs_text(settings) else None,
+        language_model=_open_language_model(settings),
+        lm_context=settings.language_model.context if settings.language_model else 0,
+    )
+
+
+def needs_text(settings: EvaluationSettings) -> bool:
+    """Whether sentences are read and written."""
+    return settings.free is not None or any(METRICS[name].needs != "embeddings" for name in settings.chosen_metrics)
+
+
+def _open_codec(dataset: Dataset, settings: EvaluationSettings) -> Codec:
+    choice = settings.codec
+    if choice.name is None and choice.device is None:
+        return dataset.codec()
+    return load_codec(
+        dataset.manifest.codec,
+        dataset.path / CODEC_FOLDER,
+        name=choice.name,
+        options=CodecOptions(device=choice.device),
+    )
+
+
+def _open_language_model(settings: EvaluationSettings) -> Any:
+    if settings.language_model is None:
+        return None
+    from lexalcm.evaluate.language_model import LanguageModel  # with torch, which nothing else here needs
+    from lexalcm.model.place import choose_device
+
+    return LanguageModel.open(settings.language_model.name, choose_device(settings.device))
 
 
 class NormalizedSpace:
@@ -165,31 +129,113 @@ class NormalizedSpace:
         return (embeddings - self.center) / self.scale
 
 
-def _score(predictions: np.ndarray, batch: EvaluationBatch, space: NormalizedSpace, split: str) -> np.ndarray:
-    """Sums of each metric over the targets of each document of a batch: [metrics, documents of the batch]."""
-    targets = batch.targets
-    truth = space(batch.embeddings)
-    predictions = space(predictions)
-    distances = squared_l2(predictions[targets], truth[targets])
-    accuracies = contrastive_accuracy(predictions, truth, batch.documents, targets)
-    if np.isnan(accuracies).any():
-        raise DataError(
-            f"split {split} holds too few concepts for contrastive accuracy: "
-            "after a target and its two neighbours, none is left to compare with"
+def _truth() -> ConceptPredictor:
+    """What a predictor would get that knows the truth, as far as the codec can say it."""
+    return Predictor(TRUTH, "reference", lambda batch, number: Prediction(batch.embeddings), {})
+
+
+class _Work:
+    """The documents of an evaluation, how they are scored, and the report of it."""
+
+    def __init__(self, dataset: Dataset, settings: EvaluationSettings, tools: Tools) -> None:
+        free = settings.free
+        self.dataset = dataset
+        self.settings = settings
+        self.tools = tools
+        self.split = dataset.split(settings.split)
+        self.metrics = settings.chosen_metrics
+        self.shows_truth = bool(set(self.metrics) - set(DEFAULT))
+        self.text = needs_text(settings)
+        self.prefix = free.prefix if free else 1
+        self.longest = free.prefix + free.sentences if free else None
+        size = len(self.split)
+        documents = np.arange(size) if settings.limit is None else spread(size, min(settings.limit, size))
+        self.documents = order_documents(documents, corpus_order=settings.corpus_order)
+        lengths = np.asarray(self.split.lengths[self.documents], dtype=np.int64)
+        self.lengths = lengths if self.longest is None else np.minimum(lengths, self.longest)
+        self.counts = np.maximum(self.lengths - self.prefix, 0)
+        if not self.counts.any():
+            raise DataError(
+                f"split {settings.split} of {dataset.address} has no document of {self.prefix + 1} concepts or more: "
+                "nothing to predict"
+            )
+        self.scored = np.flatnonzero(self.counts)
+        self.shown = {int(document) for document in self.scored[:EXAMPLES]} if free else set()
+        units = group_documents(self.lengths, settings.batch)
+        self.trial = Trial(units, self._score, metrics=len(self.metrics), bins=BINS)
+
+    def _score(self, predictor: ConceptPredictor, unit: int) -> Scored:
+        places = self.trial.units[unit]
+        batch = self._read(places)
+        scene = Scene(batch, predictor.predict(batch, unit), self.settings.free is not None, self.tools)
+        texts: dict[int, list[str]] = {}
+        if self.shown & set(places.tolist()):
+            owners = places[batch.documents[scene.targets]]
+            for owner, text in zip(owners.tolist(), scene.texts, strict=True):
+                if owner in self.shown:
+                    texts.setdefault(owner, []).append(text)
+        return Scored(sums_per_document(batch, scene.score(self.metrics)), texts)
+
+    def _read(self, places: np.ndarray) -> EvaluationBatch:
+        return read_batch(self.split, self.documents[places], prefix=self.prefix, longest=self.longest, text=self.text)
+
+    def report(self, outcome: Outcome) -> Evaluation:
+        """Put everything together."""
+        settings = self.settings
+        counts = self.counts[self.scored]
+        languages = [self.split.document(int(number))["lang"] for number in self.documents[self.scored]]
+        return assemble(
+            outcome.predictors,
+            outcome.tallies[:, :, :, self.scored],
+            metrics=self.metrics,
+            languages=np.array(languages),
+            targets=counts,
+            place_names=[bin_name(number) for number in range(BINS)],
+            place_sizes=[
+                Size(int((counts > first).sum()), int(np.clip(counts - first, 0, last - first).sum()))
+                for first, last in _bin_edges()
+            ],
+            resamples=settings.resamples,
+            seed=settings.seed,
+            dataset={
+                "path": self.dataset.address,
+                "split": settings.split,
+                "codec": self.dataset.manifest.codec.model_dump(mode="json"),
+                "documents_in_split": len(self.split),
+                "batches": len(self.trial.units),
+                "concepts": int(self.lengths.sum()),
+            },
+            settings={
+                "mode": "free-running" if settings.free else "teacher-forced",
+                "free": settings.free.model_dump() if settings.free else None,
+                "metrics": list(self.metrics),
+                "language_model": settings.language_model.model_dump() if settings.language_model else None,
+                "batch": settings.batch,
+                "batch_order": "corpus" if settings.corpus_order else "random",
+                "limit": settings.limit,
+                "space": "normalized by the data set: (x - center) / scale",
+            },
+            notes=settings.notes,
+            examples=[self._example(outcome, place) for place in sorted(self.shown)],
         )
-    owners = batch.documents[targets]
-    documents = int((batch.positions == 0).sum())
-    return np.stack([np.bincount(owners, weights=values, minlength=documents) for values in (distances, accuracies)])
+
+    def _example(self, outcome: Outcome, place: int) -> Example:
+        document = self.split.document(int(self.documents[place]))
+        end = int(self.lengths[place])
+        return Example(
+            document=document["id"],
+            lang=document["lang"],
+            given=document["sentences"][: self.prefix],
+            truth=document["sentences"][self.prefix : end],
+            written={
+                predictor.name: texts[place]
+                for predictor, texts in zip(outcome.predictors, outcome.texts, strict=True)
+                if predictor.kind != "reference"
+            },
+        )
 
 
-def _estimates(scores: np.ndarray, counts: np.ndarray, resamples: int, seed: int) -> list[list[Estimate]]:
-    """Means over targets with their intervals: [contrasts, metrics, documents] -> [contrast][metric]."""
-    contrasts, metrics, documents = scores.shape
-    values = scores.sum(-1) / counts.sum()
-    if documents < 2:
-        return [[Estimate(float(value), None, None) for value in row] for row in values]
-    means = resampled_means(scores.reshape(contrasts * metrics, documents), counts, resamples, seed)
-    intervals = [percentile_interval(column, CONFIDENCE) for column in means.T]
-    return [
-        [Estimate(float(values[c, m]), *intervals[c * metrics + m]) for m in range(metrics)] for c in range(contrasts)
-    ]
+def _bin_edges() -> list[tuple[int, int]]:
+    """Targets before each bin, and up to its end."""
+    starts = [0, *(2**number for number in range(BINS - 1))]
+    return list(zip(starts, [*starts[1:], 2**62], strict=True))

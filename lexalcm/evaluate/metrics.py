@@ -1,6 +1,6 @@
-"""How far predictions are from the truth: squared L2 and contrastive accuracy, one number per target.
+"""How far predictions are from the truth, and how near to their context: one number per target.
 
-Both are measured in a space that the caller chooses (the evaluation uses the data set's normalized space for every
+Distances are measured in a space that the caller chooses (the evaluation uses the data set's normalized space for every
 row of its table). Distances are computed in float64 by the expansion |p - x|^2 = |p|^2 + |x|^2 - 2 p.x: one matrix
 product per batch, and memory for one block of distances (128 MB) however large the batch is.
 """
@@ -72,3 +72,37 @@ def _compared(true: np.ndarray, documents: np.ndarray) -> np.ndarray:
         inside[inside] = documents[other[inside]] == documents[true[inside]]
         mask[np.flatnonzero(inside), other[inside]] = False
     return mask
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosine of each row with the same row of the other: [n, dim] twice -> float64 [n]; 0 of a row of zeros."""
+    return np.einsum("nd,nd->n", unit_rows(one), unit_rows(other))
+
+
+def largest_context_cosines(predictions: np.ndarray, story: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The largest cosine of predictions of one document to a concept before them.
+
+    Args:
+        predictions: [targets, dim].
+        story: [n, dim], the document's concepts.
+        positions: int [targets], where in the document each prediction stands, from 1.
+
+    Returns:
+        float64 [targets].
+    """
+    p_TD, x_ND = unit_rows(predictions), unit_rows(story)
+    result_T = np.empty(len(p_TD))
+    rows = max(1, BLOCK // len(x_ND))
+    for start in range(0, len(p_TD), rows):
+        block = slice(start, start + rows)
+        cosine_BN = p_TD[block] @ x_ND.T
+        cosine_BN[np.arange(len(x_ND)) >= positions[block, None]] = -np.inf
+        result_T[block] = cosine_BN.max(axis=1)
+    return result_T
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Rows scaled to length one, float64 [n, dim]; rows of zeros stay."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms == 0, 1, norms)

@@ -1,23 +1,31 @@
-"""Trained models as predictors: found, checked against the data set, loaded one at a time."""
+"""Trained models as predictors: found, checked against the data set, loaded one at a time; and the report of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from lexalcm import __version__
+from lexalcm.atomic import check_output_file
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
-from lexalcm.errors import UserError
-from lexalcm.evaluate.evaluation import Predictor, baselines, evaluate_predictors
+from lexalcm.evaluate.baselines import baselines
+from lexalcm.evaluate.evaluation import ConceptPredictor, evaluate_predictors, open_tools
+from lexalcm.evaluate.files import check_report_name, write_report
+from lexalcm.evaluate.free_running import continue_batch, without_stops
+from lexalcm.evaluate.journal import Journal, folder_state
 from lexalcm.evaluate.predictions import predict_batch
 from lexalcm.evaluate.report import Evaluation
+from lexalcm.evaluate.scene import Prediction, Tools
+from lexalcm.evaluate.settings import EvaluationSettings
+from lexalcm.evaluate.trial import Alone, Predictor, Processes
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
+from lexalcm.generate.text import TextModel
 from lexalcm.model.codec_match import check_codec
-from lexalcm.model.folder import load_model, read_config
-from lexalcm.model.locate import find_model
+from lexalcm.model.folder import load_model, model_folder, read_config
+from lexalcm.model.lcm import LCM
+from lexalcm.model.place import choose_device, place_model
 
 SAMPLER_OPTIONS = (
     "sampler",
@@ -33,92 +41,133 @@ SAMPLER_OPTIONS = (
 )
 """The generation options that one prediction depends on; stopping rules play no part."""
 
+UNFINISHED = ".unfinished"
+"""What the folder beside a report is called until the report is there."""
+
 
 def evaluate(
     models: Sequence[str | Path | None],
     data: str | Path,
+    settings: EvaluationSettings | None = None,
     *,
-    generation: dict[str, Any] | None = None,
-    window: int = 128,
-    device: str = "auto",
-    split: str = "validation",
-    batch: int = 512,
-    corpus_order: bool = False,
-    limit: int | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    out: Sequence[Path] = (),
+    processes: Processes | None = None,
     progress: Progress = silent,
-) -> Evaluation:
+) -> Evaluation | None:
     """Evaluate models and the baselines on a split of a data set.
 
     Args:
-        models: model or run folders; None stands for the newest trained model.
-        data: the data set folder.
-        generation: changes to each model's own generation options; None values change nothing.
-        window: longest stretch of a document that a model reads at once, in concepts.
-        device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, ...
-        split, batch, corpus_order, limit, resamples, progress: see `evaluate_predictors`.
-        seed: of the models' noise and of the bootstrap.
+        models: model or run folders, or hub ids; None stands for the newest trained model.
+        data: the data set, a folder or an address.
+        settings: what is measured, and how; default: what `lcm evaluate` does.
+        out: files for the report, `.json`, `.md` or `.html`. Beside the first of them results are kept while the
+            evaluation goes on, so that an interrupted one goes on from there.
+        processes: those that share the work; default: this one does it all.
+        progress: opens a report of each predictor's documents.
+
+    Returns:
+        The evaluation, on the first process; None on the others.
 
     Raises:
-        UserError: a model or data set that is missing or damaged, unknown options, no such device.
+        UserError: a model or data set that is missing or damaged, unknown options, no such device, an output that
+            cannot be written.
         CodecError: a model made for the embeddings of another codec than the data set's.
         LexaError: a model predicts what is not a number.
     """
+    settings = settings or EvaluationSettings()
+    processes = processes or Alone()
+    for file in out:
+        check_report_name(file)
+        check_output_file(file)
     dataset = Dataset.open(data)
-    dataset.split(split)
-    folders = [find_model(model) for model in models]
+    dataset.split(settings.split)
+    folders = [model_folder(model) for model in models]
     for folder in folders:
         check_codec(read_config(folder), folder, dataset.manifest.codec, dataset.address)
-    place = choose_device(device)
-    loaded = (_model_predictor(folder, generation or {}, window=window, device=place, seed=seed) for folder in folders)
-    return evaluate_predictors(
-        chain(loaded, baselines(dataset.split("train"))),
+    choose_device(settings.device)
+    identity = {
+        "lexalcm": __version__,
+        "settings": settings.scores_depend_on(),
+        "data": dataset.manifest.model_dump(mode="json"),
+        "models": [[str(folder), folder_state(folder)] for folder in folders],
+    }
+    tools = open_tools(dataset, settings)
+    journal = Journal(unfinished(out[0]), identity, rank=processes.rank) if out else None
+    evaluation = evaluate_predictors(
+        chain(_predictors(folders, settings, tools), baselines(dataset.split("train"), settings)),
         dataset,
-        split=split,
-        batch=batch,
-        corpus_order=corpus_order,
-        limit=limit,
-        resamples=resamples,
-        seed=seed,
+        settings,
+        tools=tools,
+        journal=journal,
+        processes=processes,
         progress=progress,
     )
+    if evaluation is not None:
+        finish(evaluation, out, journal)
+    return evaluation
 
 
-def choose_device(name: str) -> torch.device:
-    """A device by name; `"auto"` is the first GPU, or the CPU where there is none.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
-        raise UserError(f"no device {name} here: try auto or cpu") from error
-    return torch.device(name)
+def unfinished(file: Path) -> Path:
+    """The folder beside a report that keeps what is done of it."""
+    return file.with_name(file.name + UNFINISHED)
 
 
-def _model_predictor(
-    folder: Path, generation: dict[str, Any], *, window: int, device: torch.device, seed: int
-) -> Predictor:
-    model = load_model(folder).to(device)
-    options = GenerationOptions.for_model(model.generation_config, **generation)
-    predictor = prepare(model, options)
+def finish(evaluation: Evaluation, out: Sequence[Path], journal: Journal | None) -> None:
+    """Write the report's files, and forget what was kept until then."""
+    for file in out:
+        write_report(evaluation, file)
+    if journal is not None:
+        journal.remove()
+
+
+def model_name(folder: Path) -> str:
+    """What a report calls a model: its folder, or its run's."""
+    return str(folder.parent if folder.name == "model" else folder)
+
+
+def describe_model(model: LCM, folder: Path, options: GenerationOptions) -> dict[str, Any]:
+    """What a report says of a model."""
     diffuses = model.config.diffusion is not None
-    settings = {
+    return {
         "path": str(folder),
         "architecture": model.config.architecture,
         "preset": model.config.preset,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "window": window,
-        "device": str(device),
+        "device": str(model.device),
         "generation": options.model_dump(mode="json", include=set(SAMPLER_OPTIONS)) if diffuses else None,
     }
+
+
+def _predictors(folders: Sequence[Path], settings: EvaluationSettings, tools: Tools) -> Iterator[ConceptPredictor]:
+    for folder in folders:
+        model = place_model(load_model(folder), settings.device)
+        options = GenerationOptions.for_model(model.generation_config, **settings.generation)
+        yield _model_predictor(folder, model, options, settings, tools)
+
+
+def _model_predictor(
+    folder: Path, model: LCM, options: GenerationOptions, settings: EvaluationSettings, tools: Tools
+) -> ConceptPredictor:
+    name, about, seed, window = (
+        model_name(folder),
+        describe_model(model, folder, options),
+        settings.seed,
+        settings.window,
+    )
+    if settings.free is None:
+        predictor = prepare(model, options)
+        return Predictor(
+            name,
+            "model",
+            lambda batch, number: Prediction(predict_batch(predictor, batch, window=window, seed=seed, number=number)),
+            about | {"window": window},
+        )
+    if tools.codec is None:
+        raise ValueError("documents are continued without a codec")
+    writer, unending = TextModel(folder, model, tools.codec, None), without_stops(options, settings.free)
     return Predictor(
-        name=str(folder.parent if folder.name == "model" else folder),
-        kind="model",
-        predict=lambda batch, number: predict_batch(predictor, batch, window=window, seed=seed, number=number),
-        settings=settings,
+        name,
+        "model",
+        lambda batch, number: continue_batch(writer, unending, batch, seed=seed, number=number),
+        about | {"reencode": options.reencode},
     )

@@ -21,10 +21,15 @@ def place_model(model: LCM, device: str = "auto", dtype: str = "auto") -> LCM:
     """
     if dtype not in ("auto", *DTYPES):
         raise UserError(f"unknown number type {dtype}: known are auto, {', '.join(DTYPES)}")
-    return model.to(_device(device), DTYPES.get(dtype))
+    return model.to(choose_device(device), DTYPES.get(dtype))
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """A device by name; `"auto"` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        UserError: there is no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -51,8 +51,9 @@ def test_json_goes_to_stdout_and_to_a_file_alike(lcm, model, dataset, tmp_path):
     result = lcm("evaluate", model, model, "--data", dataset.path, "--limit", 4, "--json", "--out", file)
     tree = json.loads(result.out)
     assert tree == json.loads(file.read_text())
-    assert [row["kind"] for row in tree["rows"]] == ["model", "model", "baseline", "baseline"]
-    assert len(tree["differences"]) == 4
+    assert [row["kind"] for row in tree["rows"]] == ["model", "model", "baseline", "baseline", "baseline"]
+    assert len(tree["differences"]) == 6
+    assert len(tree["comparisons"]) == 1
     assert tree["sizes"]["all"]["documents"] == 4
     assert tree["settings"]["limit"] == 4
 

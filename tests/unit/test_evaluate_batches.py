@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.evaluate.batches import group_documents, read_batches
+from lexalcm.evaluate.batches import group_documents, read_batch
 from lexalcm.evaluate.predictions import windows
 
 
@@ -29,14 +29,22 @@ def test_batches_hold_whole_documents_in_order(make_dataset):
     generator = np.random.default_rng(0)
     documents = [("eng_Latn", generator.normal(size=(n, 3)).astype(np.float32)) for n in (2, 5, 1, 4)]
     split = make_dataset({"train": documents}).split("train")
-    batches = list(read_batches(split, np.array([0, 2, 3]), 4))
-    (places, batch) = batches[0]
-    assert len(batches) == 1
-    assert places.tolist() == [0, 1, 2]
+    batch = read_batch(split, np.array([0, 2, 3]), text=True)
     assert batch.embeddings == pytest.approx(np.concatenate([documents[i][1] for i in (0, 2, 3)]))
     assert batch.documents.tolist() == [0, 0, 1, 2, 2, 2, 2]
     assert batch.positions.tolist() == [0, 1, 0, 0, 1, 2, 3]
     assert batch.targets.tolist() == [False, True, False, False, True, True, True]
+    assert batch.languages == ("eng_Latn",) * 3
+    assert batch.sentences[2] == "Sentence 0 of train 2."
+
+
+def test_beginnings_of_documents_leave_a_prefix_and_a_limited_rest(make_dataset):
+    documents = [("eng_Latn", np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)) for n in (2, 9, 3)]
+    split = make_dataset({"train": documents}).split("train")
+    batch = read_batch(split, np.array([0, 1, 2]), prefix=2, longest=5)
+    assert batch.positions.tolist() == [0, 1, 0, 1, 2, 3, 4, 0, 1, 2]
+    assert np.flatnonzero(batch.targets).tolist() == [4, 5, 6, 9]
+    assert batch.embeddings[2:7] == pytest.approx(documents[1][1][:5])
 
 
 @given(st.integers(1, 400), st.integers(2, 60))

@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 
 from lexalcm.config import CodecRecord
 from lexalcm.errors import CodecError, LexaError, UserError
+from lexalcm.evaluate import models
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.models import choose_device, evaluate
 from lexalcm.evaluate.predictions import Window, pack_rows, predict_batch
+from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.model import ModelConfig, create_model
+from lexalcm.model.place import choose_device
 
 DIM = 6
 SIZES = {"dim": DIM, "width": 16, "num_heads": 2, "ffn_dim": 24, "num_layers": 2, "dropout": 0.1}
@@ -26,6 +28,10 @@ def make_model(dataset, **changes):
     model = create_model(config, seed=0)
     model.normalizer.set_statistics(dataset.normalizer())
     return model
+
+
+def evaluate(folders, data, **settings):
+    return models.evaluate(folders, data, EvaluationSettings(**settings))
 
 
 def save(model, folder):
@@ -121,8 +127,9 @@ def test_report_tells_the_sampler_and_its_changes(dataset, base_folder, tmp_path
     tower, base, *rest = evaluation.rows
     assert tower.settings["generation"].items() >= {"sampler": "dpm-solver++", **generation}.items()
     assert base.settings["generation"] is None
-    assert [row.kind for row in rest] == ["baseline", "baseline"]
-    assert len(evaluation.differences) == 4
+    assert [row.kind for row in rest] == ["baseline", "baseline", "baseline"]
+    assert len(evaluation.differences) == 6
+    assert [(pair.model, pair.baseline) for pair in evaluation.comparisons] == [(tower.name, base.name)]
 
 
 def test_run_folder_and_model_folder_mean_the_same(dataset, tmp_path):

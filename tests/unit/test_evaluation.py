@@ -5,9 +5,14 @@ import pytest
 from rich.console import Console
 
 from lexalcm.errors import DataError
-from lexalcm.evaluate.baselines import training_mean
-from lexalcm.evaluate.evaluation import MEAN, REPEAT, Predictor, baselines, evaluate_predictors
-from lexalcm.evaluate.report import Difference, Estimate
+from lexalcm.evaluate.baselines import MEAN, REPEAT, baselines, training_mean
+from lexalcm.evaluate.evaluation import evaluate_predictors
+from lexalcm.evaluate.report import Change, Difference, Estimate
+from lexalcm.evaluate.scene import Prediction
+from lexalcm.evaluate.settings import EvaluationSettings
+from lexalcm.evaluate.tables import tables
+from lexalcm.evaluate.trial import Predictor
+from lexalcm.evaluate.wording import sentences
 
 DIM = 4
 NORMALIZER = {"center": np.array([1.0, 0, 0, -2]), "scale": np.array([0.5, 1, 2, 4])}
@@ -27,8 +32,20 @@ def dataset(make_dataset):
     return make_dataset({"train": train, "validation": english + japanese}, normalizer=NORMALIZER)
 
 
+ABOUT = {"architecture": "oracle", "parameters": 1000, "generation": None}
+
+
 def perfect(name="oracle"):
-    return Predictor(name, "model", lambda batch, number: batch.embeddings.copy(), {"architecture": "oracle"})
+    return Predictor(name, "model", lambda batch, number: Prediction(batch.embeddings.copy()), ABOUT)
+
+
+def simple(dataset):
+    """The baselines that need no search."""
+    return list(baselines(dataset.split("train"), EvaluationSettings(baselines=("repeat", "mean"))))
+
+
+def evaluate(predictors, dataset, **settings):
+    return evaluate_predictors(predictors, dataset, EvaluationSettings(**settings))
 
 
 def estimates_by_loops(dataset, predict, batch):
@@ -65,7 +82,7 @@ def estimates_by_loops(dataset, predict, batch):
 
 def test_baselines_equal_loops_over_the_definitions(dataset):
     train = dataset.split("train")
-    evaluation = evaluate_predictors(baselines(train), dataset, batch=100, corpus_order=True, resamples=100)
+    evaluation = evaluate(simple(dataset), dataset, batch=100, corpus_order=True, resamples=100)
     mean = np.concatenate([train.embeddings(i) for i in range(len(train))]).astype(np.float64).mean(0)
     mean = (mean - NORMALIZER["center"]) / NORMALIZER["scale"]
     for row, predict in zip(
@@ -78,27 +95,27 @@ def test_baselines_equal_loops_over_the_definitions(dataset):
 
 
 def test_a_perfect_predictor_beats_both_baselines_and_says_so(dataset):
-    evaluation = evaluate_predictors([perfect(), *baselines(dataset.split("train"))], dataset, batch=100)
+    evaluation = evaluate([perfect(), *simple(dataset)], dataset, batch=100)
     scores = evaluation.rows[0].scores["all"]
     assert (scores["squared_l2"].value, scores["contrastive_accuracy"].value) == (0.0, 1.0)
     assert [(one.model, one.baseline) for one in evaluation.differences] == [("oracle", REPEAT), ("oracle", MEAN)]
     for difference in evaluation.differences:
         assert {difference.verdict(metric) for metric in ("squared_l2", "contrastive_accuracy")} == {"better"}
-    assert all("oracle beats" in line for line in evaluation.verdicts())
+    assert all("oracle beats" in line for line in sentences(evaluation))
 
 
 def test_a_baseline_posing_as_a_model_is_not_said_to_beat_itself(dataset):
-    repeat, mean = baselines(dataset.split("train"))
-    pretender = Predictor("pretender", "model", repeat.predict, {"architecture": "none"})
-    evaluation = evaluate_predictors([pretender, repeat, mean], dataset, batch=100)
+    repeat, mean = simple(dataset)
+    pretender = Predictor("pretender", "model", repeat.predict, ABOUT)
+    evaluation = evaluate([pretender, repeat, mean], dataset, batch=100)
     same = evaluation.differences[0]
-    assert same.scores["all"]["contrastive_accuracy"] == Estimate(0.0, 0.0, 0.0)
+    assert same.scores["all"]["contrastive_accuracy"] == Change(0.0, 0.0, 0.0, 1.0)
     assert same.verdict("contrastive_accuracy") == "unclear"
-    assert "not clearly different" in evaluation.verdicts()[0]
+    assert "not clearly different" in sentences(evaluation)[0]
 
 
 def test_differences_are_differences_of_the_rows_for_every_language(dataset):
-    evaluation = evaluate_predictors([perfect(), *baselines(dataset.split("train"))], dataset, batch=100)
+    evaluation = evaluate([perfect(), *simple(dataset)], dataset, batch=100)
     by_name = {row.name: row for row in evaluation.rows}
     assert list(evaluation.sizes) == ["all", "eng_Latn", "jpn_Jpan"]
     assert evaluation.sizes["all"].targets == sum(evaluation.sizes[name].targets for name in ("eng_Latn", "jpn_Jpan"))
@@ -117,7 +134,7 @@ def test_interval_of_equally_long_documents_has_the_standard_error_of_their_mean
     generator = np.random.default_rng(5)
     documents = [("eng_Latn", generator.normal(size=(9, DIM)).astype(np.float32)) for _ in range(120)]
     dataset = make_dataset({"train": documents, "validation": documents}, normalizer=NORMALIZER)
-    evaluation = evaluate_predictors(baselines(dataset.split("train")), dataset, batch=200)
+    evaluation = evaluate(simple(dataset), dataset, batch=200)
     values = [
         ((np.diff(embeddings.astype(np.float64), axis=0) / NORMALIZER["scale"]) ** 2).sum(1).mean()
         for _, embeddings in documents
@@ -135,7 +152,7 @@ def test_random_batches_come_close_to_comparing_with_the_whole_split(make_datase
     dataset = make_dataset({"train": documents, "validation": documents}, normalizer=NORMALIZER)
 
     def repeat(**options):
-        row = evaluate_predictors(baselines(dataset.split("train")), dataset, resamples=100, **options).rows[0]
+        row = evaluate(simple(dataset), dataset, resamples=100, **options).rows[0]
         return row.scores["all"]["contrastive_accuracy"].value
 
     whole, random, corpus = repeat(batch=960), repeat(batch=192), repeat(batch=192, corpus_order=True)
@@ -146,14 +163,14 @@ def test_random_batches_come_close_to_comparing_with_the_whole_split(make_datase
 
 
 def test_limit_takes_documents_from_all_over_the_split(dataset):
-    evaluation = evaluate_predictors(baselines(dataset.split("train")), dataset, batch=50, limit=8)
+    evaluation = evaluate(simple(dataset), dataset, batch=50, limit=8)
     assert evaluation.sizes["all"].documents <= 8
     assert "jpn_Jpan" in evaluation.sizes  # they stand at the end
 
 
 def test_the_same_seed_gives_the_same_report_and_it_is_valid_json(dataset):
     def report(seed):
-        evaluation = evaluate_predictors([perfect(), *baselines(dataset.split("train"))], dataset, batch=64, seed=seed)
+        evaluation = evaluate([perfect(), *simple(dataset)], dataset, batch=64, seed=seed)
         return json.dumps(evaluation.to_json(), allow_nan=False)
 
     assert report(1) == report(1)
@@ -165,19 +182,19 @@ def test_too_little_to_compare_with_is_said(make_dataset):
     short = [("eng_Latn", np.eye(3, DIM, dtype=np.float32))]
     dataset = make_dataset({"train": short, "single": single, "short": short}, normalizer=NORMALIZER)
     with pytest.raises(DataError, match="nothing to predict"):
-        evaluate_predictors(baselines(dataset.split("train")), dataset, split="single")
+        evaluate(simple(dataset), dataset, split="single")
     with pytest.raises(DataError, match="too few concepts"):
-        evaluate_predictors(baselines(dataset.split("train")), dataset, split="short")
+        evaluate(simple(dataset), dataset, split="short")
     with pytest.raises(DataError, match="no split 'test'"):
-        evaluate_predictors(baselines(dataset.split("train")), dataset, split="test")
+        evaluate(simple(dataset), dataset, split="test")
 
 
 def test_one_document_has_no_interval(make_dataset):
     document = [("eng_Latn", walk(np.random.default_rng(0), 20))]
     dataset = make_dataset({"train": document, "validation": document}, normalizer=NORMALIZER)
-    evaluation = evaluate_predictors([perfect(), *baselines(dataset.split("train"))], dataset)
+    evaluation = evaluate([perfect(), *simple(dataset)], dataset)
     assert evaluation.rows[0].scores["all"]["squared_l2"] == Estimate(0.0, None, None)
-    assert "not clearly different" in evaluation.verdicts()[0]
+    assert "not clearly different" in sentences(evaluation)[0]
     json.dumps(evaluation.to_json(), allow_nan=False)
 
 
@@ -193,7 +210,7 @@ def test_one_document_has_no_interval(make_dataset):
     ],
 )
 def test_verdict_needs_the_whole_interval_on_one_side(low, high, metric, verdict):
-    assert Difference("m", "b", {"all": {metric: Estimate(0.0, low, high)}}).verdict(metric) == verdict
+    assert Difference("m", "b", {"all": {metric: Change(0.0, low, high)}}).verdict(metric) == verdict
 
 
 def test_training_mean_of_a_large_split_uses_documents_from_all_over_it(make_dataset):
@@ -208,22 +225,18 @@ def test_training_mean_of_a_large_split_uses_documents_from_all_over_it(make_dat
 
 @pytest.mark.parametrize("width", [40, 80, 140])
 def test_table_keeps_to_the_width_and_shows_every_number(dataset, width):
-    evaluation = evaluate_predictors(
+    evaluation = evaluate(
         [
-            Predictor(
-                "runs/日本語",
-                "model",
-                lambda batch, number: batch.embeddings.copy(),
-                {"architecture": "base", "parameters": 1000, "generation": None},
-            ),
-            *baselines(dataset.split("train")),
+            perfect("runs/日本語"),
+            *simple(dataset),
         ],
         dataset,
         batch=100,
     )
     console = Console(width=width, record=True, file=None)
     with console.capture() as capture:
-        console.print(evaluation.table())
+        for table in tables(evaluation):
+            console.print(table)
     lines = capture.get().splitlines()
     from rich.cells import cell_len
 

@@ -1,0 +1,63 @@
+"""A report as one HTML page that needs no other file: tables, differences, charts by place, examples."""
+
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lexalcm.evaluate import wording
+from lexalcm.evaluate.catalogue import METRICS
+from lexalcm.evaluate.place_plot import Line, draw
+from lexalcm.evaluate.report import ALL, Evaluation
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One metric by place."""
+
+    title: str
+    direction: str
+    svg: Markup
+
+
+def to_html(evaluation: Evaluation) -> str:
+    """The whole report."""
+    environment = Environment(
+        loader=PackageLoader("lexalcm.evaluate"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    alone = len(evaluation.sizes) == 2  # one language: it says the same as all
+    return environment.get_template("evaluation.html.j2").render(
+        title=wording.title(evaluation),
+        evaluation=evaluation,
+        metrics=[METRICS[name] for name in evaluation.metrics],
+        groups=[name for name in evaluation.sizes if not (alone and name == ALL)],
+        pairs=[*evaluation.differences, *evaluation.comparisons],
+        charts=_charts(evaluation),
+        legend=[(number, row.name) for number, row in enumerate(evaluation.rows)],
+        explanation=wording.explanation(evaluation),
+        sentences=wording.sentences(evaluation),
+        wording=wording,
+        ALL=ALL,
+    )
+
+
+def _charts(evaluation: Evaluation) -> list[Chart]:
+    places = list(evaluation.place_sizes)
+    if len(places) < 2:
+        return []
+    xlabel = wording.place_name(evaluation)
+    charts = []
+    for name in evaluation.metrics:
+        metric = METRICS[name]
+        lines = [
+            Line(row.name, number, [row.places[place].get(name) for place in places])
+            for number, row in enumerate(evaluation.rows)
+        ]
+        label = f"{metric.title} by {xlabel}"
+        svg = Markup(draw(lines, places, xlabel=xlabel, label=label, scale=metric.scale))
+        charts.append(Chart(metric.title + (f", {metric.unit}" if metric.unit else ""), metric.direction, svg))
+    return charts

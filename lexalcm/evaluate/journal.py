@@ -1,0 +1,98 @@
+"""The unfinished evaluation on disk: what is scored is never scored again, whatever ends the program.
+
+Beside the report `FILE` stands a folder `FILE.unfinished` until the report is written. Each process appends to a file
+of its own there, one line for every batch that a predictor was scored on, with the numbers of each document; a line
+counts when its end is there. Who starts again, with any number of processes, reads all files and goes on with what is
+missing. A fingerprint of settings, data and models makes sure that it is the same evaluation.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lexalcm.atomic import write_text
+from lexalcm.errors import UserError
+
+_ABOUT = "about.json"
+
+
+def fingerprint(about: Any) -> str:
+    """A hash of plain values."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def folder_state(folder: Path) -> list[list[Any]]:
+    """Name, size and time of change of the files of a folder: other contents, another state."""
+    return [
+        [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    ]
+
+
+class Journal:
+    """Lines of an unfinished evaluation."""
+
+    def __init__(self, folder: Path, about: Any, *, rank: int = 0) -> None:
+        """Open or begin it.
+
+        Args:
+            folder: where it is; its parent must be there.
+            about: plain values that two runs of one evaluation have in common.
+            rank: this process's number, which names its file.
+
+        Raises:
+            UserError: the folder holds another evaluation.
+        """
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        mark, file = fingerprint(about), folder / _ABOUT
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]
+        except FileNotFoundError:
+            found = None
+        except (ValueError, KeyError, TypeError):
+            found = "unreadable"
+        if found is None:
+            write_text(file, json.dumps({"fingerprint": mark, "about": about}, ensure_ascii=False, indent=2) + "\n")
+        elif found != mark:
+            raise UserError(
+                f"{folder} holds an unfinished evaluation of other models, data or settings: "
+                "finish that one, delete the folder, or give another --out"
+            )
+        self._own = folder / f"part-{rank:05d}.jsonl"
+        _drop_torn_line(self._own)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """All whole lines of all processes."""
+        for part in self._parts():
+            with part.open("rb") as lines:
+                for line in lines:
+                    if line.endswith(b"\n"):
+                        yield json.loads(line)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add a line, for good."""
+        with self._own.open("ab") as file:
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        """The evaluation is finished."""
+        shutil.rmtree(self.folder)
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.jsonl"))
+
+
+def _drop_torn_line(file: Path) -> None:
+    """Cut off what a killed process wrote of a last line."""
+    if not file.exists():
+        return
+    with file.open("rb+") as lines:
+        lines.truncate(lines.read().rfind(b"\n") + 1)

@@ -1,0 +1,70 @@
+"""A report as Markdown tables."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from lexalcm.evaluate import wording
+from lexalcm.evaluate.catalogue import METRICS
+from lexalcm.evaluate.report import ALL, Evaluation
+
+
+def to_markdown(evaluation: Evaluation) -> str:
+    """The whole report."""
+    return "\n".join(_lines(evaluation)) + "\n"
+
+
+def _lines(evaluation: Evaluation) -> Iterator[str]:
+    names = evaluation.metrics
+    yield from [f"# {_escape(wording.title(evaluation))}", ""]
+    for language in evaluation.sizes:
+        if language == ALL and len(evaluation.sizes) == 2:  # the one language says the same
+            continue
+        yield from [f"## {wording.group_name(language)}: {evaluation.size(language)}", ""]
+        rows = ([row.name, *(wording.number(row.scores[language].get(n), n) for n in names)] for row in evaluation.rows)
+        yield from _table(["predictor", *(METRICS[name].title for name in names)], rows)
+    if evaluation.differences or evaluation.comparisons:
+        yield from ["## Differences", ""]
+        yield from ["A model minus a baseline or another model, resampled in pairs; p is two-sided.", ""]
+        pairs = [*evaluation.differences, *evaluation.comparisons]
+        rows = (
+            [f"{pair.model} − {pair.baseline}", *(wording.change(pair.scores[ALL].get(n), n) for n in names)]
+            for pair in pairs
+        )
+        yield from _table(["difference", *(METRICS[name].title for name in names)], rows)
+    if evaluation.place_sizes:
+        yield from [f"## By {wording.place_name(evaluation)}", ""]
+        for name in names:
+            yield from [f"### {METRICS[name].title}", ""]
+            rows = (
+                [row.name, *(wording.number(row.places[place].get(name), name) for place in evaluation.place_sizes)]
+                for row in evaluation.rows
+            )
+            yield from _table(["predictor", *evaluation.place_sizes], rows)
+    if evaluation.examples:
+        yield from ["## Examples", ""]
+        for example in evaluation.examples:
+            yield from [f"### {_escape(example.document)}, {example.lang}", ""]
+            texts = {"given": example.given, "truth": example.truth, **example.written}
+            yield from _table(["", "text"], ([name, " ".join(text)] for name, text in texts.items()))
+    yield from ["## What the numbers are", ""]
+    for name in names:
+        metric = METRICS[name]
+        weight = "" if metric.weight == "1" else f" Weighted by {metric.weight}."
+        yield f"- **{metric.title}** ({metric.direction}): {metric.definition}.{weight}"
+    yield ""
+    for line in wording.explanation(evaluation):
+        yield from [_escape(line), ""]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(map(_escape, head)) + " |"
+    yield "|---" * len(head) + "|"
+    for row in rows:
+        yield "| " + " | ".join(map(_escape, row)) + " |"
+    yield ""
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    for character in "\\|<*_`":
+        text = text.replace(character, "\\" + character)
+    return text.replace("\n", " ")

@@ -1,0 +1,230 @@
+"""One batch with one predictor's predictions, and every metric of it: a number and a weight for each target.
+
+Predictions come before their truth in one of two ways. Teacher-forced, the text before a target is the document's own.
+Free-running, it is the document's beginning and then what the predictor wrote. `story` is that text, as concepts and,
+where a metric wants it, as sentences.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from lexalcm.codec.base import Codec
+from lexalcm.errors import DataError
+from lexalcm.evaluate.batches import EvaluationBatch
+from lexalcm.evaluate.metrics import contrastive_accuracy, cosines, largest_context_cosines, squared_l2
+from lexalcm.evaluate.text_metrics import RepeatedNgrams, chrf, rouge_l
+from lexalcm.evaluate.text_of_concepts import decode_texts, encode_texts
+
+Values = tuple[np.ndarray, np.ndarray]
+"""A metric's numbers times their weights, and the weights: float64 [targets] each."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a predictor says of a batch."""
+
+    embeddings: np.ndarray  # [n, dim] in the codec's space; rows that are no targets mean nothing
+    texts: Sequence[str] | None = None  # of each target, where the predictor wrote them itself
+
+
+class Space(Protocol):
+    """The space that distances are measured in."""
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        """[n, dim] -> float64 [n, dim]."""
+
+
+class ScoresText(Protocol):
+    """A language model, see `lexalcm.evaluate.language_model`."""
+
+    def gain(self, texts: Sequence[tuple[Sequence[str], str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Of (sentences before, sentence): what the former adds to the latter's log probability, and its tokens."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What metrics are computed with."""
+
+    space: Space
+    split: str  # name, for messages
+    codec: Codec | None = None
+    language_model: ScoresText | None = None
+    lm_context: int = 10
+
+
+@dataclass
+class Scene:
+    """A batch with its predictions."""
+
+    batch: EvaluationBatch
+    prediction: Prediction
+    free: bool
+    tools: Tools
+
+    def score(self, metrics: Sequence[str]) -> list[Values]:
+        """The metrics of every target."""
+        return [_METRICS[name](self) for name in metrics]
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """Which concepts are predicted, bool [n]."""
+        return self.batch.targets
+
+    @cached_property
+    def guesses(self) -> np.ndarray:
+        """The predictions of the targets, [targets, dim]."""
+        return np.asarray(self.prediction.embeddings)[self.targets]
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """The true concepts of the targets, [targets, dim]."""
+        return self.batch.embeddings[self.targets]
+
+    @cached_property
+    def story(self) -> np.ndarray:
+        """What stands before the targets as concepts, [n, dim]."""
+        if not self.free:
+            return self.batch.embeddings
+        return np.where(self.targets[:, None], self.prediction.embeddings, self.batch.embeddings)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec, which metrics of text need."""
+        if self.tools.codec is None:
+            raise ValueError("metrics of text without a codec")
+        return self.tools.codec
+
+    @cached_property
+    def languages(self) -> list[str]:
+        """Of each target."""
+        return [self.batch.languages[document] for document in self.batch.documents[self.targets]]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The predictions as text."""
+        if self.prediction.texts is not None:
+            return list(self.prediction.texts)
+        return decode_texts(self.codec, self.guesses, self.languages)
+
+    @cached_property
+    def true_texts(self) -> list[str]:
+        """The true sentences of the targets."""
+        return [self.batch.sentences[place] for place in np.flatnonzero(self.targets)]
+
+    @cached_property
+    def story_texts(self) -> list[str]:
+        """What stands before the targets as sentences, n of them."""
+        story = list(self.batch.sentences)
+        if self.free:
+            for place, text in zip(np.flatnonzero(self.targets), self.texts, strict=True):
+                story[place] = text
+        return story
+
+    def context_cosines(self, predictions: np.ndarray, story: np.ndarray) -> np.ndarray:
+        """The largest cosine of each prediction [n, dim] at a target to the concepts [n, dim] before it."""
+        return np.concatenate(
+            [
+                largest_context_cosines(
+                    predictions[span][self.targets[span]],
+                    story[span],
+                    self.batch.positions[span][self.targets[span]],
+                )
+                for span in self.batch.spans
+            ]
+        )
+
+
+def _squared_l2(scene: Scene) -> Values:
+    return _evenly(squared_l2(scene.tools.space(scene.guesses), scene.tools.space(scene.truth)))
+
+
+def _contrastive_accuracy(scene: Scene) -> Values:
+    batch, space = scene.batch, scene.tools.space
+    accuracies = contrastive_accuracy(
+        space(scene.prediction.embeddings), space(batch.embeddings), batch.documents, scene.targets
+    )
+    if np.isnan(accuracies).any():
+        raise DataError(
+            f"split {scene.tools.split} holds too few concepts for contrastive accuracy: "
+            "after a target and its two neighbours, none is left to compare with"
+        )
+    return _evenly(accuracies)
+
+
+def _cosine(scene: Scene) -> Values:
+    return _evenly(cosines(scene.guesses, scene.truth))
+
+
+def _context_cosine(scene: Scene) -> Values:
+    return _evenly(scene.context_cosines(np.asarray(scene.prediction.embeddings), scene.story))
+
+
+def _paraphrasing(scene: Scene) -> Values:
+    truth = scene.batch.embeddings
+    return _context_cosine(scene)[0], scene.context_cosines(truth, truth)
+
+
+def _coherence(scene: Scene) -> Values:
+    return _evenly(cosines(scene.guesses, scene.story[np.flatnonzero(scene.targets) - 1]))
+
+
+def _round_trip_l2(scene: Scene) -> Values:
+    again = encode_texts(scene.codec, scene.texts, scene.languages)
+    return _evenly(squared_l2(scene.tools.space(again), scene.tools.space(scene.truth)))
+
+
+def _compare_texts(measure: Callable[[str, str], float]) -> Callable[[Scene], Values]:
+    def metric(scene: Scene) -> Values:
+        pairs = zip(scene.texts, scene.true_texts, strict=True)
+        return _evenly(np.array([measure(written, true) for written, true in pairs], dtype=np.float64))
+
+    return metric
+
+
+def _repetition(scene: Scene) -> Values:
+    repeated, counts = [], []
+    written = iter(scene.texts)
+    for span in scene.batch.spans:
+        # Of a free text its own continuation alone is looked at (rep-4), of a guess the document before it.
+        before = RepeatedNgrams()
+        for place in range(span.start, span.stop):
+            if scene.targets[place]:
+                found = before.add(next(written)) if scene.free else before.count(next(written))
+                repeated.append(found[0])
+                counts.append(found[1])
+            if not scene.free:
+                before.add(scene.batch.sentences[place])
+    return np.array(repeated, dtype=np.float64), np.array(counts, dtype=np.float64)
+
+
+def _mutual_information(scene: Scene) -> Values:
+    if scene.tools.language_model is None:
+        raise ValueError("mutual information without a language model")
+    pairs = []
+    for place, text in zip(np.flatnonzero(scene.targets), scene.texts, strict=True):
+        begin = place - min(int(scene.batch.positions[place]), scene.tools.lm_context)
+        pairs.append((scene.story_texts[begin:place], text))
+    return scene.tools.language_model.gain(pairs)
+
+
+def _evenly(values: np.ndarray) -> Values:
+    return values, np.ones(len(values))
+
+
+_METRICS: dict[str, Callable[[Scene], Values]] = {
+    "squared_l2": _squared_l2,
+    "contrastive_accuracy": _contrastive_accuracy,
+    "cosine": _cosine,
+    "context_cosine": _context_cosine,
+    "paraphrasing": _paraphrasing,
+    "coherence": _coherence,
+    "round_trip_l2": _round_trip_l2,
+    "rouge_l": _compare_texts(rouge_l),
+    "chrf": _compare_texts(chrf),
+    "repetition": _repetition,
+    "mutual_information": _mutual_information,
+}

@@ -1,0 +1,91 @@
+"""What an evaluation is told, checked in one place: the command line and the Python calls share it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from lexalcm.config import NonNegativeInt, PositiveInt, Settings
+from lexalcm.errors import ConfigError
+from lexalcm.evaluate.catalogue import DEFAULT, choose_metrics
+
+MUTUAL_INFORMATION = "mutual_information"
+
+Baseline = Literal["repeat", "mean", "nearest"]
+
+
+class FreeRunning(Settings):
+    """Continue each document after a prefix, reading on from what was written, instead of from the truth."""
+
+    prefix: PositiveInt = 5  # sentences of the document that are given
+    sentences: PositiveInt = 10  # how many are written at most: as many as the document goes on
+
+
+class LanguageModelSettings(Settings):
+    """The causal language model of mutual information."""
+
+    name: str  # a Transformers id or folder
+    context: PositiveInt = 10  # sentences before, at most (LCM paper, section 2.4.1)
+
+
+class CodecChoice(Settings):
+    """Another implementation of the codec, and where it computes; none: as the data set or the model says."""
+
+    name: str | None = None
+    device: str | None = None
+
+
+class EvaluationSettings(Settings):
+    """Everything that an evaluation depends on but for models and data."""
+
+    split: str = "validation"
+    limit: PositiveInt | None = None  # use this many documents, evenly spaced over the split
+    batch: PositiveInt = 512  # least number of concepts that are compared with one another
+    corpus_order: bool = False  # batches of neighbouring documents, which are alike, instead of random ones
+    metrics: tuple[str, ...] | None = None  # names or groups, see `lexalcm.evaluate.catalogue`; None: as is usual
+    baselines: tuple[Baseline, ...] = ("repeat", "mean", "nearest")
+    neighbours: PositiveInt = 20_000  # training concepts that the nearest one is looked for among
+    free: FreeRunning | None = None
+    language_model: LanguageModelSettings | None = None
+    codec: CodecChoice = CodecChoice()
+    window: Annotated[int, Field(ge=2)] = 128  # longest stretch of a document that a model reads at once, in concepts
+    generation: dict[str, Any] = Field(default_factory=dict)  # changes to each model's own options; None: no change
+    device: str = "auto"  # of the models: "auto" (a GPU if there is one), "cpu", "cuda:1", ...
+    resamples: PositiveInt = 2000  # of documents, for the intervals
+    seed: NonNegativeInt = 0  # of the models' noise and of the resampling
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else choose_metrics(names)
+
+    @property
+    def chosen_metrics(self) -> tuple[str, ...]:
+        """The metrics of a report on a data set.
+
+        Unless told otherwise the quick ones, and all where documents are continued, since these are written as text
+        anyway. A language model brings mutual information with it, and without one there is none.
+
+        Raises:
+            ConfigError: nothing is left without a language model.
+        """
+        usual = choose_metrics(["all"]) if self.free else DEFAULT
+        wanted = set(usual if self.metrics is None else self.metrics)
+        if self.language_model is not None:
+            wanted.add(MUTUAL_INFORMATION)
+        else:
+            wanted.discard(MUTUAL_INFORMATION)
+        if not wanted:
+            raise ConfigError("mutual information needs a language model: give one with --lm")
+        return choose_metrics(wanted)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the report should know of metrics that it lacks."""
+        asked = self.metrics or (choose_metrics(["all"]) if self.free else ())
+        if MUTUAL_INFORMATION in asked and self.language_model is None:
+            return ["Mutual information is left out: no language model was given (--lm)."]
+        return []
+
+    def scores_depend_on(self) -> dict[str, Any]:
+        """The settings that a document's numbers depend on: all but those of the intervals and of the machine."""
+        return self.model_dump(mode="json", exclude={"resamples": True, "device": True, "codec": {"device"}})

@@ -1,0 +1,46 @@
+"""A report as tables for a terminal."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lexalcm.evaluate import wording
+from lexalcm.evaluate.catalogue import METRICS
+from lexalcm.evaluate.report import Evaluation
+
+COLUMNS = 3
+"""Metrics side by side in a table; more of them make more tables."""
+
+
+def tables(evaluation: Evaluation) -> Iterator[Table]:
+    """One line per predictor, for all documents and for each language; the last table has the explanation."""
+    metrics = evaluation.metrics
+    for start in range(0, len(metrics), COLUMNS):
+        table = _table(evaluation, metrics[start : start + COLUMNS])
+        if start == 0:
+            table.title = Text(wording.title(evaluation))
+        if start + COLUMNS >= len(metrics):
+            table.caption = Text("\n".join(wording.explanation(evaluation)))
+        yield table
+
+
+def _table(evaluation: Evaluation, metrics: list[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    table.add_column("predictor", overflow="fold")
+    for name in metrics:
+        table.add_column(f"{METRICS[name].title}\n{METRICS[name].direction}", justify="right")
+    for language in evaluation.sizes:
+        table.add_section()
+        sizes = evaluation.size(language).split(", ")[: len(metrics)]
+        table.add_row(
+            Text(wording.group_name(language), style="bold"),
+            *(Text(text, style="dim") for text in sizes),
+        )
+        for row in evaluation.rows:
+            table.add_row(
+                Text(row.name, style="cyan" if row.kind == "model" else "dim" if row.kind == "reference" else ""),
+                *(Text(wording.number(row.scores[language].get(name), name)) for name in metrics),
+            )
+    return table

@@ -1,0 +1,185 @@
+"""Tasks from a file: the model continues each source, and what it writes is compared with the reference.
+
+Summaries, continuations and expansions are all of this form. A text ends by the model's own stopping rules. A source
+longer than the model's window is read from the last window on. Baselines are the source's first three sentences
+("lead-3", strong for news) and its last one.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lexalcm import __version__
+from lexalcm.atomic import check_output_file
+from lexalcm.codec.base import Codec
+from lexalcm.codec.options import CodecOptions
+from lexalcm.data.progress import Progress, silent
+from lexalcm.errors import CodecError, ConfigError
+from lexalcm.evaluate.assemble import assemble
+from lexalcm.evaluate.catalogue import TASK_METRICS
+from lexalcm.evaluate.examples import TaskExample, read_examples, score_examples
+from lexalcm.evaluate.files import check_report_name
+from lexalcm.evaluate.free_running import collect
+from lexalcm.evaluate.journal import Journal, folder_state
+from lexalcm.evaluate.models import describe_model, finish, model_name, unfinished
+from lexalcm.evaluate.report import Evaluation, Example
+from lexalcm.evaluate.settings import EvaluationSettings
+from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
+from lexalcm.generate.prompt import Prompt
+from lexalcm.generate.text import TextModel
+from lexalcm.model.codec_match import check_codec
+from lexalcm.model.folder import model_folder, read_config
+
+LEAD = "the first three sentences"
+LAST = "the last sentence"
+TOGETHER = 32  # examples that are continued at a time
+SHOWN = 5  # examples in the report
+
+TaskPredictor = Predictor[Sequence[TaskExample], list[list[str]]]
+"""Writes the sentences for each of some examples."""
+
+
+def evaluate_task(
+    models: Sequence[str | Path | None],
+    file: Path,
+    settings: EvaluationSettings | None = None,
+    *,
+    out: Sequence[Path] = (),
+    processes: Processes | None = None,
+    progress: Progress = silent,
+) -> Evaluation | None:
+    """Let models continue the sources of a file.
+
+    Args:
+        models: see `lexalcm.evaluate.models.evaluate`; all must be of one codec, which also measures.
+        file: the examples, see `read_examples`.
+        settings: those of the model, the codec and the resampling count, and the limit.
+        out, processes, progress: see `lexalcm.evaluate.models.evaluate`.
+
+    Returns:
+        The evaluation, on the first process; None on the others.
+
+    Raises:
+        UserError: a model or file that is missing or damaged, settings that a task does not have.
+        CodecError: models of different codecs, or a language that theirs does not have.
+    """
+    settings = settings or EvaluationSettings()
+    if settings.free or settings.metrics or settings.language_model:
+        raise ConfigError("--task has its own way and metrics: leave --free, --metrics and --lm away")
+    processes = processes or Alone()
+    for path in out:
+        check_report_name(path)
+        check_output_file(path)
+    examples = read_examples(file, settings.limit)
+    folders = [model_folder(model) for model in models]
+    first = read_config(folders[0]).codec
+    if first is None:
+        raise CodecError(f"{folders[0]} does not say which codec it was made for: it cannot read or write text")
+    for folder in folders[1:]:
+        check_codec(read_config(folder), folder, first, folders[0])
+    writer = _open(folders[0], settings)
+    identity = {
+        "lexalcm": __version__,
+        "settings": settings.scores_depend_on(),
+        "examples": [[example.id, example.lang, example.source, example.reference] for example in examples],
+        "models": [[str(folder), folder_state(folder)] for folder in folders],
+    }
+    journal = Journal(unfinished(out[0]), identity, rank=processes.rank) if out else None
+    work = _Work(examples, writer.codec)
+    outcome = run_trial(
+        _predictors(folders, writer, settings),
+        work.trial,
+        journal=journal,
+        processes=processes,
+        progress=progress,
+    )
+    if outcome is None:
+        return None
+    evaluation = _report(file, examples, outcome, writer.codec, settings)
+    finish(evaluation, out, journal)
+    return evaluation
+
+
+def _open(folder: Path, settings: EvaluationSettings) -> TextModel:
+    return TextModel.open(
+        folder,
+        device=settings.device,
+        codec=settings.codec.name,
+        codec_options=CodecOptions(device=settings.codec.device),
+    )
+
+
+def _predictors(folders: Sequence[Path], first: TextModel, settings: EvaluationSettings) -> Iterator[TaskPredictor]:
+    for number, folder in enumerate(folders):
+        yield _model_predictor(folder, first if number == 0 else _open(folder, settings), settings)
+    yield Predictor(LEAD, "baseline", lambda examples, number: [example.source[:3] for example in examples], {})
+    yield Predictor(LAST, "baseline", lambda examples, number: [example.source[-1:] for example in examples], {})
+
+
+def _model_predictor(folder: Path, writer: TextModel, settings: EvaluationSettings) -> TaskPredictor:
+    options = writer.options(**settings.generation)
+    about = describe_model(writer.model, folder, options) | {
+        "window": settings.window,
+        "reencode": options.reencode,
+        "max_sentences": options.max_sentences,
+    }
+
+    def write(examples: Sequence[TaskExample], number: int) -> list[list[str]]:
+        seeds = np.random.SeedSequence([settings.seed, number]).generate_state(len(examples), np.uint32).tolist()
+        prompts = [
+            Prompt(tuple(example.source[-settings.window :]), example.lang, example.lang, seed)
+            for example, seed in zip(examples, seeds, strict=True)
+        ]
+        return [[one.text for one in text] for text in collect(writer.write_all(prompts, options))]
+
+    return Predictor(model_name(folder), "model", write, about)
+
+
+class _Work:
+    """The examples, and how they are scored."""
+
+    def __init__(self, examples: Sequence[TaskExample], codec: Codec) -> None:
+        self.examples = examples
+        self.codec = codec
+        count = len(examples)
+        units = [np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
+        self.trial = Trial(units, self._score, metrics=len(TASK_METRICS), bins=1, unit_name="examples")
+
+    def _score(self, predictor: TaskPredictor, unit: int) -> Scored:
+        places = self.trial.units[unit].tolist()
+        examples = [self.examples[place] for place in places]
+        written = predictor.predict(examples, unit)
+        texts = {place: list(text) for place, text in zip(places, written, strict=True) if place < SHOWN}
+        return Scored(score_examples(self.codec, examples, written), texts)
+
+
+def _report(
+    file: Path, examples: Sequence[TaskExample], outcome: Outcome, codec: Codec, settings: EvaluationSettings
+) -> Evaluation:
+    about: dict[str, Any] = {"path": str(file), "codec": codec.record().model_dump(mode="json")}
+    return assemble(
+        outcome.predictors,
+        outcome.tallies,
+        metrics=TASK_METRICS,
+        languages=np.array([example.lang for example in examples]),
+        targets=np.ones(len(examples), dtype=np.int64),
+        place_names=[],
+        place_sizes=[],
+        resamples=settings.resamples,
+        seed=settings.seed,
+        dataset=about,
+        settings={"mode": "task", "limit": settings.limit},
+        notes=[],
+        examples=[
+            Example(
+                example.id,
+                example.lang,
+                example.source,
+                example.reference,
+                {one.name: texts[place] for one, texts in zip(outcome.predictors, outcome.texts, strict=True)},
+            )
+            for place, example in enumerate(examples[:SHOWN])
+        ],
+    )

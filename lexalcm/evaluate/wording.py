@@ -1,0 +1,117 @@
+"""How a report's numbers are written, and what is said in words: the same on a terminal, in Markdown and in HTML."""
+
+import math
+from typing import Any
+
+from lexalcm.evaluate.catalogue import METRICS, Metric
+from lexalcm.evaluate.report import ALL, FEW, Change, Difference, Estimate, Evaluation, count
+
+
+def title(evaluation: Evaluation) -> str:
+    """What was evaluated on what, how much of it."""
+    data, free, size = evaluation.dataset, evaluation.settings.get("free"), evaluation.size(ALL)
+    if evaluation.of_task:
+        return f"{data['path']}: {size}"
+    mode = f", continued after {free['prefix']} sentences" if free else ""
+    return f"{data['path']}, split {data['split']}{mode}: {size}"
+
+
+def group_name(language: str) -> str:
+    """What a group of documents is called."""
+    return "all languages" if language == ALL else language
+
+
+def number(estimate: Estimate | None, metric: str) -> str:
+    """A mean with its interval."""
+    if estimate is None:
+        return "–"
+    about = METRICS[metric]
+    value, low, high = (_digits(part, about) for part in (estimate.value, estimate.low, estimate.high))
+    return f"{value}{about.unit} [{low}, {high}]" if low else f"{value}{about.unit}"
+
+
+def change(estimate: Change | None, metric: str) -> str:
+    """A difference with its interval and p-value."""
+    if estimate is None:
+        return "–"
+    text = _change(estimate, METRICS[metric])
+    return text if estimate.p is None else f"{text}, {p_value(estimate.p)}"
+
+
+def p_value(p: float) -> str:
+    """E.g. `p = 0.03`, `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def sentences(evaluation: Evaluation) -> list[str]:
+    """One sentence per model and baseline, or pair of models: is it beaten, by how much, how sure."""
+    return [_sentence(pair, evaluation.metrics) for pair in [*evaluation.differences, *evaluation.comparisons]]
+
+
+def explanation(evaluation: Evaluation) -> list[str]:
+    """What the numbers mean: intervals, batches, each model's options, notes."""
+    settings, data = evaluation.settings, evaluation.dataset
+    unit = "examples" if evaluation.of_task else "documents"
+    interval = f"{settings['confidence']:.0%} bootstrap interval"
+    text = f"[low, high]: {interval} over {unit} ({settings['resamples']:,} resamples)."
+    if not evaluation.of_task:
+        text += (
+            f" Distances in the data set's normalized space. {count(data['batches'], 'batch')} of at least "
+            f"{settings['batch']} concepts from documents in {settings['batch_order']} order."
+        )
+    lines = [f"{text} Seed {settings['seed']}."]
+    if evaluation.sizes[ALL].documents < FEW:
+        lines.append(f"With fewer than {FEW} {unit} intervals are too narrow and p-values too small.")
+    lines += [f"{row.name}: {_describe(row.settings)}" for row in evaluation.rows if row.kind == "model"]
+    return [*lines, *evaluation.notes]
+
+
+def _describe(settings: dict[str, Any]) -> str:
+    generation = settings.get("generation")
+    parameters = f"{settings['architecture']}, {settings['parameters']:,} parameters"
+    if generation is None:
+        return f"{parameters}, predicts directly"
+    options = ", ".join(f"{name} {value}" for name, value in generation.items() if value is not None)
+    return f"{parameters}, {options}"
+
+
+def _sentence(difference: Difference, metrics: list[str]) -> str:
+    """Says first how it is in contrastive accuracy, or in the first metric that has a direction."""
+    words = {"better": "beats", "worse": "is worse than", "unclear": "is not clearly different from"}
+    scores = difference.scores[ALL]
+    directed = [name for name in metrics if METRICS[name].better and name in scores]
+    if not directed:
+        return f"{difference.model} and '{difference.baseline}': no metric here says which is better"
+    first = "contrastive_accuracy" if "contrastive_accuracy" in directed else directed[0]
+    text = (
+        f"{difference.model} {words[difference.verdict(first)]} '{difference.baseline}' "
+        f"in {METRICS[first].title}: {change(scores[first], first)}"
+    )
+    if "squared_l2" in directed and first != "squared_l2":
+        text += (
+            f"; squared L2 {_change(scores['squared_l2'], METRICS['squared_l2'])} ({difference.verdict('squared_l2')})"
+        )
+    return text
+
+
+def _change(estimate: Estimate, metric: Metric) -> str:
+    points = " points" if metric.unit == "%" else ""
+    value, low, high = (_digits(part, metric, "+") for part in (estimate.value, estimate.low, estimate.high))
+    return f"{value}{points} [{low}, {high}]" if low else f"{value}{points} [no interval from one document]"
+
+
+def _digits(value: float | None, metric: Metric, sign: str = "") -> str:
+    if value is None:
+        return ""
+    shown = value * metric.scale
+    decimals = metric.decimals
+    if decimals is None:
+        decimals = max(0, 4 - math.floor(math.log10(max(abs(shown), 0.1))) - 1)
+    return f"{shown:{sign},.{decimals}f}"
+
+
+def place_name(evaluation: Evaluation) -> str:
+    """What places are counted by."""
+    if evaluation.settings.get("free"):
+        return "sentence of the continuation"
+    return "number of sentences before"
