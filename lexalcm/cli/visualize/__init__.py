@@ -2,7 +2,7 @@
 
 import typer
 
-from lexalcm.cli.visualize import data, run, schedule
+from lexalcm.cli.visualize import data, model, run, schedule
 
 app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
 
@@ -15,3 +15,4 @@ def _group() -> None:
 app.command("data")(data.data)
 app.command("run")(run.run)
 app.command("schedule")(schedule.schedule)
+app.command("model")(model.model)

@@ -1,0 +1,225 @@
+"""A drawn model: what a concept passes on its way, bottom to top, one layout for each architecture.
+
+Coordinates are inches of the figure, origin at the bottom left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from lexalcm.model.config import ModelConfig
+from lexalcm.visualize.model_parts import Piece, count_text
+from lexalcm.visualize.style import DPI, colour, ink
+
+WIDTH = 5.6
+SMALL = 0.4  # height of a plain box
+LAYER = 0.34  # of a piece inside a tower
+GAP = 0.28
+HEAD = 0.62  # of a tower's title and size
+INNER = ("self-attention", "self-projection", "cross-attention", "feed-forward", "modulator")
+PLAIN = {"base": 5, "one-tower": 4, "two-tower": 5}  # boxes over one another beside a tower
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where something was drawn."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+    @property
+    def top(self) -> tuple[float, float]:
+        """Middle of the upper edge."""
+        return self.left + self.width / 2, self.bottom + self.height
+
+    @property
+    def foot(self) -> tuple[float, float]:
+        """Middle of the lower edge."""
+        return self.left + self.width / 2, self.bottom
+
+    @property
+    def middle(self) -> float:
+        """Height of its middle."""
+        return self.bottom + self.height / 2
+
+
+def diagram(config: ModelConfig, pieces: Sequence[Piece]) -> Figure:
+    """Draw a model.
+
+    Args:
+        config: its sizes.
+        pieces: see `model_pieces`.
+    """
+    layouts = {"base": _base, "one-tower": _one_tower, "two-tower": _two_tower}
+    towers = [_inner(pieces, part) for part in dict.fromkeys(piece.part for piece in pieces if piece.layers)]
+    height = 0.2 + PLAIN[config.architecture] * (SMALL + GAP) + HEAD + LAYER * max(len(inner) for inner in towers)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    layouts[config.architecture](axes, config, pieces)
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(0, height)
+    return figure
+
+
+def _base(axes: Axes, config: ModelConfig, pieces: Sequence[Piece]) -> None:
+    column = _Column(axes, 1.3, 3.0, 0.1)
+    column.plain("concepts so far", ink("muted"))
+    column.plain("normalizer", ink("muted"))
+    column.plain(f"input projection, {config.dim} → {config.width}", colour(0))
+    column.tower("Transformer", config, config.num_layers, _inner(pieces, "transformer"), colour(0))
+    column.plain(f"output projection, {config.width} → {config.dim}", colour(0))
+    column.plain("the next concept", ink("text"))
+
+
+def _one_tower(axes: Axes, config: ModelConfig, pieces: Sequence[Piece]) -> None:
+    clean = _Column(axes, 0.1, 1.7, 0.1)
+    clean.plain("concepts so far", ink("muted"))
+    noisy = _Column(axes, 1.95, 1.7, 0.1)
+    source = noisy.plain("a noisy concept", colour(1))
+    column = _Column(axes, 0.1, 3.55, 0.1 + SMALL + GAP)
+    projection = column.plain(f"input projection, {config.dim} → {config.width}", colour(0))
+    for box in (clean.last, noisy.last):
+        _arrow(axes, box.top, (box.top[0], projection.bottom))
+    _timestep(axes, projection, 3.95, 1.2)
+    column.tower("Transformer", config, config.num_layers, _inner(pieces, "transformer"), colour(0))
+    column.plain(f"output projection, {config.width} → {config.dim}", colour(0))
+    goal = column.plain("the next concept", ink("text"))
+    _back(axes, goal, source, 5.4)
+
+
+def _two_tower(axes: Axes, config: ModelConfig, pieces: Sequence[Piece]) -> None:
+    width = 2.3
+    left = _Column(axes, 0.1, width, 0.1)
+    left.plain("concepts so far", ink("muted"))
+    left.plain("normalizer", ink("muted"))
+    left.plain(f"input, {config.dim} → {config.width}", colour(0))
+    contexts = left.tower("Contextualizer", config, config.context_layers, _inner(pieces, "contextualizer"), colour(0))
+    right = _Column(axes, 3.0, width, 0.1)
+    source = right.plain("a noisy concept", colour(1))
+    right.skip()
+    right.plain(f"input, {config.dim} → {config.width}", colour(1))
+    inner = _inner(pieces, "denoiser")
+    tower = right.tower("Denoiser", config, config.num_layers, inner, colour(1))
+    right.plain(f"output, {config.width} → {config.dim}", colour(1))
+    goal = right.plain("the next concept", ink("text"))
+    cross = tower.bottom + 0.08 + LAYER * ([name for name, _ in inner].index("cross-attention") + 0.5)
+    start = (contexts.left + contexts.width, min(cross, contexts.middle + contexts.height / 2 - 0.1))
+    _arrow(axes, start, (tower.left + 0.08, cross))
+    _timestep(axes, tower, 0.1, width, above=True)
+    _back(axes, goal, source, 5.48)
+
+
+class _Column:
+    """Boxes one over the other, joined by arrows."""
+
+    def __init__(self, axes: Axes, left: float, width: float, bottom: float) -> None:
+        self.axes, self.left, self.width, self._next = axes, left, width, bottom
+        self.last = Box(left, bottom, width, 0)
+        self._first = True
+
+    def plain(self, text: str, edge: str) -> Box:
+        box = self._place(SMALL, edge)
+        self.axes.text(*_center(box), text, ha="center", va="center", fontsize=11)
+        return box
+
+    def skip(self) -> None:
+        """Leave the place of a plain box empty, an arrow through it."""
+        self._next += SMALL + GAP
+
+    def tower(self, title: str, config: ModelConfig, layers: int, inner: Sequence[tuple[str, int]], edge: str) -> Box:
+        box = self._place(HEAD + LAYER * len(inner), edge)
+        center = box.left + box.width / 2
+        head = box.bottom + box.height
+        self.axes.text(center, head - 0.2, title, ha="center", va="center", fontsize=11.5, fontweight="bold")
+        size = f"{layers} layer{'s' if layers > 1 else ''}, {config.width} wide"
+        self.axes.text(center, head - 0.42, size, ha="center", va="center", fontsize=10, color=ink("muted"))
+        for number, (name, count) in enumerate(inner):
+            low = box.bottom + 0.08 + LAYER * number
+            _frame(self.axes, Box(box.left + 0.1, low, box.width - 0.2, LAYER - 0.07), edge, 0.25)
+            middle = low + (LAYER - 0.07) / 2
+            self.axes.text(box.left + 0.18, middle, name, ha="left", va="center", fontsize=10)
+            self.axes.text(
+                box.left + box.width - 0.18,
+                middle,
+                count_text(count),
+                ha="right",
+                va="center",
+                fontsize=10,
+                color=ink("muted"),
+            )
+        return box
+
+    def _place(self, height: float, edge: str) -> Box:
+        box = Box(self.left, self._next, self.width, height)
+        _frame(self.axes, box, edge, 0.1)
+        if not self._first:
+            _arrow(self.axes, self.last.top, box.foot)
+        self.last, self._first, self._next = box, False, box.bottom + height + GAP
+        return box
+
+
+def _inner(pieces: Sequence[Piece], part: str) -> list[tuple[str, int]]:
+    """The pieces of a part's layers, bottom to top, with the parameters of all layers."""
+    found = {piece.name: piece.parameters for piece in pieces if piece.part == part and piece.layers}
+    return [(name, found[name]) for name in INNER if name in found]
+
+
+def _timestep(axes: Axes, goal: Box, left: float, width: float, above: bool = False) -> None:
+    """The timestep's embedding beside or, for want of room, above the other column; an arrow leads to its goal."""
+    bottom = goal.bottom + goal.height - SMALL - 0.05 if above else goal.bottom
+    box = Box(left, bottom, width, SMALL)
+    _frame(axes, box, colour(3), 0.1)
+    axes.text(*_center(box), "timestep", ha="center", va="center", fontsize=11)
+    if left < goal.left:
+        _arrow(axes, (left + width, box.middle), (goal.left, box.middle))
+    else:
+        _arrow(axes, (left, box.middle), (goal.left + goal.width, box.middle))
+
+
+def _back(axes: Axes, goal: Box, source: Box, x: float) -> None:
+    """The loop of denoising: what was predicted, with less noise, goes in again."""
+    right = goal.left + goal.width, goal.middle
+    axes.plot([right[0], x, x], [right[1], right[1], source.middle], color=ink("muted"), linewidth=1.2, linestyle=":")
+    _arrow(axes, (x, source.middle), (source.left + source.width, source.middle), dotted=True)
+
+
+def _center(box: Box) -> tuple[float, float]:
+    return box.left + box.width / 2, box.middle
+
+
+def _frame(axes: Axes, box: Box, edge: str, strength: float) -> None:
+    for face, alpha in ((edge, strength), ("none", 1.0)):
+        axes.add_patch(
+            FancyBboxPatch(
+                (box.left + 0.05, box.bottom + 0.05),
+                box.width - 0.1,
+                max(box.height - 0.1, 0.01),
+                boxstyle="round,pad=0.05,rounding_size=0.07",
+                facecolor=face,
+                edgecolor="none" if face != "none" else edge,
+                alpha=alpha,
+                linewidth=1.2,
+            )
+        )
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], dotted: bool = False) -> None:
+    axes.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=11,
+            color=ink("muted"),
+            linewidth=1.2,
+            linestyle=":" if dotted else "-",
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )

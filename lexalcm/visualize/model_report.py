@@ -1,0 +1,171 @@
+"""The report of a model: its parts, their parameters and memory, and a drawing of how they stand together.
+
+Only the config is read, or the preset; no weight is loaded or made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lexalcm.atomic import check_output
+from lexalcm.data.progress import Progress, silent
+from lexalcm.errors import UserError
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.flops import training_flops
+from lexalcm.model.folder import model_folder, read_config
+from lexalcm.model.presets import PRESETS, PUBLISHED_DIM, preset
+from lexalcm.visualize import model_figures as figures
+from lexalcm.visualize.model_diagram import diagram
+from lexalcm.visualize.model_parts import (
+    TRAINING,
+    WEIGHTS,
+    Piece,
+    cached_numbers,
+    count_text,
+    model_pieces,
+    operations_text,
+    parts,
+    size_text,
+)
+from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.visualize.style import Format
+
+ROW = 128
+"""Concepts of a packed row, and of a document, that operations are counted for."""
+
+FLOW = {
+    "base": "Concepts go in at the bottom; each position answers at once with the concept that should come next.",
+    "one-tower": "Clean concepts and the noisy one go through one Transformer; the answer, with less noise, goes in "
+    "again (dotted) until it is clean.",
+    "two-tower": "The contextualizer reads the concepts so far, once. The denoiser cleans the next concept of noise, "
+    "looking at the contexts; its answer, with less noise, goes in again (dotted) until it is clean.",
+}
+
+
+def report_model(
+    name: str,
+    out: Path | str,
+    *,
+    dim: int | None = None,
+    format: Format = "png",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Write the report of a model into the folder `out`.
+
+    Args:
+        name: a preset, or a model or run folder, or a hub id.
+        out: a new folder for `index.html` and the pictures.
+        dim: numbers of a concept, of a preset; None: SONAR's.
+        format: of the pictures.
+        overwrite: replace `out` if it exists.
+        progress: opens a report of long work.
+
+    Returns:
+        What was written; parameters by part and piece; bytes.
+
+    Raises:
+        UserError: no such model, `dim` for a model that has its own, or `out` cannot be written.
+    """
+    check_output(out, overwrite=overwrite, marker=PAGE)
+    config = _find(name, dim)
+    pieces = model_pieces(config)
+    counts = parts(pieces)
+    total = sum(counts.values())
+    cached = cached_numbers(config)
+    operations = training_flops(config, ROW, ROW) / ROW
+    cards = draw_cards(_plans(config, pieces), format, progress)
+    values = {
+        "title": f"Model {name}",
+        "command": f"lcm visualize model {name}" + (f" --dim {dim}" if dim is not None else ""),
+        "architecture": config.architecture,
+        "facts": [
+            Fact(count_text(total), "parameters"),
+            Fact(size_text(total * WEIGHTS["bf16"]), "of weights in bf16"),
+            Fact(size_text(total * sum(TRAINING.values())), "of weights and optimizer in training (AdamW)"),
+            Fact(operations_text(operations), f"to learn from one concept, in documents of {ROW}"),
+            Fact(size_text(cached * WEIGHTS["bf16"]), "kept for each concept read, in bf16"),
+        ],
+        "cards": cards,
+        "pieces": pieces,
+        "parts": [
+            {"name": part, "parameters": count, "share": count / total}
+            | {kind: size_text(count * size) for kind, size in WEIGHTS.items()}
+            | {"training": size_text(count * sum(TRAINING.values()))}
+            for part, count in counts.items()
+        ],
+        "total": total,
+        "settings": _settings(config),
+    }
+    files = write_report(out, render_page("model.html.j2", values), cards, overwrite=overwrite)
+    return {
+        "out": str(out),
+        "files": files,
+        "architecture": config.architecture,
+        "parameters": counts,
+        "total": total,
+        "pieces": [asdict(piece) for piece in pieces],
+        "weight_bytes": {kind: total * size for kind, size in WEIGHTS.items()},
+        "training_bytes": total * sum(TRAINING.values()),
+        "cached_numbers_per_concept": cached,
+        "training_flops_per_concept": operations,
+    }
+
+
+def _find(name: str, dim: int | None) -> ModelConfig:
+    if name in PRESETS:
+        return preset(name, dim if dim is not None else PUBLISHED_DIM)
+    if dim is not None:
+        raise UserError(f"--dim goes with a preset: {name} has its own number")
+    if "/" not in name and not Path(name).exists():
+        preset(name, PUBLISHED_DIM)  # says which preset may have been meant
+    return read_config(model_folder(name))
+
+
+def _settings(config: ModelConfig) -> dict[str, str]:
+    """What else decides the computation, in words."""
+    layers = f"{config.context_layers} + {config.num_layers}" if config.context_layers else f"{config.num_layers}"
+    settings = {
+        "architecture": config.architecture,
+        "numbers in a concept": f"{config.dim:,}",
+        "width": f"{config.width:,}",
+        "layers": layers,
+        "heads": f"{config.num_heads} of {config.width // config.num_heads}",
+        "feed-forward": f"{config.ffn_dim:,}",
+        "dropout": f"{config.dropout:g}",
+    }
+    if config.diffusion is not None:
+        settings["diffusion"] = (
+            f"{config.diffusion.steps} timesteps, {config.diffusion.schedule}, predicts {config.diffusion.prediction}"
+        )
+    if config.codec is not None:
+        settings["codec"] = f"{config.codec.name} ({config.codec.fingerprint[:16]})"
+    return settings
+
+
+def _plans(config: ModelConfig, pieces: Sequence[Piece]) -> list[Plan]:
+    return [
+        Plan(
+            "architecture",
+            "Architecture",
+            FLOW[config.architecture] + " Numbers are parameters, over all layers.",
+            diagram,
+            (config, pieces),
+        ),
+        Plan(
+            "parameters",
+            "Parameters",
+            "Of each kind of module, over all layers.",
+            figures.parameters,
+            (pieces,),
+        ),
+        Plan(
+            "training_memory",
+            "Memory in training",
+            "In bf16 with AdamW, on one process; what activations take comes on top. Sharding (ZeRO, FSDP) divides it "
+            "among processes.",
+            figures.training_memory,
+            (parts(pieces), TRAINING),
+        ),
+    ]
