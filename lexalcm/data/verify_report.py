@@ -80,7 +80,7 @@ class DataReport:
 
     def decoded_table(self) -> Table:
         """The decoded sentences beside what they were."""
-        table = Table("cosine", box=box.SIMPLE_HEAD)
+        table = Table("cosine", box=box.SIMPLE_HEAD, expand=True)
         for name in ("stored sentence", "decoded from its embedding"):  # as much of each as a line has room for
             table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
         for one in self.decoded:
