@@ -56,6 +56,10 @@ class PublishedOrderReader:
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, used: int) -> None:
         """See `Reader.read`."""
         contextualizer = self.predictor.model.contextualizer
+        for layer in self.cache:
+            layer.reserve(used)
+        if used >= self.memory_BKW.shape[1]:
+            self.memory_BKW = nn.functional.pad(self.memory_BKW, (0, 0, 0, used))
         context_BLW = contextualizer.extend(contextualizer.project(concepts_BLD), positions_BL, self.cache, used)
         self.memory_BKW.scatter_(1, (positions_BL + 1).unsqueeze(-1).expand_as(context_BLW), context_BLW)
 

@@ -21,6 +21,9 @@ from lexalcm.generate.denoising import DrawNoise
 from lexalcm.generate.predictor import ConceptPredictor
 from lexalcm.model.lcm import evaluating
 
+EXPECTED = 32
+"""Concepts that caches have room for at first: a text may be allowed to be long and yet end soon."""
+
 
 class GoOn(NamedTuple):
     """Which rows of the last answer go on, and with what; the others leave the batch.
@@ -91,7 +94,7 @@ def generate_from_noise(
     def draw() -> Tensor:
         return draw_noise().to(device) if alive is None else draw_noise().to(device)[alive]
 
-    reader = predictor.new_reader(len(prompts), longest + max_concepts, draw)
+    reader = predictor.new_reader(len(prompts), longest + min(max_concepts, EXPECTED), draw)
     last_B = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
     padded_BLD = pad_sequence([prompt.to(device) for prompt in prompts], batch_first=True)
     concept_BD = model.normalizer.normalize(padded_BLD[torch.arange(len(prompts), device=device), last_B])

@@ -29,9 +29,13 @@ class _Reader:
         self.cache = model.new_cache(rows, slots)
 
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, used: int) -> None:
+        for layer in self.cache:
+            layer.reserve(used)
         self.model.extend(concepts_BLD, positions_BL, self.cache, used)
 
     def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
+        for layer in self.cache:
+            layer.reserve(used)
         return self.model.extend(concept_BD[:, None], positions_B[:, None], self.cache, used)[:, 0]
 
     def keep(self, rows_K: Tensor) -> None:

@@ -70,6 +70,8 @@ class _Reader:
         self.cache = predictor.model.new_cache(rows, slots)
 
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, used: int) -> None:
+        for layer in self.cache:
+            layer.reserve(used)
         self.predictor.read(concepts_BLD, positions_BL, self.cache, used)
 
     def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:

@@ -47,7 +47,7 @@ class ConceptPredictor(Protocol):
         """The model; must not change any more."""
 
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> Reader:
-        """A reader of `rows` documents of up to `slots` concepts; noise is [B, 1, D], a new one for each concept."""
+        """A reader of `rows` documents, with room for `slots` concepts, or more when they come; noise is [B, 1, D]."""
 
     def predict_rows(
         self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor, draw_noise: DrawNoise

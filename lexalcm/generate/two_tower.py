@@ -65,11 +65,13 @@ class _Reader:
         self.cache = predictor.model.new_cache(rows, slots)
 
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, used: int) -> None:
+        for layer in [*self.cache.contextualizer, *self.cache.denoiser]:
+            layer.reserve(used + 1)  # the zero vector's too
         self.predictor.model.extend(concepts_BLD, positions_BL, self.cache, used)
 
     def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
         self.read(concept_BD[:, None], positions_B[:, None], used)
-        slots = used + 1  # the zero vector's too
+        slots = used + 1
         used_slots = [layer.first(slots) for layer in self.cache.denoiser]
         keys_values = [(k_BHKE.contiguous(), v_BHKE.contiguous()) for k_BHKE, v_BHKE in used_slots]
         mask_B11K = torch.arange(slots, device=positions_B.device) <= positions_B[:, None, None, None] + 1

@@ -5,7 +5,7 @@ Shapes: B rows, L new positions, S slots, H heads, E size of a head.
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from lexalcm.model.attention import Attention
@@ -31,6 +31,12 @@ class LayerCache:
     def first(self, slots: int) -> KeysValues:
         """Keys and values of the first slots."""
         return self.keys[:, :, :slots], self.values[:, :, :slots]
+
+    def reserve(self, slots: int) -> None:
+        """Make room for so many slots; what is there stays. It at least doubles, so that copying costs little."""
+        more = max(slots, 2 * self.keys.shape[2]) - self.keys.shape[2]
+        if slots > self.keys.shape[2]:
+            self.keys, self.values = (nn.functional.pad(kept, (0, 0, 0, more)) for kept in (self.keys, self.values))
 
     def keep(self, rows_K: Tensor) -> None:
         """Forget all rows but these, int64 [K]."""
