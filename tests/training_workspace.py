@@ -63,6 +63,7 @@ def make_workspace(folder: Path, make_dataset: Callable[..., Any]) -> Path:
           validate_every: 3
           ema: {{decay: 0.4}}
           checkpoint: {{every: {CHECKPOINT_EVERY}, keep: 10}}
+          samples: {{every: 0}}
         """
     )
     return folder

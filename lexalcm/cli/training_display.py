@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lexalcm.cli.console import err
+from lexalcm.cli.console import err, moves
 
 if TYPE_CHECKING:
     from lexalcm.train.monitor import Display, Metrics
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def training_display() -> "Display":
     """The display that suits standard error."""
-    return LiveDisplay() if err.is_terminal else LineDisplay()
+    return LiveDisplay() if moves() else LineDisplay()
 
 
 class LiveDisplay:
@@ -26,7 +26,7 @@ class LiveDisplay:
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.3f}"),
             TextColumn("lr {task.fields[lr]:.2e}"),
-            TextColumn("{task.fields[concepts_per_s]:,.0f} concepts/s"),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             console=err,
         )
@@ -34,7 +34,7 @@ class LiveDisplay:
     def begin(self, step: int, steps: int) -> None:
         """Show the bar."""
         self._bar.start()
-        self._task = self._bar.add_task("", completed=step, total=steps, loss=0.0, lr=0.0, concepts_per_s=0.0)
+        self._task = self._bar.add_task("", completed=step, total=steps, loss=0.0, lr=0.0, speed="")
 
     def advance(self, metrics: "Metrics") -> None:
         """Move the bar."""
@@ -43,7 +43,7 @@ class LiveDisplay:
             completed=metrics["step"],
             loss=metrics["loss"],
             lr=metrics["lr"],
-            concepts_per_s=metrics["concepts_per_s"],
+            speed=_speed(metrics),
         )
 
     def line(self, metrics: "Metrics") -> None:
@@ -79,15 +79,16 @@ class LineDisplay:
         left = (time.monotonic() - self._began) / (step - self._first) * (self._steps - step)
         parts = [
             f"step {step}/{self._steps}",
-            f"loss {metrics['loss']:.4f}",
+            f"loss {metrics['loss']:.5g}",
             f"lr {metrics['lr']:.2e}",
-            f"{metrics['concepts_per_s']:,.0f} concepts/s",
-            f"{left:.0f} s left",
+            _speed(metrics),
+            f"{metrics['peak_memory_gb']:.3g} GB",
+            f"{_time(left)} left",
         ]
         if "validation_loss" in metrics:
-            parts.insert(2, f"validation loss {metrics['validation_loss']:.4f}")
+            parts.insert(2, f"validation {metrics['validation_loss']:.5g}")
         if metrics["skipped_steps"]:
-            parts.append(f"{metrics['skipped_steps']} steps skipped")
+            parts.append(f"{metrics['skipped_steps']} skipped")
         err.print("  ".join(parts))
 
     def note(self, text: str) -> None:
@@ -96,3 +97,15 @@ class LineDisplay:
 
     def end(self) -> None:
         """Nothing is left to clear."""
+
+
+def _speed(metrics: "Metrics") -> str:
+    mfu = f", MFU {metrics['mfu']:.0%}" if "mfu" in metrics else ""
+    return f"{metrics['concepts_per_s']:,.0f} concepts/s{mfu}"
+
+
+def _time(seconds: float) -> str:
+    """In the units that fit: `8 s`, `12 min`, `5.2 h`."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -5,8 +5,6 @@ nothing behind.
 """
 
 import hashlib
-import resource
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import closing
@@ -28,15 +26,20 @@ from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
 from lexalcm.train.allocator import keep_freed_memory
+from lexalcm.train.bad_step import BadStep, dump_bad_step
 from lexalcm.train.checkpoint import Progress, load_result, load_weights, restore_engine, save_checkpoint
 from lexalcm.train.engines.choose import EngineChoice, choose_engine, start_engine
 from lexalcm.train.layers import freeze
-from lexalcm.train.monitor import Display, Monitor, Silent
+from lexalcm.train.log_file import LogFile
+from lexalcm.train.monitor import Display, Logged, Monitor, Silent
+from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.run_folder import Fingerprints, RunFolder, decide_start, prepare, run_folder, saved_run
-from lexalcm.train.stop import StopRequest
 from lexalcm.train.run_lock import locked
+from lexalcm.train.stop import StopRequest
 from lexalcm.train.tensor_file import file_sha256
 from lexalcm.train.trainer import Trainer
+from lexalcm.train.wandb_log import check_wandb
+from lexalcm.train.watching import make_gauges, open_monitor
 from lexalcm.train.world import World, find_world, joined
 
 VALIDATION_SPLIT = "validation"
@@ -122,9 +125,9 @@ def train(
     parts = _assemble(config)
     world = parts.world
     run, checkpoint = (run_folder(config), None) if resume in ("auto", "never") else saved_run(resume)
-    display = display if display is not None and world.is_main else Silent()
+    display = Logged(display if display is not None and world.is_main else Silent())
     group = joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout)
-    with group, StopRequest() as stop, locked(run, world):
+    with LogFile(world) as log, group, StopRequest() as stop, locked(run, world):
         fingerprints = world.from_main(lambda: _fingerprints(parts))
         start = world.from_main(
             lambda: decide_start(
@@ -144,6 +147,7 @@ def train(
             for bad in parts.mixture.bad_shards() if config.data.on_bad_shard == "skip" else ():
                 display.note(f"skipping documents: {bad}")
             world.from_main(lambda: prepare(run, config, fingerprints, start))
+            log.open(run.logs)
             last_saved = start.checkpoint
 
             def save(progress: Progress) -> None:
@@ -151,8 +155,15 @@ def train(
                 keep = config.train.checkpoint.keep
                 last_saved = save_checkpoint(run.checkpoints, engine, progress, keep=keep, world=world)
 
-            with Monitor(run if world.is_main else None, display, start.progress.step) as monitor:
-                trainer = Trainer(engine, parts.batches, parts.validation, config.train, world, monitor, save)
+            def dump(bad: BadStep) -> Path:
+                return dump_bad_step(run.path, bad, config.train.seed, engine, parts.batches, parts.mixture, world)
+
+            model, step = parts.model.config, start.progress.step
+            with open_monitor(config, model, run, display, step, world) as monitor:
+                gauges = make_gauges(config, model, parts.mixture, engine, monitor, run, start.progress, world)
+                trainer = Trainer(
+                    engine, parts.batches, parts.validation, config.train, world, monitor, save, dump, gauges
+                )
                 progress = trainer.run(start.progress, stop)
             if progress.step < config.train.steps:
                 return _result("stopped", run, progress, last_saved)
@@ -186,7 +197,7 @@ def dry_run(config: RunConfig) -> DryRunResult:
             parameters_bytes=memory.parameters,
             gradients_bytes=memory.gradients,
             optimizer_bytes=memory.optimizer,
-            peak_bytes=_peak_bytes(world.device),
+            peak_bytes=peak_bytes(world.device),
             loss=progress.train_loss if progress.train_loss is not None else float("nan"),
             seconds_per_step=seconds / DRY_RUN_STEPS,
         )
@@ -195,6 +206,7 @@ def dry_run(config: RunConfig) -> DryRunResult:
 def _assemble(config: RunConfig) -> _Parts:
     """Open and check everything that a training needs; what fits together first, the plan last."""
     world = find_world()
+    check_wandb(config.train.wandb)
     if world.device.type == "cpu":
         keep_freed_memory()
     mixture = Mixture.open(config.data)
@@ -240,10 +252,3 @@ def _result(status: str, run: RunFolder, progress: Progress, checkpoint: Path | 
         model=run.model if run.model.is_dir() else None,
         checkpoint=checkpoint,
     )
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

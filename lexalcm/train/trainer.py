@@ -13,9 +13,13 @@ So 2 processes with 4 micro-batches each and 1 process with 8 compute the same u
 exchange of numbers between processes a step, which also tells all of them when one was asked to stop.
 """
 
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,15 +27,64 @@ import torch
 from lexalcm.config import TrainSettings
 from lexalcm.data.loader import Batch, TrainingBatches, ValidationBatches
 from lexalcm.errors import TrainingError
+from lexalcm.train.bad_step import BadStep
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.monitor import Monitor
+from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.schedule import learning_rate
 from lexalcm.train.stop import StopRequest
+from lexalcm.train.tally import Counted, Tally
+from lexalcm.train.timestep_loss import TimestepBuckets, means
 from lexalcm.train.world import World
 
 TRAINING, VALIDATION = range(2)
 """What a generator is seeded for, so that no micro-batch of one shares its noise with one of the other."""
+
+logger = logging.getLogger(__name__)
+
+
+class Look(Protocol):
+    """Looks at the model now and then; every process calls it at the same steps."""
+
+    def due(self, step: int, validating: bool) -> bool:
+        """Whether to look after a step."""
+
+    def look(self, progress: Progress) -> dict[str, Any]:
+        """Look, and give what is to stand in the next line of metrics."""
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What is measured of a run beside its loss."""
+
+    buckets: TimestepBuckets | None = None  # of a diffusion model
+    flops_of: Callable[[Batch], float] | None = None  # operations that a micro-batch needs
+    peak_flops: float | None = None  # operations a second that one process's device can do
+    looks: Sequence[Look] = ()
+
+
+class _Step(NamedTuple):
+    counted: Counted
+    bad: BadStep
+    grad_norm: float
+    seconds: float
+
+
+@dataclass
+class _Since:
+    """Since the last line of metrics."""
+
+    seconds: float = 0.0
+    concepts: int = 0
+    flops: float = 0.0
+    waited: float = 0.0
+
+    def add(self, step: _Step) -> None:
+        self.seconds += step.seconds
+        self.concepts += step.counted.concepts
+        self.flops += step.counted.flops
+        self.waited += step.counted.waited
 
 
 class Trainer:
@@ -46,6 +99,8 @@ class Trainer:
         world: World,
         monitor: Monitor,
         save: Callable[[Progress], None],
+        dump: Callable[[BadStep], Path | None] = lambda _: None,
+        gauges: Gauges | None = None,
     ) -> None:
         """Put a training together.
 
@@ -57,6 +112,8 @@ class Trainer:
             world: this process's place.
             monitor: where metrics go.
             save: writes a checkpoint; every process calls it at the same steps.
+            dump: writes what there is to know of a step that ends the run, and gives the file; called likewise.
+            gauges: what to measure beside the loss.
         """
         self.engine = engine
         self.batches = batches
@@ -65,6 +122,8 @@ class Trainer:
         self.world = world
         self.monitor = monitor
         self.save = save
+        self.dump = dump
+        self.gauges = gauges or Gauges()
 
     def run(self, progress: Progress, stop: StopRequest) -> Progress:
         """Train from `progress` to `settings.steps`, or until asked to stop; save as the settings say and at the end.
@@ -83,86 +142,121 @@ class Trainer:
         batches = self.world.watched(
             self.batches.iterate(progress.step, settings.steps, rank=self.world.rank, world_size=self.world.size)
         )
-        line_began, line_concepts = time.perf_counter(), progress.concepts
+        since, seen = _Since(), dict[str, Any]()
         stopping = False
         while progress.step < settings.steps and not stopping:
             lr = learning_rate(progress.step, settings)
-            progress, grad_norm, stopping = self._step(progress, batches, lr, stop)
-            self._check(progress, lr)
+            progress, step = self._step(progress, batches, lr, stop)
+            since.add(step)
+            if progress.bad_steps >= settings.max_bad_steps:
+                self._give_up(progress, step)
+            stopping = step.counted.stops > 0
             last = progress.step == settings.steps
             validating = self.validation is not None and (last or progress.step % settings.validate_every == 0)
+            for one in self.gauges.looks:
+                if one.due(progress.step, validating):
+                    seen |= one.look(progress)
             if validating or last or progress.step % settings.log_every == 0:
-                line = {
-                    "step": progress.step,
-                    "loss": progress.open_loss / progress.open_targets if progress.open_targets else math.nan,
-                    "lr": lr,
-                    "grad_norm": grad_norm,
-                    "concepts_per_s": (progress.concepts - line_concepts) / (time.perf_counter() - line_began),
-                    "seconds": progress.seconds,
-                    "skipped_steps": progress.step - progress.updates,
-                    "skipped_documents": progress.skipped_documents,
-                }
-                if validating:
-                    line["validation_loss"] = self.validate()
+                line = self._line(progress, step, since, lr) | (self._validation_metrics() if validating else {}) | seen
                 self.monitor.write(line)
                 progress = progress.begin_line(line["loss"], line.get("validation_loss"))
-                line_began, line_concepts = time.perf_counter(), progress.concepts
+                since, seen = _Since(), {}
+            if stopping:
+                here = "no signal" if stop.signal is None else stop.signal.name
+                logger.info("asked to stop after step %d (this process: %s)", progress.step, here)
             if last or stopping or progress.step % settings.checkpoint.every == 0:
                 self.save(progress)
         return progress
 
-    def validate(self) -> float:
-        """The mean loss per target of the validation split, with noise that is the same in every run."""
+    def validate(self) -> tuple[float, list[float]]:
+        """The mean loss per target of the validation split, with noise that is the same in every run.
+
+        Returns:
+            the loss, and the same of each bucket of timesteps.
+        """
         assert self.validation is not None
-        loss, missing = 0.0, 0
+        tally = Tally(self.gauges.buckets)
         for batch in self.world.watched(self.validation.iterate(rank=self.world.rank, world_size=self.world.size)):
             seed_generators(VALIDATION, 0, batch.number)
-            loss += self.engine.loss(batch).sum.item()
-            missing += batch.missing_targets
-        all_loss, all_missing = self.world.sum([loss, missing])
-        return all_loss / max(1, self.validation.targets - all_missing)
+            tally.add(batch, self.engine.loss(batch))
+        counted = tally.exchange(self.world)
+        targets = max(1, self.validation.targets - counted.missing_targets)
+        return counted.loss / targets, means(counted.by_timestep, counted.targets_by_timestep)
 
     def _step(
         self, progress: Progress, batches: Iterator[Batch], lr: float, stop: StopRequest
-    ) -> tuple[Progress, float, bool]:
-        """Make one step; returns the gradient's norm too, and whether any process was asked to stop."""
+    ) -> tuple[Progress, _Step]:
         began = time.perf_counter()
         targets = self.batches.targets_in_step(progress.step)
-        losses, concepts, skipped, missing = [], 0, 0, 0
+        tally = Tally(self.gauges.buckets, self.gauges.flops_of)
         for left in reversed(range(self.batches.settings.global_batch // self.world.size)):
-            batch = next(batches)
+            batch = tally.next(batches)
             seed_generators(TRAINING, self.settings.seed, batch.number)
-            losses.append(self.engine.accumulate(batch, self.world.size / targets, last=left == 0).sum)
-            concepts += int((batch.documents >= 0).sum())
-            skipped += batch.skipped
-            missing += batch.missing_targets
+            tally.add(batch, self.engine.accumulate(batch, self.world.size / targets, last=left == 0))
         update = self.engine.update(lr)
-        mine = torch.stack(losses).double().sum().item()
-        loss, all_concepts, stops, all_skipped, all_missing = self.world.sum(
-            [mine, concepts, stop.made, skipped, missing]
-        )
-        targets = max(1, targets - int(all_missing))
+        counted = tally.exchange(self.world, stop=stop.made, peak_bytes=peak_bytes(self.world.device))
+        targets = max(1, targets - counted.missing_targets)
         seconds = time.perf_counter() - began
         progress = progress.after_step(
             applied=update.applied,
-            loss=loss,
+            loss=counted.loss,
             targets=targets,
-            concepts=int(all_concepts),
-            skipped=int(all_skipped),
+            concepts=counted.concepts,
+            skipped=counted.skipped,
             seconds=seconds,
+            by_timestep=counted.by_timestep,
+            targets_by_timestep=counted.targets_by_timestep,
         )
+        loss = counted.loss / targets
+        if not update.applied:
+            logger.warning("step %d is skipped: loss %g, gradient norm %g", progress.step, loss, update.grad_norm)
         self.monitor.display.advance(
-            {"step": progress.step, "loss": loss / targets, "lr": lr, "concepts_per_s": all_concepts / seconds}
+            {"step": progress.step, "loss": loss, "lr": lr, **self._speed(seconds, counted.concepts, counted.flops)}
         )
-        return progress, update.grad_norm, stops > 0
+        bad = BadStep(progress.step, lr, loss, update.grad_norm, tuple(tally.numbers), tuple(tally.losses))
+        return progress, _Step(counted, bad, update.grad_norm, seconds)
 
-    def _check(self, progress: Progress, lr: float) -> None:
-        if progress.bad_steps >= self.settings.max_bad_steps:
-            raise TrainingError(
-                f"the loss or its gradient was not finite in {progress.bad_steps} steps in a row (up to step "
-                f"{progress.step}, learning rate {lr:.3g}): lower train.lr or raise train.warmup_steps, and look at "
-                "grad_norm in metrics.jsonl before; if it fails from the first step, check the data: lcm verify data"
-            )
+    def _line(self, progress: Progress, step: _Step, since: _Since, lr: float) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "step": progress.step,
+            "loss": progress.open_loss / progress.open_targets if progress.open_targets else math.nan,
+            "lr": lr,
+            "grad_norm": step.grad_norm,
+            **self._speed(since.seconds, since.concepts, since.flops),
+            "data_wait": since.waited / since.seconds,
+            "peak_memory_gb": step.counted.peak_bytes / 1e9,
+            "seconds": progress.seconds,
+            "skipped_steps": progress.step - progress.updates,
+            "skipped_documents": progress.skipped_documents,
+        }
+        if self.gauges.buckets is not None:
+            counts = progress.open_targets_by_timestep or (0.0,) * self.gauges.buckets.count
+            sums = progress.open_loss_by_timestep or counts
+            line["loss_by_timestep"] = means(sums, counts)
+        return line
+
+    def _speed(self, seconds: float, concepts: int, flops: float) -> dict[str, float]:
+        speed = {"concepts_per_s": concepts / seconds}
+        if self.gauges.flops_of is not None and self.gauges.peak_flops is not None:
+            speed["mfu"] = flops / (seconds * self.gauges.peak_flops * self.world.size)
+        return speed
+
+    def _validation_metrics(self) -> dict[str, Any]:
+        loss, by_timestep = self.validate()
+        metrics: dict[str, Any] = {"validation_loss": loss}
+        if by_timestep:
+            metrics["validation_loss_by_timestep"] = by_timestep
+        return metrics
+
+    def _give_up(self, progress: Progress, step: _Step) -> None:
+        file = self.dump(step.bad)
+        where = "" if file is None else f"; {file} has its documents, losses and the weights' norms"
+        raise TrainingError(
+            f"the loss or its gradient was not finite in {progress.bad_steps} steps in a row (up to step "
+            f"{progress.step}, learning rate {step.bad.lr:.3g}){where}: lower train.lr or raise train.warmup_steps, "
+            "and look at grad_norm in metrics.jsonl before; if it fails from the first step, check the data: "
+            "lcm verify data"
+        )
 
 
 def seed_generators(purpose: int, seed: int, number: int) -> None:

@@ -63,6 +63,7 @@ def test_a_run_writes_all_that_it_says(lcm_train: Lcm) -> None:
         "checkpoints",
         "latest",
         "metrics.jsonl",
+        "logs",
         "tb",
         "model",
     }

@@ -1,0 +1,221 @@
+"""What the model writes while it trains: a few validation documents, continued after their first sentences.
+
+The weights, or their moving average where one is kept, are copied into a model of its own on the main process's CPU:
+it generates under any engine, and takes nothing from a GPU that is full. The price is the time that this takes (the
+model is read from its folder each time, every weight gathered once) and one model in the main process's memory.
+
+Generation draws its noise from generators of its own, always the same ones, so that neither the training's numbers
+change nor the samples of two steps differ by chance.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from lexalcm.codec.base import Codec
+from lexalcm.codec.options import CodecOptions, Configurable
+from lexalcm.codec.registry import CODEC_FOLDER, codec_class, load_codec
+from lexalcm.codec.special import read_special
+from lexalcm.config import RunConfig
+from lexalcm.data.dataset import Dataset, Split
+from lexalcm.data.mixture import Mixture
+from lexalcm.errors import LexaError
+from lexalcm.model.folder import load_model
+from lexalcm.model.lcm import LCM
+from lexalcm.train.checkpoint import Progress
+from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.monitor import Monitor
+from lexalcm.train.world import World
+
+SPLIT = "validation"
+SEED = 0
+LOOKED_AT = 1000
+"""Documents among which to find some with text, where those first chosen have none."""
+
+logger = logging.getLogger(__name__)
+
+
+class Beginning(NamedTuple):
+    """The first sentences of a document, their concepts, and what follows."""
+
+    name: str  # data set, shard and key
+    lang: str
+    prompt: list[str]
+    followed: list[str]
+    concepts: torch.Tensor  # of the prompt, float32 [n, dim]
+
+
+class TextSamples:
+    """Writes samples; see the module's text."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        file: Path,
+        engine: Engine,
+        monitor: Monitor,
+        world: World,
+        beginnings: list[Beginning],
+        codec: Codec | None,
+        end_of_text: torch.Tensor | None,
+    ) -> None:
+        """Prepare; see `open_samples`. Only the main process has beginnings and a codec."""
+        self._config = config
+        self._file = file
+        self._engine = engine
+        self._monitor = monitor
+        self._world = world
+        self._beginnings = beginnings
+        self._codec = codec
+        self._end_of_text = end_of_text
+
+    def due(self, step: int, validating: bool) -> bool:
+        """See `Look.due`."""
+        every = self._config.train.samples.every
+        return validating if every is None else step % every == 0
+
+    @torch.no_grad()
+    def look(self, progress: Progress) -> dict[str, Any]:
+        """See `Look.look`; the texts go to `samples.jsonl` and to where texts are shown."""
+        self._world.at("writing samples")
+        weights = self._engine.averaged_weights() if self._engine.average is not None else self._engine.weights()
+        if not self._world.is_main or self._codec is None:
+            for _ in weights:
+                pass  # takes part in gathering what the main process copies
+            return {}
+        model = load_model(self._config.model)
+        parameters = dict(model.named_parameters())
+        for name, weight in zip(self._engine.shapes, weights, strict=True):
+            parameters[name].copy_(weight)
+        try:
+            written = list(self._write(model))
+        except (LexaError, RuntimeError, ValueError, OSError) as error:
+            logger.warning("no samples at step %d", progress.step, exc_info=error)
+            self._monitor.display.note(f"no more samples of text: {error}")
+            self._codec = None
+            return {}
+        with self._file.open("a", encoding="utf-8") as file:
+            for sample in written:
+                file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
+        for number, sample in enumerate(written):
+            self._monitor.text(progress.step, f"samples/{number}", markdown(sample))
+        return {}
+
+    def _write(self, model: LCM) -> Iterator[dict[str, Any]]:
+        # The one place where training generates.
+        from lexalcm.generate.prompt import Prompt
+        from lexalcm.generate.text import TextModel
+
+        assert self._codec is not None
+        writer = TextModel(Path(self._config.model), model, self._codec, self._end_of_text)
+        options = writer.options(max_sentences=self._config.train.samples.sentences)
+        if self._end_of_text is None:
+            options = options.model_copy(update={"stop_similarity": None})
+        prompts = [Prompt(tuple(one.prompt), one.lang, one.lang, SEED, one.concepts) for one in self._beginnings]
+        continuations = writer.write_all(prompts, options)
+        written: list[list[str]] = [[] for _ in prompts]
+        for round_ in continuations:
+            for number, sentence in round_:
+                written[number].append(sentence.text)
+        for one, sentences, stop in zip(self._beginnings, written, continuations.stops, strict=True):
+            known = {"document": one.name, "lang": one.lang, "prompt": one.prompt, "followed": one.followed}
+            yield {**known, "written": sentences, "stop": stop}
+
+
+def open_samples(
+    config: RunConfig, file: Path, engine: Engine, monitor: Monitor, world: World, mixture: Mixture
+) -> TextSamples | None:
+    """Make ready to write samples, or say why there will be none; every process must call it.
+
+    Args:
+        config: the run's settings.
+        file: `samples.jsonl`.
+        engine: the model in training.
+        monitor: where texts go.
+        world: this process's place.
+        mixture: the run's data sets, the first of which has the documents.
+    """
+    settings = config.train.samples
+    dataset = mixture.datasets[0]
+    beginnings: list[Beginning] = []
+    codec: Codec | None = None
+    end_of_text: torch.Tensor | None = None
+
+    def prepare() -> bool:
+        nonlocal beginnings, codec, end_of_text
+        record = dataset.manifest.codec
+        try:
+            large = issubclass(codec_class(record.name), Configurable)
+            if settings.every is None and large:
+                logger.info(
+                    "no samples of text: the codec %s is large; train.samples.every=N asks for them", record.name
+                )
+                return False
+            beginnings = find_beginnings(dataset, settings.documents, settings.prompt, settings.sentences)
+            if not beginnings:
+                monitor.display.note(
+                    f"no samples of text: {dataset.address} has no {SPLIT} documents with text "
+                    f"of more than {settings.prompt} sentences"
+                )
+                return False
+            options = CodecOptions(device="cpu") if large else None
+            codec = load_codec(record, dataset.path / CODEC_FOLDER, options=options)
+            special = read_special(dataset.path)
+        except LexaError as error:
+            monitor.display.note(f"no samples of text: {error}")
+            return False
+        end_of_text = torch.from_numpy(special["end_of_text"]) if "end_of_text" in special else None
+        return True
+
+    if settings.every == 0 or not world.from_main(prepare):
+        return None
+    return TextSamples(config, file, engine, monitor, world, beginnings, codec, end_of_text)
+
+
+def find_beginnings(dataset: Dataset, documents: int, prompt: int, sentences: int) -> list[Beginning]:
+    """Beginnings of documents of the validation split, always the same ones, spread over it.
+
+    Args:
+        dataset: with or without text.
+        documents: how many, at most.
+        prompt: sentences that the model reads; of a pair, all of its source.
+        sentences: that follow, at most.
+    """
+    if SPLIT not in dataset.manifest.splits:
+        return []
+    split = dataset.split(SPLIT)
+    sources = dataset.columns(SPLIT, ["source"]).get("source")
+    candidates = np.flatnonzero(split.lengths > prompt)
+    spread = candidates[np.arange(documents) * len(candidates) // documents] if len(candidates) else candidates
+    found: list[Beginning] = []
+    for i in dict.fromkeys([*spread.tolist(), *candidates[:LOOKED_AT].tolist()]):
+        if len(found) == documents:
+            break
+        read = int(sources[i]) if sources is not None and sources[i] else prompt
+        if (made := _beginning(dataset, split, i, read, sentences)) is not None:
+            found.append(made)
+    return found
+
+
+def _beginning(dataset: Dataset, split: Split, i: int, read: int, sentences: int) -> Beginning | None:
+    document = split.document(i)
+    text = document.get("sentences") or []
+    if len(text) <= read:
+        return None
+    concepts = torch.from_numpy(split.embeddings(i)[:read].astype(np.float32))
+    name = f"{dataset.address} {split.where(i)}"
+    return Beginning(name, document["lang"], text[:read], text[read : read + sentences], concepts)
+
+
+def markdown(sample: dict[str, Any]) -> str:
+    """A sample as a text for TensorBoard."""
+    parts = [("read", sample["prompt"]), ("the document goes on", sample["followed"]), ("the model", sample["written"])]
+    return f"`{sample['document']}`\n\n" + "\n\n".join(
+        f"**{title}**\n\n" + "\n\n".join(f"> {sentence}" for sentence in sentences or ["(nothing)"])
+        for title, sentences in parts
+    )

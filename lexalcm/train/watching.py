@@ -1,0 +1,95 @@
+"""Puts together what a run is watched with, as its settings say."""
+
+from functools import partial
+
+from lexalcm.config import RunConfig
+from lexalcm.data.mixture import Mixture
+from lexalcm.model.config import ModelConfig
+from lexalcm.train.alerts import WeightWatch
+from lexalcm.train.checkpoint import Progress
+from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.mfu import batch_flops, peak_flops
+from lexalcm.train.monitor import Display, Elsewhere, Monitor
+from lexalcm.train.run_folder import RunFolder
+from lexalcm.train.samples import open_samples
+from lexalcm.train.schedule import learning_rate
+from lexalcm.train.timestep_loss import TimestepBuckets
+from lexalcm.train.trainer import Gauges, Look
+from lexalcm.train.wandb_log import WandbLog
+from lexalcm.train.world import World
+
+
+def open_monitor(
+    config: RunConfig, model: ModelConfig, run: RunFolder, display: Display, step: int, world: World
+) -> Monitor:
+    """Open what the main process writes metrics to; every process must call it.
+
+    Args:
+        config: the run's settings.
+        model: the model's.
+        run: the run's folder.
+        display: who watches.
+        step: steps done.
+        world: this process's place.
+
+    Raises:
+        ConfigError: Weights & Biases refuses.
+    """
+    elsewhere: list[Elsewhere] = []
+
+    def open_elsewhere() -> None:
+        if config.train.wandb.project is not None:
+            elsewhere.append(WandbLog(config, run.path))
+
+    world.from_main(open_elsewhere)
+    buckets = _buckets(model)
+    return Monitor(
+        run if world.is_main else None,
+        display,
+        step,
+        buckets=buckets.names if buckets is not None else (),
+        elsewhere=elsewhere,
+    )
+
+
+def make_gauges(
+    config: RunConfig,
+    model: ModelConfig,
+    mixture: Mixture,
+    engine: Engine,
+    monitor: Monitor,
+    run: RunFolder,
+    progress: Progress,
+    world: World,
+) -> Gauges:
+    """What to measure beside the loss; every process must call it.
+
+    Args:
+        config: the run's settings.
+        model: the model's.
+        mixture: the run's data sets.
+        engine: the model in training.
+        monitor: where alerts and samples go.
+        run: the run's folder.
+        progress: where the run begins or goes on.
+        world: this process's place.
+    """
+    train = config.train
+    looks: list[Look] = []
+    if train.watch.every != 0:
+        rate = partial(learning_rate, settings=train)
+        looks.append(WeightWatch(engine, monitor, rate, train.watch.every, progress))
+    samples = open_samples(config, run.samples, engine, monitor, world, mixture)
+    if samples is not None:
+        looks.append(samples)
+    return Gauges(
+        buckets=_buckets(model),
+        # The design's operations are those of training every weight.
+        flops_of=None if train.freeze else partial(batch_flops, model),
+        peak_flops=peak_flops(world.device, engine.precision, train.peak_tflops),
+        looks=looks,
+    )
+
+
+def _buckets(model: ModelConfig) -> TimestepBuckets | None:
+    return None if model.diffusion is None else TimestepBuckets(model.diffusion.steps)
