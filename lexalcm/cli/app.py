@@ -93,6 +93,8 @@ def main() -> None:
     # Threads that wait by spinning make torch many times slower beside another busy process (8x on two cores); set
     # before torch is loaded, because OpenMP reads it then.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Torch's C++ parts warn, with a stack of addresses, of each connection that another process's end has closed.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     arguments, anywhere = _split(sys.argv[1:])
     debug = "--debug" in anywhere
     set_verbosity(quiet=bool(anywhere & {"-q", "--quiet"}), verbose=bool(anywhere & {"-v", "--verbose"}))

@@ -168,7 +168,7 @@ def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[Non
             store = None
         else:
             store = _meet(world, backend, timeout)
-            own = dist.PrefixStore("watchdog", store.clone())
+            own = dist.PrefixStore("watchdog", store.clone())  # type: ignore[attr-defined]
             speaks = world.local_rank == 0 or world.rank == 1  # where many find the main process silent
             world.watchdog = Watchdog(own, world.rank, world.size, timeout, speaks=speaks)
         world.group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=limit)

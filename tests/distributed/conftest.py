@@ -2,14 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_runs import ForkServer, free_port
 from training_workspace import make_workspace
 
 
@@ -42,7 +42,9 @@ def launch(workspace: Path) -> Callable[[int, Sequence[dict[str, Any]]], None]:
     return run
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+@pytest.fixture(scope="session")
+def forks(workspace: Path) -> Iterator[ForkServer]:
+    """Starts `lcm` command lines in the workspace, in milliseconds."""
+    server = ForkServer(workspace)
+    yield server
+    server.close()

@@ -1,21 +1,21 @@
 """Runs that are killed, stopped, or find a damaged checkpoint go on with the curve of a run never disturbed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from forked_runs import ForkServer, Run, wait_until
 from training_workspace import curve, largest_difference, rewind
 
 from lexalcm.train.run import read_run_config, train
 
-LONG = ["train.steps=100", "train.checkpoint.every=10", "train.validate_every=50"]
-FIRST_CHECKPOINT = "step_00000010"
+STEPS = 60
+LONG = [f"train.steps={STEPS}", "train.checkpoint.every=1", "train.checkpoint.keep=2", "train.validate_every=20"]
+KILLS = 20
 
 
 @pytest.fixture
@@ -25,61 +25,80 @@ def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(workspace: Path) -> Path:
-    before = Path.cwd()
-    os.chdir(workspace)
-    try:
-        train(read_run_config(Path("config.yaml"), [*LONG, "name=undisturbed"], "auto"))
-    finally:
-        os.chdir(before)
-    return workspace / "runs/undisturbed"
+def undisturbed(forks: ForkServer) -> Callable[[int], Path]:
+    """The long run in so many processes, from its beginning to its end."""
+    made: dict[int, Run] = {}
+
+    def run(processes: int) -> Path:
+        if processes not in made:
+            made[processes] = forks.train(f"undisturbed{processes}", settings_of(processes), processes)
+            assert made[processes].wait() == [0] * processes, made[processes].output
+        return made[processes].folder
+
+    return run
 
 
-def start(workspace: Path, name: str) -> subprocess.Popen:
-    sets = [argument for setting in LONG for argument in ("--set", setting)]
-    command = [sys.executable, "-m", "lexalcm", "train", "--config", "config.yaml", "--name", name, *sets]
-    return subprocess.Popen(
-        command,
-        cwd=workspace,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def settings_of(processes: int) -> list[str]:
+    return LONG if processes == 1 else [*LONG, "train.engine=ddp"]
 
 
-def disturb(workspace: Path, name: str, number: signal.Signals) -> subprocess.CompletedProcess:
-    """Begin the long run in a process of its own and send it a signal once it has saved a checkpoint."""
-    process = start(workspace, name)
-    checkpoint = workspace / "runs" / name / "checkpoints" / FIRST_CHECKPOINT
-    while not checkpoint.exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def until_random_moment(run: Run, rng: np.random.Generator, *, saving: bool, joined: bool) -> None:
+    """Wait for some more steps, or none, and then for a part of a step; or for the beginning of a save.
+
+    One that is killed before the processes have met cannot be missed by the others; then there is at least one step.
+    """
+    goal = run.step() + int(rng.integers(joined, 4))
+    assert wait_until(lambda: run.step() >= goal or None not in run.codes())
+    if saving:
+        wait_until(lambda: run.is_saving() or None not in run.codes())
+    time.sleep(rng.uniform(0, 0.004 if saving else 0.1))
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(here: Path, undisturbed: Path) -> None:
-    killed = disturb(here, "killed", signal.SIGKILL)
-    assert killed.returncode == -signal.SIGKILL
-    assert not Path("runs/killed/model").exists()
-    result = train(read_run_config(Path("config.yaml"), [*LONG, "name=killed"], "auto"))
-    assert result.status == "finished"
-    assert largest_difference(undisturbed, Path("runs/killed")) < 1e-6
-    assert [line[0] for line in curve(Path("runs/killed"))] == list(range(1, 101))
+@pytest.mark.parametrize(
+    ("processes", "victims"), [(1, [[0]]), (2, [[0], [1], [0, 1]])], ids=["the-run", "one-process-or-both-of-two"]
+)
+def test_killed_at_20_random_moments_a_run_ends_with_the_same_weights(
+    forks: ForkServer, undisturbed: Callable[[int], Path], processes: int, victims: list[list[int]]
+) -> None:
+    rng = np.random.default_rng(processes)
+    name, half_written = f"killed{processes}", 0
+    for kill in range(KILLS):
+        run = forks.train(name, settings_of(processes), processes)
+        killed = victims[kill % len(victims)]
+        until_random_moment(run, rng, saving=kill % 2 == 1, joined=len(killed) < processes)
+        run.send(signal.SIGKILL, killed)
+        codes = run.wait()
+        assert [codes[rank] for rank in killed] == [-signal.SIGKILL] * len(killed)
+        assert all(code == 1 for rank, code in enumerate(codes) if rank not in killed), run.output  # they notice
+        half_written += run.is_saving()
+    assert 0 < run.step() < STEPS
+    assert half_written >= 3
+    last = forks.train(name, settings_of(processes), processes)
+    assert last.wait() == [0] * processes, last.output
+    assert largest_difference(undisturbed(processes), last.folder) < 1e-6
+    assert [line[0] for line in curve(last.folder)] == list(range(1, STEPS + 1))
+    assert "Traceback" not in last.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_finishes_the_step_saves_and_ends_well(here: Path, undisturbed: Path, number: signal.Signals) -> None:
-    name = number.name.lower()
-    stopped = disturb(here, name, number)
-    assert stopped.returncode == 0, stopped.stderr
-    step = curve(Path("runs") / name)[-1][0]
-    assert step < 100
-    assert f"stopped at step {step}" in stopped.stderr
-    assert (Path("runs") / name / "latest").read_text().strip() == f"step_{step:08d}"
-    train(read_run_config(Path("config.yaml"), [*LONG, f"name={name}"], "auto"))
-    assert largest_difference(undisturbed, Path("runs") / name) < 1e-6
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_finishes_the_step_saves_and_ends_well(
+    forks: ForkServer, undisturbed: Callable[[int], Path], number: signal.Signals, processes: int
+) -> None:
+    """With two processes one alone gets it: the other learns it in the same step."""
+    name, settings = f"{number.name.lower()}{processes}", [*settings_of(processes), "train.checkpoint.every=1000"]
+    run = forks.train(name, settings, processes)
+    assert wait_until(lambda: (run.folder / "metrics.jsonl").exists() and len(curve(run.folder)) > 5)
+    before = curve(run.folder)[-1][0]
+    run.send(number, [processes - 1])
+    assert run.wait() == [0] * processes, run.output
+    step = curve(run.folder)[-1][0]
+    assert before <= step < STEPS
+    assert f"stopped at step {step}" in run.output
+    assert (run.folder / "latest").read_text().strip() == f"step_{step:08d}"
+    last = forks.train(name, settings, processes)
+    assert last.wait() == [0] * processes, last.output
+    assert largest_difference(undisturbed(processes), last.folder) < 1e-6
 
 
 def notes_of(settings: list[str], resume: str = "auto") -> list[str]:
