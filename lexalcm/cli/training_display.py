@@ -82,7 +82,7 @@ class LineDisplay:
             f"loss {metrics['loss']:.5g}",
             f"lr {metrics['lr']:.2e}",
             _speed(metrics),
-            f"{metrics['peak_memory_gb']:.3g} GB",
+            _memory(metrics["peak_memory_gb"]),
             f"{_time(left)} left",
         ]
         if "validation_loss" in metrics:
@@ -102,6 +102,10 @@ class LineDisplay:
 def _speed(metrics: "Metrics") -> str:
     mfu = f", MFU {metrics['mfu']:.0%}" if "mfu" in metrics else ""
     return f"{metrics['concepts_per_s']:,.0f} concepts/s{mfu}"
+
+
+def _memory(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes < 10 else f"{gigabytes:.0f} GB"
 
 
 def _time(seconds: float) -> str:

@@ -1,0 +1,136 @@
+"""Alerts name the weights that training does not reach or that are not finite, and no others."""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+
+from lexalcm.train.alerts import WeightWatch, layer_of
+from lexalcm.train.checkpoint import Progress
+from lexalcm.train.monitor import Monitor, Silent
+
+UPDATES = 20
+LR = 1e-3
+
+
+class Weights:
+    """As much of an engine as a look needs: weights, one at a time."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        names = ["layers.0.alive.weight", "layers.0.cut_off.weight", "layers.1.gain", "layers.1.alive.weight"]
+        sizes = [(30, 20), (30, 20), (30,), (700, 3)]
+        tensors = [torch.randn(size, generator=generator) for size in sizes]
+        self.tensors: Mapping[str, torch.Tensor] = dict(zip(names, tensors, strict=True))
+        self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    def weights(self) -> Iterator[torch.Tensor]:
+        return iter(self.tensors.values())
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Scalars:
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+        self.texts: list[str] = []
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self.values |= values
+
+    def text(self, step: int, name: str, text: str) -> None:
+        self.texts.append(text)
+
+    def close(self) -> None:
+        pass
+
+
+def train(weights: Weights, names: list[str], decay: float = 0.1) -> None:
+    """What AdamW does to weights: all decay, those that have a gradient move by the learning rate or less besides."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(UPDATES):
+        for name, weight in weights.tensors.items():
+            if weight.ndim == 2:
+                weight.mul_(1 - LR * decay)
+            if name in names:
+                weight.add_(LR * torch.randn(weight.shape, generator=generator).clamp(-1, 1))
+
+
+class Looking:
+    def __init__(self, lr: float = LR) -> None:
+        self.weights, self.display, self.elsewhere = Weights(), Notes(), Scalars()
+        monitor = Monitor(None, self.display, elsewhere=[self.elsewhere])
+        self.watch = WeightWatch(self.weights, monitor, lambda _: lr, None, Progress())
+
+    def look(self, updates: int = UPDATES) -> list[str]:
+        return self.watch.look(Progress(step=updates, updates=updates)).get("alerts", [])
+
+
+@pytest.fixture
+def looking() -> Looking:
+    return Looking()
+
+
+def test_healthy_weights_raise_no_alert(looking: Looking) -> None:
+    train(looking.weights, list(looking.weights.tensors))
+    assert looking.look() == []
+    assert looking.display.notes == []
+
+
+def test_weights_that_only_decay_or_do_not_move_are_named(looking: Looking) -> None:
+    train(looking.weights, ["layers.0.alive.weight", "layers.1.alive.weight"])
+    still, decaying = looking.look()
+    assert still.startswith("weights not moved in 20 updates: layers.1.gain (")
+    assert decaying.startswith("weights moved by weight decay alone in 20 updates: layers.0.cut_off.weight (")
+    assert looking.display.notes == [f"step 20: {still}", f"step 20: {decaying}"]
+    assert looking.elsewhere.texts == [still, decaying]
+
+
+def test_a_weight_that_is_not_finite_is_named_at_once(looking: Looking) -> None:
+    looking.weights.tensors["layers.1.alive.weight"][699, 2] = torch.nan
+    (alert,) = looking.look(updates=1)
+    assert alert.startswith("weights not finite: layers.1.alive.weight (")
+
+
+def test_an_alert_is_said_again_only_when_it_changes(looking: Looking) -> None:
+    looking.weights.tensors["layers.1.gain"][0] = torch.inf
+    assert len(looking.look(updates=1)) == 1
+    assert looking.look(updates=2) == []
+    looking.weights.tensors["layers.0.alive.weight"][0] = torch.inf
+    assert "layers.0.alive.weight, layers.1.gain" in looking.look(updates=3)[0]
+
+
+def test_a_few_updates_or_a_tiny_learning_rate_prove_nothing(looking: Looking) -> None:
+    assert looking.look(updates=9) == []
+    assert Looking(lr=1e-9).look() == []
+
+
+def test_layers_have_norms_and_the_size_of_their_updates(looking: Looking) -> None:
+    weight = looking.weights.tensors["layers.0.alive.weight"]
+    other = looking.weights.tensors["layers.0.cut_off.weight"]
+    before = torch.cat([weight.flatten(), other.flatten()])
+    train(looking.weights, list(looking.weights.tensors))
+    after = torch.cat([weight.flatten(), other.flatten()])
+    looking.look()
+    values = looking.elsewhere.values
+    assert values["weight_norm/layers.0"] == pytest.approx(float(after.norm()), rel=1e-5)
+    ratio = float((after - before).norm() / after.norm()) / UPDATES
+    assert values["update_ratio/layers.0"] == pytest.approx(ratio, rel=0.1)  # from 256 numbers of each
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("denoiser.layers.3.ffn.up.weight", "denoiser.layers.3"),
+        ("contextualizer.norm.weight", "contextualizer.norm"),
+        ("gain", "gain"),
+    ],
+)
+def test_a_parameter_belongs_to_a_layer(name: str, layer: str) -> None:
+    assert layer_of(name) == layer

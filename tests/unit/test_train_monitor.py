@@ -1,0 +1,74 @@
+"""What a run tells: a JSON object a line, TensorBoard, and a line on the screen."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from lexalcm.cli import training_display
+from lexalcm.train.monitor import Logged, Monitor, Silent
+from lexalcm.train.run_folder import RunFolder
+
+LINE = {
+    "step": 20,
+    "loss": 1.5,
+    "lr": 1e-3,
+    "grad_norm": math.inf,
+    "concepts_per_s": 1234.5,
+    "mfu": 0.431,
+    "peak_memory_gb": 10.25,
+    "skipped_steps": 0,
+    "loss_by_timestep": [1.0, math.nan],
+    "alerts": ["weights not finite: a"],
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    with Monitor(RunFolder(tmp_path), Silent(), buckets=["00-49", "50-99"]) as monitor:
+        monitor.write(LINE)
+        monitor.text(20, "samples/0", "It was *written*.")
+    return RunFolder(tmp_path)
+
+
+def test_a_line_is_one_json_object_without_nan_and_infinity(run: RunFolder) -> None:
+    (text,) = run.metrics.read_text().splitlines()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    line = json.loads(text, parse_constant=refuse)
+    assert line == LINE | {"grad_norm": None, "loss_by_timestep": [1.0, None]}
+
+
+def test_tensorboard_shows_every_number_and_text(run: RunFolder) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.tensorboard))
+    events.Reload()
+    numbers = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert set(numbers) == {
+        "loss",
+        "lr",
+        "grad_norm",
+        "concepts_per_s",
+        "mfu",
+        "peak_memory_gb",
+        "skipped_steps",
+        "loss_by_timestep/00-49",
+        "loss_by_timestep/50-99",
+    }
+    assert numbers["loss"] == [(20, 1.5)]
+    (text,) = events.Tensors("samples/0/text_summary")
+    assert text.tensor_proto.string_val == [b"It was *written*."]
+
+
+def test_a_line_on_the_screen_is_below_120_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Logged(training_display.LineDisplay())
+    display.begin(0, 100_000)
+    display.line(LINE | {"step": 12_345, "loss": 1234.56789, "validation_loss": 1234.56789, "skipped_steps": 12})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("step 12345/100000  loss 1234.6  validation 1234.6  lr 1.00e-03  1,234 concepts/s, MFU 43%")
+    assert line.endswith("  12 skipped")
+    assert len(line) < 120
