@@ -1,0 +1,116 @@
+"""`lcm visualize generation`: the way of one concept through denoising."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lexalcm.cli import infer_options as o
+from lexalcm.cli.codec_options import Batch, Beam, Device, Dtype, MaxTokens, RepetitionPenalty, codec_run_options
+from lexalcm.cli.console import progress
+from lexalcm.cli.visualize.options import FileFormat, Json, Overwrite, show_result
+
+
+def generation(
+    text: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="At least two sentences; the last is the one to guess.")
+    ] = None,
+    model: o.Model = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="Instead of a text, a document of this data set.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Of the data set.")] = "validation",
+    document: Annotated[str, typer.Option("--document", help="Its number in the split, or its id.")] = "0",
+    sentence: Annotated[
+        int | None,
+        typer.Option(
+            "--sentence", min=2, help="Of the document: the one to guess.  \\[default: the ninth, or the last]"
+        ),
+    ] = None,
+    lang: o.Lang = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Ways from noise of their own.")] = 4,
+    sentences: o.MaxSentences = 5,
+    seed: o.Seed = 0,
+    sampler: o.Sampler = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    guidance_rescale: o.GuidanceRescale = None,
+    noise_scale: o.NoiseScale = None,
+    eta: o.Eta = None,
+    reencode: o.Reencode = None,
+    device: o.ModelDevice = "auto",
+    dtype: o.ModelDtype = "auto",
+    codec: o.CodecName = None,
+    codec_device: Device = None,
+    codec_dtype: Dtype = "auto",
+    codec_batch: Batch = None,
+    beam: Beam = None,
+    max_tokens: MaxTokens = None,
+    repetition_penalty: RepetitionPenalty = None,
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/generation"),
+    file_format: FileFormat = "png",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Show how a sentence is guessed: from noise to a concept.
+
+    Distance to the sentence that really follows at each denoising step, with
+    guidance and without, in pictures and in words; and how what the model
+    writes resembles what it read. What is not given here is the model's own,
+    from its generation_config.json.
+
+    \b
+    Examples:
+      lcm visualize generation "We must do more for our schools. They are the future. We pay too little."
+      lcm visualize generation --data data/sample --document 3 --sentence 12
+      lcm visualize generation "One. Two. Three." --model runs/base --steps 20 --guidance 2 --samples 8
+    """
+    from lexalcm.atomic import check_output
+    from lexalcm.data.languages import find_language
+    from lexalcm.errors import UserError
+    from lexalcm.generate.text import TextModel
+    from lexalcm.visualize.generation_report import document_prompt, report_generation, text_prompt
+    from lexalcm.visualize.page import PAGE
+
+    if bool(text) == (data is not None):
+        raise UserError("give a text of at least two sentences, or a data set with --data")
+    check_output(to, overwrite=overwrite, marker=PAGE)
+    codec_options = codec_run_options(
+        codec_device,
+        codec_dtype,
+        codec_batch,
+        beam=beam,
+        max_tokens=max_tokens,
+        repetition_penalty=repetition_penalty,
+    )
+    writer = TextModel.open(
+        model, device=device, dtype=dtype, codec=codec, codec_options=codec_options, progress=progress
+    )
+    options = writer.options(
+        max_sentences=sentences,
+        sampler=sampler,
+        steps=steps,
+        guidance_scale=guidance,
+        guidance_rescale=guidance_rescale,
+        initial_noise_scale=noise_scale,
+        eta=eta,
+        reencode=reencode,
+    )
+    if data is not None:
+        prompt = document_prompt(writer, data, split, document, sentence, seed)
+    else:
+        prompt = text_prompt(writer, "\n".join(text or []), options, find_language(lang) if lang else None, seed)
+    result = report_generation(
+        writer,
+        prompt,
+        options,
+        to,
+        samples=samples,
+        command="lcm " + shlex.join(sys.argv[1:]),
+        format=file_format,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    show_result(result, as_json)

@@ -1,0 +1,95 @@
+"""The figures of a generated concept: each takes ways through denoising and gives a Matplotlib figure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lexalcm.visualize.generation_trace import Trace, Way
+from lexalcm.visualize.style import colour, ink, new_axes, shades
+
+STEP = "denoising step: noise shrinks to the right"
+NUMBERED = 13
+"""Sentences up to which each cell of the matrix has its number written in it."""
+
+
+def distances(trace: Trace) -> Figure:
+    """Squared distance to the true concept after each step; each sample faint, their mean strong."""
+    figure, axes = new_axes(STEP, "squared L2 to the truth")
+    for number, way in enumerate(trace.ways):
+        _bundle(axes, way.squared_l2, number, way.name)
+    for value, label, dash in (
+        (trace.of_mean, "the mean concept", (0, (4, 3))),
+        (trace.of_last, "the last sentence again", (0, (1, 2))),
+    ):
+        axes.axhline(value, color=ink("muted"), linewidth=1.2, linestyle=dash, label=label)
+    axes.set_ylim(0, None)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+def cosines(ways: Sequence[Way]) -> Figure:
+    """Cosine with the true concept after each step."""
+    figure, axes = new_axes(STEP, "cosine with the truth")
+    for number, way in enumerate(ways):
+        _bundle(axes, way.cosine, number, way.name)
+    axes.legend()
+    return figure
+
+
+def from_above(ways: Sequence[Way]) -> Figure:
+    """The ways in a plane: towards the truth, and away from the straight line to it."""
+    figure, axes = new_axes("towards the truth", "aside from the line to it")
+    for number, way in enumerate(ways):
+        for sample in range(way.along.shape[1]):
+            axes.plot(way.along[:, sample], way.aside[:, sample], color=colour(number), linewidth=0.8, alpha=0.35)
+        along, aside = way.along.mean(axis=1), way.aside.mean(axis=1)
+        axes.plot(along, aside, color=colour(number), marker="o", markersize=3.5, label=way.name)
+        axes.plot(along[-1], aside[-1], "o", color=colour(number), markersize=8)
+    axes.plot(0, 0, "s", color=ink("muted"), markersize=8)
+    axes.plot(1, 0, "*", color=colour(2), markersize=15)
+    style = {"textcoords": "offset points", "color": ink("muted"), "fontsize": 10}
+    axes.annotate("mean", (0, 0), xytext=(9, 4), **style)  # type: ignore[arg-type]
+    axes.annotate("truth", (1, 0), xytext=(-9, 4), ha="right", **style)  # type: ignore[arg-type]
+    axes.set_ylim(-0.05 * axes.get_ylim()[1], None)
+    axes.legend()
+    return figure
+
+
+def similarity_matrix(cosines: np.ndarray, names: Sequence[str], blocks: Sequence[int]) -> Figure:
+    """Cosines of all pairs of sentences.
+
+    Args:
+        cosines: [n, n].
+        names: of the sentences, short.
+        blocks: how many sentences belong together: of the prompt, the truth, the model.
+    """
+    figure, axes = new_axes("sentence", "sentence", (5.6, 4.7))
+    tones = LinearSegmentedColormap.from_list("tones", [to_rgb(ink("paper")), *shades(9)])
+    low = min(0.0, float(cosines.min()))
+    image = axes.imshow(cosines, cmap=tones, vmin=low, vmax=1, aspect="auto")
+    places = np.arange(len(names))
+    axes.set_xticks(places, names)
+    axes.set_yticks(places, names)
+    axes.grid(False)
+    for edge in np.cumsum(blocks)[:-1] - 0.5:
+        axes.axhline(edge, color=ink("text"), linewidth=1)
+        axes.axvline(edge, color=ink("text"), linewidth=1)
+    if len(names) <= NUMBERED:
+        for (row, column), value in np.ndenumerate(cosines):
+            tone = ink("paper") if (value - low) / (1 - low) > 0.5 else ink("text")
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=tone)
+    bar = figure.colorbar(image, ax=axes, label="cosine", fraction=0.06, pad=0.02)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return figure
+
+
+def _bundle(axes: Axes, values_SN: np.ndarray, number: int, label: str) -> None:
+    steps = np.arange(1, len(values_SN) + 1)
+    if values_SN.shape[1] > 1:
+        axes.plot(steps, values_SN, color=colour(number), linewidth=0.8, alpha=0.35)
+    axes.plot(steps, values_SN.mean(axis=1), color=colour(number), marker="o", markersize=4, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))

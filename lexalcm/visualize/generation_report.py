@@ -1,0 +1,269 @@
+"""The report of a generated concept: its way through denoising, beside the sentence that really follows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexalcm.atomic import check_output
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.progress import Progress, silent
+from lexalcm.errors import DataError, UserError
+from lexalcm.generate.continuation import embed
+from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.prompt import Prompt
+from lexalcm.generate.text import TextModel
+from lexalcm.model.codec_match import check_codec
+from lexalcm.visualize import generation_figures as figures
+from lexalcm.visualize.generation_trace import Trace, Way, check_denoises, trace
+from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.visualize.style import Format
+
+DECODED = 6
+"""Steps of each way whose concept is decoded."""
+
+SHOWN_PROMPT = 12
+"""Sentences of the prompt in the matrix, the last ones."""
+
+OF_DOCUMENT = 9
+"""The sentence of a document that is to be guessed, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class DecodedStep:
+    """What the model took the concept for, in words."""
+
+    step: int
+    timestep: int
+    squared_l2: float
+    cosine: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of the matrix."""
+
+    name: str
+    text: str
+
+
+def text_prompt(model: TextModel, text: str, options: GenerationOptions, lang: str | None, seed: int) -> Prompt:
+    """A text whose last sentence is to be guessed.
+
+    Raises:
+        UserError: fewer than two sentences.
+    """
+    prompt = model.prompt(text, options, lang=lang, seed=seed)
+    if len(prompt.sentences) < 2:
+        raise UserError("the last sentence is the one to guess from those before it: give at least two sentences")
+    [concepts] = embed(model.codec, [(prompt.sentences, prompt.lang)])
+    return Prompt(prompt.sentences, prompt.lang, prompt.to, seed, concepts)
+
+
+def document_prompt(model: TextModel, data: str, split: str, document: str, sentence: int | None, seed: int) -> Prompt:
+    """The first sentences of a document of a data set, the last of them to be guessed.
+
+    Args:
+        model: whose codec must be the data set's.
+        data: the data set.
+        split: of it.
+        document: its number in the split, or its id.
+        sentence: the one to guess, counted from 1; None: the ninth, or the last of a shorter document.
+        seed: of the noise.
+
+    Raises:
+        UserError: no such data set, split, document or sentence.
+        CodecError: the data set's concepts are another codec's.
+    """
+    dataset = Dataset.open(data)
+    check_codec(model.model.config, model.folder, dataset.manifest.codec, dataset.address)
+    documents = dataset.split(split)
+    if document.isdecimal() and int(document) < len(documents):
+        number = int(document)
+    else:
+        known = (i for i in range(len(documents)) if documents.document(i)["id"] == document)
+        number = next(known, -1)
+        if number < 0:
+            raise DataError(f"{data} has no document {document} in {split}: give an id, or 0 to {len(documents) - 1}")
+    content = documents.document(number)
+    length = int(documents.lengths[number])
+    chosen = sentence if sentence is not None else min(OF_DOCUMENT, length)
+    if not 2 <= chosen <= length:
+        raise UserError(f"--sentence {chosen}: document {document} has {length} sentences, choose 2 to {length}")
+    if "sentences" not in content:
+        raise DataError(f"{data} keeps no text: there is nothing to show beside what is guessed")
+    concepts = torch.from_numpy(np.array(documents.embeddings(number)[:chosen], dtype=np.float32))
+    return Prompt(tuple(content["sentences"][:chosen]), content["lang"], content["lang"], seed, concepts)
+
+
+def report_generation(
+    model: TextModel,
+    prompt: Prompt,
+    options: GenerationOptions,
+    out: Path | str,
+    *,
+    samples: int = 4,
+    command: str = "lcm visualize generation",
+    format: Format = "png",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Write the report of a generation into the folder `out`.
+
+    Args:
+        model: a diffusion model with its codec.
+        prompt: sentences with their concepts, the last of which is to be guessed.
+        options: of generation.
+        out: a new folder for `index.html` and the pictures.
+        samples: ways with guidance, and as many without, from seeds that follow the prompt's.
+        command: what made the report.
+        format: of the pictures.
+        overwrite: replace `out` if it exists.
+        progress: opens a report of long work.
+
+    Returns:
+        What was written, distances and decoded texts.
+
+    Raises:
+        UserError: a base model, more steps than it was trained with, or `out` cannot be written.
+    """
+    check_output(out, overwrite=overwrite, marker=PAGE)
+    check_denoises(model.model, model.folder)
+    assert prompt.concepts is not None
+    with progress("generating", "ways") as report:
+        seeds = [prompt.seed + number for number in range(samples)]
+        traced = trace(model, prompt.concepts, options, seeds)
+        report(1, 2)
+        context = Prompt(prompt.sentences[:-1], prompt.lang, prompt.to, prompt.seed, prompt.concepts[:-1])
+        written = list(model.write(context, options))
+        report(2, 2)
+    decoded = {way.name: _decode(model, way, prompt.to) for way in traced.ways}
+    sentences, matrix, blocks = _matrix(prompt, [one.text for one in written], [one.concept for one in written])
+    plans = _plans(traced, sentences, matrix, blocks)
+    cards = draw_cards(plans, format, progress)
+    values = {
+        "title": "One concept, out of the noise",
+        "command": command,
+        "model": str(model.folder),
+        "lang": prompt.lang.replace("_", "-"),
+        "to": prompt.to.replace("_", "-"),
+        "facts": _facts(prompt, traced, samples),
+        "context": prompt.sentences[:-1],
+        "truth": prompt.sentences[-1],
+        "cards": cards,
+        "decoded": decoded,
+        "sentences": sentences,
+        "hidden": max(0, len(prompt.sentences) - 1 - SHOWN_PROMPT),
+        "options": options,
+    }
+    files = write_report(out, render_page("generation.html.j2", values), cards, overwrite=overwrite)
+    return {
+        "out": str(out),
+        "files": files,
+        "model": str(model.folder),
+        "options": options.model_dump(mode="json"),
+        "truth": prompt.sentences[-1],
+        "squared_l2_of_mean": traced.of_mean,
+        "squared_l2_of_last": traced.of_last,
+        "ways": [
+            {
+                "name": way.name,
+                "guidance_scale": way.guidance,
+                "timesteps": list(way.timesteps),
+                "squared_l2": way.squared_l2.tolist(),
+                "cosine": way.cosine.tolist(),
+                "decoded": [asdict(step) for step in decoded[way.name]],
+            }
+            for way in traced.ways
+        ],
+        "written": [one.text for one in written],
+        "similarities": {"sentences": [sentence.name for sentence in sentences], "cosine": matrix.tolist()},
+    }
+
+
+def _decode(model: TextModel, way: Way, lang: str) -> list[DecodedStep]:
+    """Some steps of the first sample in words, the first and the last among them."""
+    count = len(way.timesteps)
+    chosen = np.unique(np.linspace(0, count - 1, DECODED).round().astype(int)).tolist()
+    texts = model.codec.decode(way.estimates[chosen, 0].numpy(), lang)
+    return [
+        DecodedStep(step + 1, way.timesteps[step], float(way.squared_l2[step, 0]), float(way.cosine[step, 0]), text)
+        for step, text in zip(chosen, texts, strict=True)
+    ]
+
+
+def _matrix(
+    prompt: Prompt, texts: Sequence[str], concepts: Sequence[Tensor]
+) -> tuple[list[Sentence], np.ndarray, list[int]]:
+    """Sentences with short names, the cosines of all pairs, and how many are prompt, truth and the model's."""
+    assert prompt.concepts is not None
+    first = max(0, len(prompt.sentences) - 1 - SHOWN_PROMPT)
+    sentences = [Sentence(f"{first + i}", text) for i, text in enumerate(prompt.sentences[first:-1], start=1)]
+    blocks = [len(sentences), 1, len(texts)]
+    sentences.append(Sentence("T", prompt.sentences[-1]))
+    sentences += [Sentence(_letters(number), text) for number, text in enumerate(texts)]
+    together = torch.cat([prompt.concepts[first:], *[concept[None].float() for concept in concepts]])
+    unit = torch.nn.functional.normalize(together, dim=-1)
+    return sentences, (unit @ unit.T).numpy(), [block for block in blocks if block]
+
+
+def _letters(number: int) -> str:
+    """a, b, ..., z, then by number."""
+    return chr(ord("a") + number) if number < 26 else f"+{number + 1}"
+
+
+def _facts(prompt: Prompt, traced: Trace, samples: int) -> list[Fact]:
+    facts = [
+        Fact(f"{len(prompt.sentences) - 1}", "sentences read"),
+        Fact(f"{len(traced.ways[0].timesteps)}", "denoising steps"),
+    ]
+    for way in traced.ways:
+        kind = "guided" if way.guidance != 1 else "unguided"
+        facts.append(Fact(f"{way.squared_l2[-1].mean():.4g}", f"squared L2 to the truth at the end, {kind}"))
+    return [
+        *facts,
+        Fact(f"{traced.of_mean:.4g}", "of the mean concept, which needs no model"),
+        Fact(f"{samples}", "samples"),
+    ]
+
+
+def _plans(traced: Trace, sentences: Sequence[Sentence], matrix: np.ndarray, blocks: Sequence[int]) -> list[Plan]:
+    return [
+        Plan(
+            "distance",
+            "Distance to the truth",
+            "Between what the concept is taken for after each step and the sentence that really follows, in "
+            "normalized space. Faint: each sample; strong: their mean. A sample is one of the possible sentences, so "
+            "the mean concept may well be nearer.",
+            figures.distances,
+            (traced,),
+        ),
+        Plan(
+            "cosine",
+            "Cosine with the truth",
+            "The same in the codec's space, where length does not count.",
+            figures.cosines,
+            (traced.ways,),
+        ),
+        Plan(
+            "from_above",
+            "The way, from above",
+            "From the mean of all concepts (square) the straight way to the truth (star) leads to the right; "
+            "upwards is everything else. The large dot is the end of the mean way.",
+            figures.from_above,
+            (traced.ways,),
+        ),
+        Plan(
+            "similarities",
+            "Who resembles whom",
+            "Cosines of the prompt's sentences (numbers), the truth (T), and what the model writes after the prompt "
+            "(letters). A stripe among the letters: the model says one thing again and again.",
+            figures.similarity_matrix,
+            (matrix, [sentence.name for sentence in sentences], blocks),
+        ),
+    ]

@@ -1,0 +1,131 @@
+"""The way of one concept out of the noise: what the model takes the concept for at each denoising step.
+
+The steps are watched, not changed: the estimates are those that the sampler goes on with, and the last one is what
+`lcm infer` would say with the same seed. The way is gone several times, each with noise of its own, with guidance and
+without, because a single sample says little.
+
+Shapes: S denoising steps, N samples, D embedding dimension.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexalcm.diffusion.schedule import Prediction
+from lexalcm.errors import UserError
+from lexalcm.generate.autoregressive import generate
+from lexalcm.generate.denoising import choose_timesteps
+from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.predictor import prepare
+from lexalcm.generate.text import TextModel
+from lexalcm.model.diffusion_lcm import DiffusionLCM
+from lexalcm.model.lcm import LCM
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of going from noise to a concept.
+
+    Attributes:
+        name: in words.
+        guidance: the scale; 1 is none.
+        timesteps: S of them, descending.
+        estimates: the concept as it is taken for after each step, in the codec's space, float32 [S, N, D].
+        squared_l2: to the true concept, in normalized space, [S, N].
+        cosine: with the true concept, in the codec's space, [S, N].
+        along: how far towards the true concept, seen from the mean: 0 there, 1 at the truth, [S, N].
+        aside: how far from the line between those two, in the same unit, [S, N].
+    """
+
+    name: str
+    guidance: float
+    timesteps: Sequence[int]
+    estimates: Tensor
+    squared_l2: np.ndarray
+    cosine: np.ndarray
+    along: np.ndarray
+    aside: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All ways to one concept, and what guesses that need no model would get.
+
+    Attributes:
+        ways: guided first.
+        of_mean: squared L2 between the true concept and the mean of all concepts.
+        of_last: that between the true concept and the one before it.
+    """
+
+    ways: Sequence[Way]
+    of_mean: float
+    of_last: float
+
+
+def check_denoises(model: LCM, name: object) -> None:
+    """Make sure that a model denoises.
+
+    Raises:
+        UserError: it is a base model.
+    """
+    if not isinstance(model, DiffusionLCM):
+        raise UserError(
+            f"{name} is a {model.config.architecture} model: it answers in one step and denoises nothing; "
+            "see lcm infer --each"
+        )
+
+
+def trace(model: TextModel, concepts: Tensor, options: GenerationOptions, seeds: Sequence[int]) -> Trace:
+    """Go to the last of some concepts from those before it.
+
+    Args:
+        model: a diffusion model with its codec.
+        concepts: the prompt's and the true next one, in the codec's space, float32 [n, D], n of at least 2.
+        options: sampler, steps, guidance; a guidance of 1 leaves the unguided way alone.
+        seeds: of the noise, N of them.
+
+    Raises:
+        UserError: a base model, or more steps than it was trained with.
+    """
+    check_denoises(model.model, model.folder)
+    kinds = [("unguided", options.model_copy(update={"guidance_scale": 1.0}))]
+    if options.guidance_scale != 1:
+        kinds.insert(0, (f"guided, scale {options.guidance_scale:g}", options))
+    ways = [_go(model.model, name, concepts, kind, seeds) for name, kind in kinds]
+    last, truth = _normalize(model.model, concepts[-2:])
+    return Trace(ways, float(truth.square().sum()), float((last - truth).square().sum()))
+
+
+def _go(model: LCM, name: str, concepts: Tensor, options: GenerationOptions, seeds: Sequence[int]) -> Way:
+    assert isinstance(model, DiffusionLCM)
+    timesteps = choose_timesteps(options, model.schedule)
+    seen: list[Tensor] = []
+
+    def observe(_timestep: int, prediction: Prediction) -> None:
+        seen.append(prediction.x0[:, 0].float().cpu())
+
+    predictor = prepare(model, options, timesteps, observe)
+    next(generate(predictor, [concepts[:-1]] * len(seeds), seeds, 1))
+    normalized_SND = torch.stack(seen)
+    truth_D = _normalize(model, concepts[-1])
+    length = truth_D.norm().clamp_min(torch.finfo(torch.float32).tiny)
+    along_SN = normalized_SND @ truth_D / length**2
+    aside_SN = (normalized_SND - along_SN.unsqueeze(-1) * truth_D).norm(dim=-1) / length
+    estimates_SND = model.normalizer.denormalize(normalized_SND.to(model.device)).float().cpu()
+    return Way(
+        name=name,
+        guidance=options.guidance_scale,
+        timesteps=timesteps,
+        estimates=estimates_SND,
+        squared_l2=(normalized_SND - truth_D).square().sum(-1).numpy(),
+        cosine=torch.cosine_similarity(estimates_SND, concepts[-1], dim=-1).numpy(),
+        along=along_SN.numpy(),
+        aside=aside_SN.numpy(),
+    )
+
+
+def _normalize(model: LCM, concepts: Tensor) -> Tensor:
+    return model.normalizer.normalize(concepts.to(model.device)).float().cpu()
