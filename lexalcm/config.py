@@ -291,6 +291,7 @@ class TrainSettings(Settings):
     engine: Literal["auto", "single", "ddp", "fsdp", "deepspeed"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     fsdp: FSDPSettings = FSDPSettings()
+    nvme_path: str | None = None  # a folder on a fast local disk, for DeepSpeed files that offload to NVMe
     activation_checkpointing: ActivationCheckpointing = "none"  # full, or every-2, every-3, ...: of so many layers one
     compile: bool = False  # the layers, with torch.compile
     freeze: tuple[str, ...] = ()  # parameters that stay as they are: names, or patterns such as contextualizer.*

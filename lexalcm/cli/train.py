@@ -45,6 +45,18 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Make two steps, report memory and speed, write nothing.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Show what each engine takes in memory on GPUs, and which fits; train nothing."),
+    ] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", metavar="N", min=1, help="With --plan: how many.  \\[default: those here, or 1]"),
+    ] = None,
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option("--gpu-memory", metavar="12GB", help="With --plan: of each.  \\[default: that of the one here]"),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting, e.g. train.lr=1e-4. May be repeated.")
     ] = None,
@@ -71,11 +83,14 @@ def train(
       lcm train --deepspeed configs/zero2.json
       lcm train --data data/mine --model models/mine --set train.lr=3e-4
       lcm train --config my.yaml --name second --dry-run     # does it fit?
+      lcm train --plan --model two-tower-1.6b --gpus 8 --gpu-memory 80GB
       lcm train --resume runs/base --steps 2000              # go on, longer
       lcm train --nproc 2 --set data.global_batch=4          # on 2 GPUs
       torchrun --nproc-per-node 2 -m lexalcm train \\
         --deepspeed configs/zero3.json --set data.global_batch=4
     """
+    if not plan and (gpus is not None or gpu_memory is not None):
+        raise ConfigError("--gpus and --gpu-memory go with --plan; processes are started with --nproc or a launcher")
     if nproc is not None:
         raise typer.Exit(_launch(nproc, max_restarts))
     if max_restarts:
@@ -90,6 +105,9 @@ def train(
         "train.steps": steps,
     }
     options = [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
+    if plan:
+        _plan(config, [*(overrides or ()), *options], gpus, gpu_memory, as_json)
+        return
     try:
         _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json)
     except LexaError as error:
@@ -108,6 +126,14 @@ def _launch(processes: int, restarts: int) -> int:
     check_not_launched(processes, os.environ)
     arguments = without_options(sys.argv[1:], ["--nproc", "--max-restarts"])
     return run_processes([sys.executable, "-m", "lexalcm", *arguments], processes, restarts=restarts)
+
+
+def _plan(config: Path | None, overrides: list[str], gpus: int | None, gpu_memory: str | None, as_json: bool) -> None:
+    from lexalcm.cli.memory_table import print_plan
+    from lexalcm.config import RunConfig, load_settings
+    from lexalcm.train.memory_choice import plan_run
+
+    print_plan(plan_run(load_settings(RunConfig, config, overrides), gpus, gpu_memory), as_json)
 
 
 def _train(

@@ -20,6 +20,7 @@ AUTO = "auto"
 KNOWN_TO_DEEPSPEED = {"data_types.keep_in_fp32_modules"}  # where "auto" means something to DeepSpeed itself
 SCHEDULERS = {"WarmupLR": "constant", "WarmupDecayLR": "linear", "WarmupCosineLR": "cosine"}
 ZERO_STAGES = (0, 1, 2, 3)
+OFFLOAD_DEVICES = ("none", "cpu", "nvme")
 SMALLEST_BUCKET = 2**20
 """Numbers sent together; in a small model width squared would be less than one parameter at a time."""
 
@@ -31,6 +32,11 @@ class DeepSpeedConfig:
     tree: dict[str, Any]  # the JSON, with every value filled in
     precision: str  # "fp32" or "bf16"
     file: str  # where it came from, for messages
+
+    @property
+    def offloads_optimizer(self) -> bool:
+        """Whether the optimizer's float32 weights and state are somewhere else than the weights."""
+        return self.tree["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none"
 
     @property
     def stage(self) -> int:
@@ -83,7 +89,7 @@ def fill(tree: dict[str, Any], config: RunConfig, *, world_size: int, width: int
     _check_optimizer(filled, config)
     _check_scheduler(filled, config)
     precision = _fill_precision(filled, config, best)
-    _fill_zero(filled, width)
+    _fill_zero(filled, config, width)
     for name in filled.open_names():
         raise ConfigError(f'{file}: no setting says what "auto" is for {name}: write a value')
     return DeepSpeedConfig(filled.tree, precision, str(file))
@@ -197,18 +203,67 @@ def _fill_precision(filled: _Filling, config: RunConfig, best: str) -> str:
     return precision
 
 
-def _fill_zero(filled: _Filling, width: int) -> None:
+def bucket_size(width: int) -> int:
+    """Numbers that are sent together, where the file says "auto": as Hugging Face fills it, from the model's width."""
+    return max(width * width, SMALLEST_BUCKET)
+
+
+def swap_buffer_size(width: int) -> int:
+    """Numbers in a buffer for weights on NVMe, where the file says "auto": enough for the largest, a modulator."""
+    return max(12 * width * width, SMALLEST_BUCKET)
+
+
+def _fill_zero(filled: _Filling, config: RunConfig, width: int) -> None:
     stage = filled.get("zero_optimization.stage", 0)
     if stage not in ZERO_STAGES or isinstance(stage, bool):
         raise ConfigError(f"{filled.file} has zero_optimization.stage = {json.dumps(stage)}: it is 0, 1, 2 or 3")
     filled.set("zero_optimization.stage", stage)
-    bucket = max(width * width, SMALLEST_BUCKET)
-    for name, value in (  # as Hugging Face fills them, from the model's width
+    bucket = bucket_size(width)
+    for name, value in (
         ("reduce_bucket_size", bucket),
         ("stage3_prefetch_bucket_size", bucket * 9 // 10),
         ("stage3_param_persistence_threshold", 10 * width),
+        ("offload_param.buffer_size", swap_buffer_size(width)),
     ):
         if filled.get(f"zero_optimization.{name}") == AUTO:
             filled.set(f"zero_optimization.{name}", value)
+    _fill_offload(filled, config, stage)
     # Offloaded or not, the optimizer is torch's AdamW, so that no kernel has to be compiled on the spot.
     filled.set("zero_force_ds_cpu_optimizer", False)
+
+
+def _fill_offload(filled: _Filling, config: RunConfig, stage: int) -> None:
+    """Check what is offloaded, and say where NVMe is: the setting `train.nvme_path`."""
+    path, uses_nvme = config.train.nvme_path, False
+    for part, lowest in (("offload_optimizer", 1), ("offload_param", 3)):
+        name = f"zero_optimization.{part}"
+        device = filled.get(f"{name}.device", "none")
+        if device not in OFFLOAD_DEVICES:
+            raise ConfigError(f"{filled.file} has {name}.device = {json.dumps(device)}: it is none, cpu or nvme")
+        if device != "none" and stage < lowest:
+            raise ConfigError(
+                f"{filled.file} has {name}.device = {json.dumps(device)}, but zero_optimization.stage is {stage}: "
+                f"offloading that takes stage {lowest} or higher"
+            )
+        if device != "nvme":
+            if filled.get(f"{name}.nvme_path") == AUTO:
+                del filled.tree["zero_optimization"][part]["nvme_path"]
+            continue
+        uses_nvme = True
+        if path is not None:
+            filled.agree(f"{name}.nvme_path", path, "train.nvme_path")
+        elif filled.get(f"{name}.nvme_path", AUTO) == AUTO:
+            raise ConfigError(
+                f"{filled.file} offloads to NVMe: say in which folder of a fast local disk, "
+                "with --set train.nvme_path=FOLDER"
+            )
+    if path is not None and not uses_nvme:
+        raise ConfigError(
+            f"train.nvme_path is {path}, but {filled.file} offloads nothing to NVMe: leave it out, or take "
+            "configs/zero3_nvme.json"
+        )
+    if config.train.fsdp.offload:
+        raise ConfigError(
+            f"train.fsdp.offload is for the engine fsdp, but {filled.file} is DeepSpeed's: leave it out, or take "
+            "configs/zero3_offload.json"
+        )

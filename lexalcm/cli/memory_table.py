@@ -1,0 +1,76 @@
+"""A plan of memory as a table."""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from lexalcm.cli.console import err, out
+
+if TYPE_CHECKING:
+    from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan
+
+COLUMNS = {
+    "weights": "weight",
+    "gradients": "grad",
+    "optimizer": "optim",
+    "average": "ema",
+    "activations": "activ",
+    "buffers": "buffer",
+    "total": "total",
+    "cpu": "CPU",
+    "nvme": "NVMe",
+}
+"""Of an estimate, by short names: a table that fits a terminal."""
+
+
+def print_plan(plan: "MemoryPlan", as_json: bool) -> None:
+    """Print a plan: JSON with bytes, or a table in GiB and what fits."""
+    if as_json:
+        best = None if plan.best is None else [plan.best.engine, plan.best.checkpointing]
+        out.print_json(json.dumps({**dataclasses.asdict(plan), "best": best}))
+        return
+    from rich import box
+    from rich.table import Column, Table
+
+    gpus = f"{plan.processes} GPU{'s' if plan.processes > 1 else ''}"
+    limit = "" if plan.limit is None else f" of {plan.limit / 2**30:.0f} GiB"
+    title = (
+        f"GiB on each of {gpus}{limit}: {plan.parameters:,} parameters, {plan.precision}, "
+        f"micro-batches of {plan.micro_batch} rows of {plan.row_length}"
+    )
+    shown = {name: text for name, text in COLUMNS.items() if any(getattr(one, name) for one in plan.estimates)}
+    table = Table(
+        Column("engine", no_wrap=True, min_width=13),
+        "ckpt",
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for text in shown.values():
+        table.add_column(text, justify="right", no_wrap=True)
+    if plan.limit is not None:
+        table.add_column("rows", justify="right")
+    for estimate in plan.estimates:
+        cells = [f"{getattr(estimate, name) / 2**30:.2f}" if getattr(estimate, name) else "" for name in shown]
+        rows = [] if plan.limit is None else [str(estimate.largest_micro_batch or "-")]
+        style = "bold" if estimate is plan.best else "" if estimate.fits is not False else "dim"
+        table.add_row(estimate.engine, estimate.checkpointing, *cells, *rows, style=style)
+    rows_text = "" if plan.limit is None else "; rows: the largest data.micro_batch that fits"
+    table.caption = f"ckpt: train.activation_checkpointing; CPU and NVMe: for each GPU{rows_text}"
+    table.caption_justify = "left"
+    out.print(table)
+    if plan.limit is not None:
+        out.print("nothing here fits: take more GPUs or a smaller model" if plan.best is None else _how(plan.best))
+    else:
+        err.print("say --gpu-memory 12GB to see what fits")
+
+
+def _how(best: "MemoryEstimate") -> str:
+    options = {
+        "fsdp_offload": "--engine fsdp --set train.fsdp.offload=true",
+        **{name: f"--engine {name}" for name in ("single", "ddp", "fsdp")},
+    }.get(best.engine, f"--deepspeed configs/{best.engine}.json")
+    if best.checkpointing != "none":
+        options += f" --set train.activation_checkpointing={best.checkpointing}"
+    return f"fits with the fewest tricks: lcm train {options}"

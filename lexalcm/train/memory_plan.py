@@ -1,0 +1,182 @@
+"""What a training takes in memory under every engine, before anything is allocated.
+
+Weights, gradients and optimizer state follow from the parameters' number and from who shards what; activations are
+counted by `memory_activations`. What the engines take besides (`buffers`) is in the table of `memory_layout`.
+
+A GPU's memory is not all for tensors: CUDA's own context and kernels take most of a GiB, and the allocator loses a few
+percent to gaps. `usable` takes both off.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from lexalcm.config import RunConfig
+from lexalcm.model.config import ModelConfig
+from lexalcm.train.memory_activations import Activations, activations
+from lexalcm.train.memory_layout import LAYOUTS, Layout, Sizes, model_sizes
+
+CONTEXT = 768 * 2**20
+"""Bytes of a GPU that are never tensors': CUDA's context, kernels, NCCL."""
+
+GAPS = 0.05
+"""Share of the rest that the allocator loses."""
+
+MAX_MICRO_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What one configuration takes, in bytes for each process (GPU), at the peak of a step."""
+
+    engine: str  # a name of `memory_layout.LAYOUTS`
+    checkpointing: str
+    weights: int
+    gradients: int
+    optimizer: int  # with float32 weights beside bf16 ones
+    average: int
+    activations: int  # what the peak has beyond all the others
+    buffers: int
+    total: int
+    cpu: int  # of the machine's memory, for each of its processes
+    nvme: int
+    largest_micro_batch: int | None  # rows; none: no limit was given, or not even one fits
+    fits: bool | None  # none: no limit was given
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Every configuration's estimate, those to try first at the front."""
+
+    parameters: int
+    processes: int
+    precision: str
+    micro_batch: int
+    row_length: int
+    limit: int | None
+    estimates: list[MemoryEstimate]
+
+    @property
+    def best(self) -> MemoryEstimate | None:
+        """The first that fits."""
+        return next((estimate for estimate in self.estimates if estimate.fits), None)
+
+
+def usable(memory: int) -> int:
+    """Bytes of a GPU's memory that tensors can have."""
+    return int(max(0, memory - CONTEXT) * (1 - GAPS))
+
+
+def plan_memory(
+    config: RunConfig,
+    model: ModelConfig,
+    *,
+    processes: int,
+    precision: str,
+    device_type: str = "cuda",
+    memory: int | None = None,
+    engines: tuple[str, ...] | None = None,
+    checkpointing: tuple[str, ...] | None = None,
+) -> MemoryPlan:
+    """Count what a training takes.
+
+    Args:
+        config: the settings.
+        model: the model's sizes.
+        processes: of the run, one a GPU.
+        precision: `fp32` or `bf16`.
+        device_type: `cuda`, or `cpu` for what a CPU keeps instead.
+        memory: bytes of a GPU, to say what fits; none: nothing is said.
+        engines: names of `LAYOUTS`; none: all that make sense for so many processes and the optimizer.
+        checkpointing: choices to compare; none: `none`, `full` and what the settings say.
+
+    Returns:
+        The estimates, those with the fewest tricks first: without recomputing and offloading, then recomputing, then
+        offloading.
+    """
+    sizes = model_sizes(model, config.train)
+    chosen = checkpointing or tuple(dict.fromkeys(("none", config.train.activation_checkpointing, "full")))
+    names = engines or tuple(name for name, layout in LAYOUTS.items() if _suits(layout, config, processes))
+    estimates = [
+        _estimate(name, choice, config, model, sizes, processes, precision, device_type, memory)
+        for offloading in (False, True)
+        for choice in chosen
+        for name in names
+        if LAYOUTS[name].offloads == offloading
+    ]
+    data = config.data
+    return MemoryPlan(sizes.parameters, processes, precision, data.micro_batch, data.row_length, memory, estimates)
+
+
+def _suits(layout: Layout, config: RunConfig, processes: int) -> bool:
+    if layout.name == "single" and processes > 1:
+        return False
+    if layout.name == "ddp" and processes == 1:
+        return False
+    return not layout.shards or config.train.optimizer == "adamw"
+
+
+def _estimate(
+    name: str,
+    checkpointing: str,
+    config: RunConfig,
+    model: ModelConfig,
+    sizes: Sizes,
+    processes: int,
+    precision: str,
+    device_type: str,
+    memory: int | None,
+) -> MemoryEstimate:
+    data, layout = config.data, LAYOUTS[name]
+    kind = "bf16-weights" if precision == "bf16" and layout.casts_weights else precision
+    acts = activations(model, data.micro_batch, data.row_length, device_type, kind, checkpointing)
+    once = data.global_batch <= processes  # a step is one micro-batch, and its gradients need not be there before
+    use = layout.use(sizes, processes, 2 if precision == "bf16" else 4, config.train, once)
+    held = use.weights + use.gradients + use.optimizer + use.average
+    beyond = _beyond(acts, use.gradients, appear=once and name == "single")
+
+    def total(rows: int) -> int:
+        return round(held + max(beyond(rows) + use.buffers, use.step_buffers))
+
+    activation_bytes = round(beyond(data.micro_batch))
+    whole = total(data.micro_batch)
+    limit = None if memory is None else usable(memory)
+    return MemoryEstimate(
+        engine=name,
+        checkpointing=checkpointing,
+        weights=use.weights,
+        gradients=use.gradients,
+        optimizer=use.optimizer,
+        average=use.average,
+        activations=activation_bytes,
+        buffers=whole - held - activation_bytes,
+        total=whole,
+        cpu=use.cpu,
+        nvme=use.nvme,
+        largest_micro_batch=None if limit is None else _largest(total, limit),
+        fits=None if limit is None else whole <= limit,
+    )
+
+
+def _beyond(acts: Activations, gradients: int, *, appear: bool) -> Callable[[int], float]:
+    """What a micro-batch of so many rows takes beyond what is held, gradients included.
+
+    Where gradients appear one after the other in the backward pass, they need not be there at its beginning.
+    """
+    if not appear:
+        return acts.peak.at
+    return lambda rows: max(acts.peak.at(rows) - gradients, acts.last.at(rows))
+
+
+def _largest(total: Callable[[int], int], limit: int) -> int | None:
+    low, high = 0, MAX_MICRO_BATCH
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if total(middle) <= limit else (low, middle - 1)
+    return low or None
+
+
+def gpu_memory() -> int | None:
+    """Bytes of this machine's first GPU; none: there is no GPU."""
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
