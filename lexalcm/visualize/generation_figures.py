@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lexalcm.visualize.generation_trace import Trace, Way
-from lexalcm.visualize.style import colour, ink, new_axes, shades
+from lexalcm.visualize.style import DPI, colour, ink, new_axes, shades
 
 STEP = "denoising step: noise shrinks to the right"
 NUMBERED = 13
@@ -67,7 +67,10 @@ def similarity_matrix(cosines: np.ndarray, names: Sequence[str], blocks: Sequenc
         names: of the sentences, short.
         blocks: how many sentences belong together: of the prompt, the truth, the model.
     """
-    figure, axes = new_axes("sentence", "sentence", (5.6, 4.7))
+    figure = Figure(figsize=(5.6, 4.5), dpi=DPI)
+    axes, bar_axes = figure.subplots(1, 2, width_ratios=[24, 1])
+    axes.set_xlabel("sentence")
+    axes.set_ylabel("sentence")
     tones = LinearSegmentedColormap.from_list("tones", [to_rgb(ink("paper")), *shades(9)])
     low = min(0.0, float(cosines.min()))
     image = axes.imshow(cosines, cmap=tones, vmin=low, vmax=1, aspect="auto")
@@ -82,8 +85,7 @@ def similarity_matrix(cosines: np.ndarray, names: Sequence[str], blocks: Sequenc
         for (row, column), value in np.ndenumerate(cosines):
             tone = ink("paper") if (value - low) / (1 - low) > 0.5 else ink("text")
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=tone)
-    bar = figure.colorbar(image, ax=axes, label="cosine", fraction=0.06, pad=0.02)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    figure.colorbar(image, cax=bar_axes, label="cosine").outline.set_linewidth(0)
     return figure
 
 
