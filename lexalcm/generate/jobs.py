@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -171,16 +171,15 @@ class Input:
         return read_documents(lines, self.source, self.defaults)
 
 
-def job_settings(folder: Path, job: Job, input_hash: str) -> dict[str, Any]:
+def job_settings(writer: TextModel, job: Job, input_hash: str) -> dict[str, Any]:
     """What the lines of an output depend on, as JSON has it; what changes nothing but rounding is left out."""
     settings = {
-        "model": model_fingerprint(folder),
+        "model": model_fingerprint(writer.folder),
+        "dtype": str(next(writer.model.parameters()).dtype).removeprefix("torch."),
         "input": input_hash,
         **job.options.model_dump(mode="json"),
-        "seed": job.defaults.seed,
         "samples": job.samples,
-        "lang": job.defaults.lang,
-        "to": job.defaults.to,
+        **asdict(job.defaults),
         **job.codec_options.decoding.model_dump(mode="json"),
     }
     return json.loads(json.dumps(settings))
@@ -210,7 +209,7 @@ def write_file(
         UserError: a mistake in the input, or an output that cannot be gone on with.
     """
     total, input_hash = source.check()
-    with OutputLog(output, job_settings(writer.folder, job, input_hash), overwrite=overwrite) as log:
+    with OutputLog(output, job_settings(writer, job, input_hash), overwrite=overwrite) as log:
         if log.finished < total:
             write_documents(
                 writer, source.documents(), job, log.append, finished=log.finished, report=report, total=total
