@@ -21,6 +21,8 @@ def infer(
     samples: o.Samples = 1,
     each: o.Each = False,
     interactive: o.Interactive = False,
+    chat: o.Chat = False,
+    system: o.System = None,
     max_prompt: o.MaxPrompt = None,
     sentences: o.MaxSentences = None,
     stop_similarity: o.StopSimilarity = None,
@@ -64,12 +66,17 @@ def infer(
       lcm infer --each "It is a truth universally acknowledged." "A single man must want a wife." "So they say."
       head -20 speech.txt | lcm infer - --guidance 2 --seed 7 --json
       lcm infer --interactive
+      lcm infer --model runs/chats --chat "What do you think of schools?" --system "Be brief."
       lcm infer --input prompts.jsonl --output answers.jsonl --batch 64
     """
+    from lexalcm.data.chat import Turn
     from lexalcm.data.languages import find_language
+    from lexalcm.errors import UserError
     from lexalcm.generate.text import TextModel
 
     mode = _mode(text, input_file, output, interactive=interactive, each=each)
+    if (each and chat) or (system is not None and not chat):
+        raise UserError("--each guesses a text: leave --chat away" if chat else "--system belongs to --chat: add it")
     _refuse(mode, samples=samples > 1, json=as_json, save_embeddings=save_embeddings, overwrite=overwrite)
     if save_embeddings is not None:
         from lexalcm.generate.embedding_file import check_embedding_file
@@ -117,20 +124,30 @@ def infer(
         from lexalcm.cli.infer_interactive import converse
         from lexalcm.generate.session import Session
 
-        converse(Session(writer, changes, seed=seed, lang=lang, to=to), line, given_text)
+        if chat:
+            from lexalcm.generate.chat_session import ChatSession
+
+            session: Session = ChatSession(writer, changes, system=system, seed=seed, lang=lang, to=to)
+        else:
+            session = Session(writer, changes, seed=seed, lang=lang, to=to)
+        converse(session, line, given_text)
         return
     if input_file is not None:
         from lexalcm.cli.infer_files import infer_documents
         from lexalcm.generate.documents import Defaults
         from lexalcm.generate.jobs import Job
 
-        defaults = Defaults(lang, to, seed, options.max_prompt)
+        defaults = Defaults(lang, to, seed, options.max_prompt, chat, system)
         job = Job(options, codec_options, defaults, batch=batch, samples=samples)
         infer_documents(writer, input_file, output, job, overwrite=overwrite)
         return
     from lexalcm.cli.infer_show import show_continuation, show_guesses, show_samples
 
-    prompt = writer.prompt(given_text, options, lang=lang, to=to, seed=seed)
+    if chat:
+        turns = [*([Turn("system", system)] if system else []), Turn("user", given_text)]
+        prompt = writer.chat_prompt(turns, options, lang=lang, to=to, seed=seed)
+    else:
+        prompt = writer.prompt(given_text, options, lang=lang, to=to, seed=seed)
     if each:
         show_guesses(writer, prompt, options, line, as_json=as_json)
     elif samples > 1:

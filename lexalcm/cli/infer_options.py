@@ -48,6 +48,13 @@ Each = Annotated[
 Interactive = Annotated[
     bool, typer.Option("--interactive", "-i", help="Write by turns; /help shows the commands.", rich_help_panel=_WHAT)
 ]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="The text is a user's turn: answer as the assistant.", rich_help_panel=_WHAT)
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", help="With --chat: what the assistant is told.", rich_help_panel=_WHAT),
+]
 Samples = Annotated[
     int,
     typer.Option(

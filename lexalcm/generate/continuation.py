@@ -48,6 +48,7 @@ class Continuations:
         embedded: their concepts, [n, D] each.
         concepts: what the model makes of those.
         end_of_text: the codec's concept for it, [D], or None.
+        turn_ends: what may stand behind answers, [D] each.
 
     Attributes:
         stops: for each prompt why its text ended, once it has.
@@ -61,6 +62,7 @@ class Continuations:
         embedded: Sequence[Tensor],
         concepts: Concepts,
         end_of_text: Tensor | None,
+        turn_ends: Sequence[Tensor] = (),
     ) -> None:
         self.prompts = prompts
         self.embedded = embedded
@@ -68,8 +70,15 @@ class Continuations:
         self._codec = codec
         self._reencode = options.reencode
         self._concepts = concepts
-        self._rules = [StoppingRules(options, end_of_text, list(concepts_nD)) for concepts_nD in embedded]
-        self._said = [set(prompt.sentences) for prompt in prompts]
+        self._rules = [
+            StoppingRules(
+                options, end_of_text, [], turn_ends
+            )  # an answer may repeat what others, or others before, said
+            if prompt.answers
+            else StoppingRules(options, end_of_text, list(concepts_nD))
+            for prompt, concepts_nD in zip(prompts, embedded, strict=True)
+        ]
+        self._said = [set() if prompt.answers else set(prompt.sentences) for prompt in prompts]
 
     def __iter__(self) -> Iterator[Round]:
         going = list(range(len(self.prompts)))

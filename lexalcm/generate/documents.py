@@ -1,7 +1,8 @@
 """Prompts from a file or from standard input, one document a line: JSON objects, or plain text.
 
 A JSON line has `text`, or `sentences` as a list, and may have `id`, `lang`, `to` and `seed`; other fields are passed
-over. A line of plain text is a document. Empty lines are no documents.
+over. A line of plain text is a document. Empty lines are no documents. Of conversations a JSON line has `messages` (or
+`conversations`, see `lexalcm.data.chat`) that end with what is to be answered, or `text`, which the user says.
 """
 
 import json
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lexalcm.data.chat import Turn, read_turns
 from lexalcm.data.languages import find_language
 from lexalcm.errors import DataError, UserError
+from lexalcm.generate.chat import chat_prompt
 from lexalcm.generate.prompt import Prompt, read_prompt
 
 STDIN = "-"
@@ -28,6 +31,10 @@ class Defaults:
     to: str | None = None
     seed: int = 0
     max_prompt: int | None = None
+    chat: bool = False
+    """Whether documents are conversations to be answered."""
+    system: str | None = None
+    """Of those that have no system turn, what the assistant is told."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,15 @@ def _record(line: str, place: str) -> dict[str, Any]:
 
 def _prompt(record: dict[str, Any], defaults: Defaults) -> Prompt:
     content = record.get("sentences", record.get("text"))
-    if content is None:
+    if content is None and not defaults.chat:
         raise UserError(f"no text and no sentences, only {', '.join(record) or 'an empty object'}")
-    if "sentences" in record and not (isinstance(content, list) and all(isinstance(one, str) for one in content)):
+    if (
+        content is not None
+        and "sentences" in record
+        and not (isinstance(content, list) and all(isinstance(one, str) for one in content))
+    ):
         raise UserError("sentences must be a list of texts")
-    if "sentences" not in record and not isinstance(content, str):
+    if content is not None and "sentences" not in record and not isinstance(content, str):
         raise UserError("text must be a text")
     seed = record.get("seed", defaults.seed)
     if type(seed) is not int or not 0 <= seed < 2**63:
@@ -116,4 +127,12 @@ def _prompt(record: dict[str, Any], defaults: Defaults) -> Prompt:
         if given is not None and not isinstance(given, str):
             raise UserError(f"{key} must be a language's code or name")
         languages[key] = find_language(given) if given else getattr(defaults, key)
-    return read_prompt(content, **languages, seed=seed, max_sentences=defaults.max_prompt)
+    if content is not None and not defaults.chat:
+        return read_prompt(content, **languages, seed=seed, max_sentences=defaults.max_prompt)
+    if content is None:
+        turns, _ = read_turns(record, "")
+    else:
+        turns = [Turn("user", content if isinstance(content, str) else "\n".join(content))]
+    if defaults.system is not None and turns and turns[0].role != "system":
+        turns = [Turn("system", defaults.system), *turns]
+    return chat_prompt(turns, **languages, seed=seed, max_sentences=defaults.max_prompt)

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
 from lexalcm.data.languages import language_name, language_of, nearest_languages
-from lexalcm.data.segment import paragraphs_of, segment
+from lexalcm.data.segment import MAX_CHARS, paragraphs_of, segment
 from lexalcm.errors import CodecError, UserError
 
 
@@ -22,6 +22,8 @@ class Prompt:
     to: str  # the language to write
     seed: int = 0
     concepts: Tensor | None = None  # of the sentences, float32 [n, D]; none: what the codec makes of them
+    heads: tuple[tuple[int, str], ...] = ()  # of a conversation: (place of a sentence that stands for a role, role)
+    answers: bool = False  # what is written is an answer: it ends where the next turn would begin
 
     def with_seed(self, seed: int) -> Self:
         """The same text with other noise."""
@@ -51,17 +53,29 @@ def read_prompt(
     whole = text if isinstance(text, str) else "\n".join(text)
     lang = lang or language_of(whole)
     if isinstance(text, str):
+        check_prompt_length(
+            -(-sum(map(len, paragraphs_of(text))) // MAX_CHARS), max_sentences, len(text)
+        )  # spares segmenting
         sentences = segment(text, lang)
     else:
         sentences = [cleaned for sentence in text if (cleaned := " ".join(paragraphs_of(sentence)))]
     if not sentences:
         raise UserError("the prompt has no sentence: give a text with words")
-    if max_sentences is not None and len(sentences) > max_sentences:
-        raise UserError(
-            f"the prompt has {len(sentences):,} sentences ({len(whole):,} characters), more than max_prompt="
-            f"{max_sentences}: give the last part of it, or allow more with --max-prompt"
-        )
+    check_prompt_length(len(sentences), max_sentences, len(whole))
     return Prompt(tuple(sentences), lang, to or lang, seed)
+
+
+def check_prompt_length(sentences: int, most: int | None, characters: int) -> None:
+    """Make sure that a prompt is no longer than is wished; None: any length.
+
+    Raises:
+        UserError: it is.
+    """
+    if most is not None and sentences > most:
+        raise UserError(
+            f"the prompt has {characters:,} characters, {sentences:,} sentences or more, and max_prompt is {most}: "
+            "give the last part of it, or allow more with --max-prompt"
+        )
 
 
 def check_languages(codec: Codec, prompt: Prompt) -> None:

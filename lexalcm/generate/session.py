@@ -58,6 +58,9 @@ class Session:
         to: the language to write; none: that of what was typed last.
     """
 
+    chat = False
+    """Whether the model answers instead of continuing."""
+
     def __init__(
         self,
         writer: TextModel,
@@ -93,17 +96,20 @@ class Session:
             typed = self.writer.prompt(text, options, lang=self.lang, to=self.to)
             self._check_length(len(self.said) + len(typed.sentences), options)
             [concepts] = embed(self.writer.codec, [(typed.sentences, typed.lang)])
-            self.said += [Said(*pair) for pair in zip(typed.sentences, [False] * len(concepts), concepts, strict=True)]
+            self.said += self._turn(typed.sentences, concepts, typed.lang)
             self._last_to = typed.to
         elif not self.said:
             raise UserError("there is no text to continue: type a sentence")
         to = self.to or self._last_to or ""
-        prompt = Prompt(
-            tuple(one.text for one in self.said), to, to, self.seed, torch.stack([one.concept for one in self.said])
-        )
+        context = torch.stack([one.concept for one in self.said])
+        prompt = Prompt(tuple(one.text for one in self.said), to, to, self.seed, context, answers=self.chat)
         self._check_length(len(self.said), options)
         check_languages(self.writer.codec, prompt)
         return self._keep(self.writer.write(prompt, options))
+
+    def _turn(self, sentences: tuple[str, ...], concepts: Tensor, lang: str) -> list[Said]:
+        """What is added to the text where the user has typed sentences of a language, with these concepts."""
+        return [Said(text, False, concept) for text, concept in zip(sentences, concepts, strict=True)]
 
     def _keep(self, sentences: Iterator[WrittenSentence]) -> Iterator[WrittenSentence]:
         for sentence in sentences:

@@ -5,7 +5,7 @@ Shapes: n sentences, D embedding dimension.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE, read_special
+from lexalcm.data.chat import Turn
 from lexalcm.data.progress import Progress, silent
 from lexalcm.diffusion.schedule import Prediction
 from lexalcm.errors import CodecError, UserError
 from lexalcm.generate.autoregressive import generate
+from lexalcm.generate.chat import Roles, chat_prompt, spoken
 from lexalcm.generate.continuation import Continuation, Continuations, WrittenSentence, embed
 from lexalcm.generate.denoising import choose_timesteps
 from lexalcm.generate.options import GenerationOptions
@@ -122,6 +124,15 @@ class TextModel:
         )
         return cls(folder, model, opened, end_of_text, on_step)
 
+    @cached_property
+    def roles(self) -> Roles:
+        """The concepts that open turns of conversations.
+
+        Raises:
+            UserError: the model's folder lacks some.
+        """
+        return Roles.read(self.folder)
+
     @property
     def note(self) -> str | None:
         """What its user should know of the folder, if anything."""
@@ -161,6 +172,25 @@ class TextModel:
         check_languages(self.codec, prompt)
         return prompt
 
+    def chat_prompt(
+        self,
+        turns: Sequence[Turn],
+        options: GenerationOptions,
+        *,
+        lang: str | None = None,
+        to: str | None = None,
+        seed: int = 0,
+    ) -> Prompt:
+        """Make a prompt of a conversation, to be answered; see `lexalcm.generate.chat`.
+
+        Raises:
+            UserError: nobody says anything, the assistant speaks last, or more than `options.max_prompt` sentences.
+            CodecError: a language that the codec does not have.
+        """
+        prompt = chat_prompt(turns, lang=lang, to=to, seed=seed, max_sentences=options.max_prompt)
+        check_languages(self.codec, prompt)
+        return prompt
+
     def write(self, prompt: Prompt, options: GenerationOptions) -> Continuation:
         """Continue one prompt, sentence by sentence; errors as for `write_all`."""
         return Continuation(self.write_all([prompt], options))
@@ -181,11 +211,13 @@ class TextModel:
                 "that the model was trained on, or do without: --stop-similarity 1"
             )
         unknown = [prompt for prompt in prompts if prompt.concepts is None]
-        new = iter(embed(self.codec, [(prompt.sentences, prompt.lang) for prompt in unknown]))
-        embedded = [next(new) if prompt.concepts is None else prompt.concepts for prompt in prompts]
+        new = zip(unknown, embed(self.codec, [(spoken(prompt), prompt.lang) for prompt in unknown]), strict=True)
+        whole = iter([self.roles.insert(found, one.heads) if one.heads else found for one, found in new])
+        embedded = [next(whole) if prompt.concepts is None else prompt.concepts for prompt in prompts]
         seeds = [prompt.seed for prompt in prompts]
         concepts = generate(self._predictor(options), embedded, seeds, options.max_sentences)
-        return Continuations(self.codec, options, prompts, embedded, concepts, self.end_of_text)
+        turn_ends = self.roles.ends if any(prompt.answers for prompt in prompts) else ()
+        return Continuations(self.codec, options, prompts, embedded, concepts, self.end_of_text, turn_ends)
 
     def guess_each(self, prompt: Prompt, options: GenerationOptions) -> list[Guess]:
         """The model's guess of every sentence but the first from those before it.

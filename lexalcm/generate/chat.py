@@ -1,0 +1,104 @@
+"""Conversations: a prompt of turns, the concepts that stand for roles, and where an answer ends.
+
+A prompt is what `lexalcm.data.chat` makes of a conversation: each turn its role's concept and its sentences, and at the
+end the assistant's concept, behind which the model answers. The answer ends where the model predicts what stands behind
+answers in the data: a role's concept or end of text.
+
+Shapes: n sentences, R roles, D embedding dimension.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE, read_special
+from lexalcm.data.chat import ASSISTANT, ROLES, Turn
+from lexalcm.data.languages import language_of
+from lexalcm.data.segment import segment
+from lexalcm.errors import UserError
+from lexalcm.generate.prompt import Prompt, check_prompt_length
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The concepts of a model's special concepts that open turns."""
+
+    concepts: Mapping[str, Tensor]
+    """By role, float32 [D] each."""
+    end_of_text: Tensor | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Those of a model's folder.
+
+        Raises:
+            UserError: it lacks some.
+        """
+        special = read_special(folder) if (folder / SPECIAL_FILE).is_file() else {}
+        if missing := [role for role in ROLES if role not in special]:
+            raise UserError(
+                f"{folder} has no special concept {missing[0]}, so that it cannot tell who speaks: "
+                "make the model for a data set that has, e.g. one of lcm data build --chat"
+            )
+        end = special.get("end_of_text")
+        return cls(
+            {role: torch.from_numpy(special[role]) for role in ROLES}, None if end is None else torch.from_numpy(end)
+        )
+
+    @property
+    def ends(self) -> list[Tensor]:
+        """What may stand behind an answer, [D] each."""
+        return [*self.concepts.values(), *([] if self.end_of_text is None else [self.end_of_text])]
+
+    def insert(self, spoken_nD: Tensor, heads: Sequence[tuple[int, str]]) -> Tensor:
+        """Put roles' concepts among those of what is said: at place p, counted in the result, that of a role."""
+        places = {place: self.concepts[role] for place, role in heads}
+        said = iter(spoken_nD)
+        count = len(spoken_nD) + len(places)
+        return torch.stack([places[place] if place in places else next(said) for place in range(count)])
+
+
+def chat_prompt(
+    turns: Sequence[Turn],
+    *,
+    lang: str | None = None,
+    to: str | None = None,
+    seed: int = 0,
+    max_sentences: int | None = None,
+) -> Prompt:
+    """Make a prompt of a conversation that the assistant shall answer.
+
+    Args:
+        turns: in their order; those without a sentence are left out.
+        lang: SONAR code of its language; none: Japanese where there is kana, else English.
+        to: of the language to write; none: that of the text.
+        seed: of the noise.
+        max_sentences: a longer conversation is a mistake.
+
+    Raises:
+        UserError: nobody says anything, the assistant has had the last word, or too many sentences.
+    """
+    whole = "\n".join(turn.text for turn in turns)
+    lang = lang or language_of(whole)
+    said = [(turn.role, spoken) for turn in turns if (spoken := segment(turn.text, lang))]
+    if not said:
+        raise UserError("nobody says anything in this conversation: give a text with words")
+    if said[-1][0] == ASSISTANT:
+        raise UserError("the assistant has spoken last already: end with what it shall answer")
+    sentences: list[str] = []
+    heads: list[tuple[int, str]] = []
+    for role, of_turn in [*said, (ASSISTANT, [])]:
+        heads.append((len(sentences), role))
+        sentences += [SPECIAL_CONCEPTS[role], *of_turn]
+    check_prompt_length(len(sentences), max_sentences, len(whole))
+    return Prompt(tuple(sentences), lang, to or lang, seed, heads=tuple(heads), answers=True)
+
+
+def spoken(prompt: Prompt) -> list[str]:
+    """A prompt's sentences without those that stand for roles."""
+    places = {place for place, _ in prompt.heads}
+    return [sentence for place, sentence in enumerate(prompt.sentences) if place not in places]
