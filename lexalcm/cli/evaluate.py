@@ -117,6 +117,7 @@ def evaluate(
       torchrun --nproc-per-node 8 -m lexalcm evaluate runs/base --data data/wiki -o wiki.json
     """
     from lexalcm.config import validate
+    from lexalcm.data.progress import silent
     from lexalcm.evaluate.models import evaluate as evaluate_models
     from lexalcm.evaluate.settings import EvaluationSettings
     from lexalcm.evaluate.tasks import evaluate_task
@@ -144,11 +145,12 @@ def evaluate(
         },
     )
     found: list[str | None] = [*models] if models else [None]
+    shown = progress if world.is_main else silent
     with joined(world, process_group=False, timeout=LONGEST_WAIT):
         if task is not None:
-            evaluation = evaluate_task(found, task, settings, out=to or [], processes=world, progress=progress)
+            evaluation = evaluate_task(found, task, settings, out=to or [], processes=world, progress=shown)
         else:
-            evaluation = evaluate_models(found, data, settings, out=to or [], processes=world, progress=progress)
+            evaluation = evaluate_models(found, data, settings, out=to or [], processes=world, progress=shown)
     if evaluation is not None:
         _show(evaluation, as_json)
 

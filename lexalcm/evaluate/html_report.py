@@ -56,6 +56,7 @@ def _charts(evaluation: Evaluation) -> list[Chart]:
         lines = [
             Line(row.name, number, [row.places[place].get(name) for place in places])
             for number, row in enumerate(evaluation.rows)
+            if not (row.kind == "reference" and metric.better and metric.needs == "embeddings")  # is perfect there
         ]
         label = f"{metric.title} by {xlabel}"
         svg = Markup(draw(lines, places, xlabel=xlabel, label=label, scale=metric.scale))
