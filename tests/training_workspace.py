@@ -2,14 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from lexalcm.codec.lsa import LsaCodec
 from lexalcm.config import CodecRecord
+from lexalcm.data.dataset import Dataset
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 
@@ -67,6 +69,17 @@ def make_workspace(folder: Path, make_dataset: Callable[..., Any]) -> Path:
         """
     )
     return folder
+
+
+def add_codec(datasets: Sequence[Path], model: Path) -> None:
+    """Give data sets and a model a codec that can write the sentences of the first one's training split."""
+    split = Dataset.open(datasets[0]).split("train")
+    codec = LsaCodec.create([("eng_Latn", split.document(i)["sentences"]) for i in range(len(split))], dim=DIM)
+    codec.save(datasets[0] / "codec")
+    for file in (*(dataset / "dataset.json" for dataset in datasets), model / "config.json"):
+        content = json.loads(file.read_text())
+        content["codec"] = codec.record().model_dump(mode="json")
+        file.write_text(json.dumps(content))
 
 
 def zero(stage: int) -> str:

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_workspace import final_weights, make_workspace, rewind
+from training_workspace import add_codec, final_weights, make_workspace, rewind
 
-from lexalcm.codec.lsa import LsaCodec
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.loader import ValidationBatches
 from lexalcm.data.mixture import Mixture
@@ -37,15 +36,7 @@ class Notes(Silent):
 def made(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[..., Any]) -> Path:
     """The workspace, whose data set also has a codec that can write its sentences."""
     folder = make_workspace(tmp_path_factory.mktemp("watched"), make_dataset)
-    split = Dataset.open(folder / "data").split("train")
-    documents = [("eng_Latn", split.document(i)["sentences"]) for i in range(len(split))]
-    codec = LsaCodec.create(documents, dim=8)
-    codec.save(folder / "data/codec")
-    record = codec.record().model_dump(mode="json")
-    for file in (*folder.glob("*/dataset.json"), folder / "models/base/config.json"):
-        content = json.loads(file.read_text())
-        content["codec"] = record
-        file.write_text(json.dumps(content))
+    add_codec([folder / "data", folder / "all-overflowing"], folder / "models/base")
     return folder
 
 
