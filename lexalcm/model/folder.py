@@ -6,7 +6,7 @@ is unpickled. Reading checks names and shapes before it touches a weight, and ne
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,27 @@ MAX_LISTED = 20
 
 
 def write_model(
-    folder: Path, config: ModelConfig, state: Mapping[str, Tensor], generation_config: Mapping[str, Any]
+    folder: Path, config: ModelConfig, write_weights: Callable[[Path], object], generation_config: Mapping[str, Any]
 ) -> None:
     """Write a model folder; for a whole new folder at once, call it inside `atomic.atomic_folder`.
 
     Args:
         folder: exists already; what it holds under the same names is replaced.
         config: sizes and objective.
-        state: all weights and buffers under the model's names, gathered on one rank.
+        write_weights: writes all weights and buffers under the model's names to the safetensors file that it is given.
         generation_config: generation options that suit these weights.
     """
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     with atomic_file(folder / WEIGHTS_FILE) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata={"format": "pt"})
+        write_weights(temporary)
     write_text(folder / GENERATION_FILE, json.dumps(dict(generation_config), indent=2) + "\n")
     write_text(folder / CARD_FILE, model_card(config))
     write_text(folder / CONFIG_FILE, json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+
+
+def write_state(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write weights and buffers that are all in memory, as safetensors."""
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, file, metadata={"format": "pt"})
 
 
 def load_model(path_or_id: str | Path, **hub_options: Any) -> LCM:

@@ -160,11 +160,12 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from lexalcm.model.companions import copy_companions
-        from lexalcm.model.folder import write_model
+        from lexalcm.model.folder import write_model, write_state
 
         if self.folder is not None and self.folder.resolve() != save_directory.resolve():
             copy_companions(self.folder, save_directory)
-        write_model(save_directory, self.config, self.state_dict(), self.generation_config)
+        state = self.state_dict()
+        write_model(save_directory, self.config, lambda file: write_state(file, state), self.generation_config)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> Self:

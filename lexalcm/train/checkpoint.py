@@ -16,24 +16,23 @@ its hashes before it is used, because disks fail; a damaged one is passed over f
 """
 
 import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain, zip_longest
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from lexalcm.atomic import atomic_folder, write_text
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
 from lexalcm.errors import TrainingError
 from lexalcm.train.engines.protocol import Engine, ReadTensor
 from lexalcm.train.tensor_file import TensorSpec, file_sha256, write_tensors
-from lexalcm.train.world import World
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -132,32 +131,56 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_" + "[0-9]" * 8), reverse=True)
 
 
-def save_checkpoint(folder: Path, engine: Engine, progress: Progress, *, keep: int, world: World) -> Path:
-    """Write a checkpoint, name it in `latest` beside `folder`, and delete the oldest ones beyond `keep`.
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, which is in its folder's name."""
+    return int(path.name.removeprefix("step_"))
 
-    Every process must call this; the main one writes.
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint is to hold; its tensors can be gone through once, in the order of the files."""
+
+    progress: Progress
+    layouts: dict[str, dict[str, TensorSpec]]  # of each file, its tensors by name
+    tensors: dict[str, Iterator[Tensor]]
+
+    def exhaust(self) -> None:
+        """Go through the tensors that are left, because gathering each is the work of all processes."""
+        for tensors in self.tensors.values():
+            for _ in tensors:
+                pass
+
+    def copied(self) -> "Content":
+        """The same from memory that no step changes."""
+        copies = {name: iter([t.detach().to("cpu", copy=True) for t in self.tensors[name]]) for name in self.tensors}
+        return replace(self, tensors=copies)
+
+
+def gather(engine: Engine, progress: Progress) -> Content:
+    """The state of a run: nothing is gathered before the tensors are gone through, which every process must do."""
+    weights = {name: TensorSpec(shape) for name, shape in engine.shapes.items()}
+    layouts, tensors = {WEIGHTS: weights, OPTIMIZER: engine.state_layout}, {WEIGHTS: engine.weights()}
+    tensors[OPTIMIZER] = engine.state()
+    if engine.average is not None:
+        layouts[AVERAGE] = weights
+        tensors[AVERAGE] = engine.averaged_weights()
+    return Content(progress, layouts, tensors)
+
+
+def write_checkpoint(folder: Path, content: Content) -> Path:
+    """Write a checkpoint; its place in `folder`, where it is whole or not at all.
+
+    Raises:
+        OSError: the disk is full, or fails.
     """
-    path = folder / checkpoint_name(progress.step)
-    if not world.is_main:
-        averaged = engine.averaged_weights() if engine.average is not None else ()
-        for _ in chain(engine.weights(), engine.state(), averaged):
-            pass  # takes part in gathering what the main process writes
-        world.barrier()
-        return path
+    path = folder / checkpoint_name(content.progress.step)
     with atomic_folder(path, overwrite=True) as temporary:
-        weights = {name: TensorSpec(shape) for name, shape in engine.shapes.items()}
         files = {
-            WEIGHTS: FileRecord(**write_tensors(temporary / WEIGHTS, weights, engine.weights())),
-            OPTIMIZER: FileRecord(**write_tensors(temporary / OPTIMIZER, engine.state_layout, engine.state())),
+            name: FileRecord(**write_tensors(temporary / name, layout, content.tensors[name]))
+            for name, layout in content.layouts.items()
         }
-        if engine.average is not None:
-            files[AVERAGE] = FileRecord(**write_tensors(temporary / AVERAGE, weights, engine.averaged_weights()))
-        state = State(progress=progress, files=files)
+        state = State(progress=content.progress, files=files)
         write_text(temporary / STATE, state.model_dump_json(indent=2) + "\n")
-    write_text(folder.parent / "latest", path.name + "\n")
-    for old in list_checkpoints(folder)[keep:]:
-        shutil.rmtree(old)
-    world.barrier()
     return path
 
 
@@ -184,18 +207,14 @@ def read_progress(path: Path) -> Progress:
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Copy a checkpoint's weights into a model that no engine holds yet."""
-    _load(path / WEIGHTS, model)
-
-
-def load_result(path: Path, model: nn.Module) -> None:
-    """Copy what a checkpoint's training has come to into a model: the weights' average, or the weights without one."""
-    _load(path / (AVERAGE if (path / AVERAGE).exists() else WEIGHTS), model)
-
-
-def _load(path: Path, model: nn.Module) -> None:
-    with torch.no_grad(), safe_open(path, framework="pt") as file:
+    with torch.no_grad(), safe_open(path / WEIGHTS, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118  no mapping
             model.get_parameter(name).copy_(file.get_tensor(name))
+
+
+def result_file(path: Path) -> Path:
+    """The file with what a checkpoint's training has come to: the weights' average, or the weights without one."""
+    return path / (AVERAGE if (path / AVERAGE).exists() else WEIGHTS)
 
 
 def restore_engine(path: Path, engine: Engine, updates: int) -> None:

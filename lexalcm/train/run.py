@@ -15,26 +15,25 @@ from typing import Any
 import torch
 import yaml
 
-from lexalcm.atomic import atomic_folder
 from lexalcm.config import RunConfig, load_settings
-from lexalcm.data.dataset import Dataset
 from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.mixture import Mixture
 from lexalcm.model.codec_match import check_codec
-from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
 from lexalcm.train.allocator import keep_freed_memory
 from lexalcm.train.bad_step import BadStep, dump_bad_step
-from lexalcm.train.checkpoint import Progress, load_result, load_weights, restore_engine, save_checkpoint
+from lexalcm.train.checkpoint import Progress, load_weights, restore_engine
 from lexalcm.train.engines.choose import EngineChoice, choose_engine, start_engine
+from lexalcm.train.export import export_model
 from lexalcm.train.layers import freeze
 from lexalcm.train.log_file import LogFile
 from lexalcm.train.monitor import Display, Logged, Monitor, Silent
 from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.run_folder import Fingerprints, RunFolder, decide_start, prepare, run_folder, saved_run
 from lexalcm.train.run_lock import locked
+from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.stop import StopRequest
 from lexalcm.train.tensor_file import file_sha256
 from lexalcm.train.trainer import Trainer
@@ -148,28 +147,25 @@ def train(
                 display.note(f"skipping documents: {bad}")
             world.from_main(lambda: prepare(run, config, fingerprints, start))
             log.open(run.logs)
-            last_saved = start.checkpoint
-
-            def save(progress: Progress) -> None:
-                nonlocal last_saved
-                keep = config.train.checkpoint.keep
-                last_saved = save_checkpoint(run.checkpoints, engine, progress, keep=keep, world=world)
+            saver = CheckpointSaver(
+                run.checkpoints, engine, config.train.checkpoint, world, display.note, start.checkpoint
+            )
 
             def dump(bad: BadStep) -> Path:
                 return dump_bad_step(run.path, bad, config.train.seed, engine, parts.batches, parts.mixture, world)
 
             model, step = parts.model.config, start.progress.step
-            with open_monitor(config, model, run, display, step, world) as monitor:
+            with closing(saver), open_monitor(config, model, run, display, step, world) as monitor:
                 gauges = make_gauges(config, model, parts.mixture, engine, monitor, run, start.progress, world)
                 trainer = Trainer(
-                    engine, parts.batches, parts.validation, config.train, world, monitor, save, dump, gauges
+                    engine, parts.batches, parts.validation, config.train, world, monitor, saver.save, dump, gauges
                 )
                 progress = trainer.run(start.progress, stop)
             if progress.step < config.train.steps:
-                return _result("stopped", run, progress, last_saved)
-            assert last_saved is not None
-            world.from_main(lambda: _export(config, parts.mixture.datasets[0], last_saved, run))
-            return _result("finished", run, progress, last_saved)
+                return _result("stopped", run, progress, saver.last)
+            dataset = parts.mixture.datasets[0].path
+            world.from_main(lambda: export_model(_saved(saver), config.model, dataset, run.model))
+            return _result("finished", run, progress, saver.last)
 
 
 def dry_run(config: RunConfig) -> DryRunResult:
@@ -183,7 +179,7 @@ def dry_run(config: RunConfig) -> DryRunResult:
         StopRequest() as stop,
         closing(start_engine(parts.engine, parts.model, config.train, world.device)) as engine,
     ):
-        trainer = Trainer(engine, parts.batches, None, settings, world, Monitor(None, Silent()), lambda _: None)
+        trainer = Trainer(engine, parts.batches, None, settings, world, Monitor(None, Silent()), _save_nothing)
         began = time.perf_counter()
         progress = trainer.run(Progress(), stop)
         seconds = time.perf_counter() - began
@@ -229,13 +225,13 @@ def _fingerprints(parts: _Parts) -> Fingerprints:
     return Fingerprints(weights=digest.hexdigest(), dataset=data)
 
 
-def _export(config: RunConfig, dataset: Dataset, checkpoint: Path, run: RunFolder) -> None:
-    """Write what the checkpoint's training has come to as a model folder that `lcm infer` loads."""
-    model = load_model(config.model)
-    load_result(checkpoint, model)
-    with atomic_folder(run.model, overwrite=True) as temporary:
-        model.save_pretrained(temporary)
-        copy_companions(dataset.path, temporary)
+def _save_nothing(progress: Progress, *, must: bool) -> None:
+    """Of a dry run."""
+
+
+def _saved(saver: CheckpointSaver) -> Path:
+    assert saver.last is not None  # the last step must be saved, or there is an error
+    return saver.last
 
 
 def _result(status: str, run: RunFolder, progress: Progress, checkpoint: Path | None) -> RunResult:

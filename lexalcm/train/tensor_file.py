@@ -35,7 +35,7 @@ def write_tensors(path: Path, layout: Mapping[str, TensorSpec], tensors: Iterabl
     Returns:
         The file's `bytes` and `sha256`, to tell a damaged file by.
     """
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # what Transformers' loaders look for
     offset = 0
     for name, spec in layout.items():
         end = offset + spec.nbytes

@@ -87,6 +87,13 @@ class _Since:
         self.waited += step.counted.waited
 
 
+class Save(Protocol):
+    """Writes a checkpoint; every process calls it at the same steps."""
+
+    def __call__(self, progress: Progress, *, must: bool) -> None:
+        """Save; where it `must` be, return when it is, or raise `TrainingError`."""
+
+
 class Trainer:
     """Takes a model from one step to another."""
 
@@ -98,7 +105,7 @@ class Trainer:
         settings: TrainSettings,
         world: World,
         monitor: Monitor,
-        save: Callable[[Progress], None],
+        save: Save,
         dump: Callable[[BadStep], Path | None] = lambda _: None,
         gauges: Gauges | None = None,
     ) -> None:
@@ -165,7 +172,7 @@ class Trainer:
                 here = "no signal" if stop.signal is None else stop.signal.name
                 logger.info("asked to stop after step %d (this process: %s)", progress.step, here)
             if last or stopping or progress.step % settings.checkpoint.every == 0:
-                self.save(progress)
+                self.save(progress, must=last or stopping)
         return progress
 
     def validate(self) -> tuple[float, list[float]]:

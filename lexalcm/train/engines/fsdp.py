@@ -9,6 +9,8 @@ Decisions, and what they cost:
 - With offloading, shards and optimizer live in the CPU's memory: a GPU holds one layer and the activations.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -54,7 +56,10 @@ class FSDPEngine(SingleEngine):
         return share.to_local()
 
     def _whole(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device).full_tensor() if isinstance(tensor, DTensor) else tensor
+        if not isinstance(tensor, DTensor):
+            return tensor
+        there: Any = tensor.to(self._device)  # where shards can be exchanged, also those that are offloaded
+        return there.full_tensor()
 
     def _over_processes(self, squared_norm: Tensor) -> Tensor:
         squared_norm = squared_norm.to(self._device)

@@ -1,0 +1,124 @@
+"""Saving checkpoints as a run goes on: at once or in the background, over a full disk, the older ones cleared away.
+
+Every process takes part in gathering the state, and the main one writes it (`checkpoint.py` says what). In the
+background, the main process copies the state into its own memory, 12 bytes a parameter with AdamW, and a thread writes
+it while the training goes on.
+
+A checkpoint that cannot be written costs nothing but itself: the run says so and goes on, and the one before stays.
+Only the last one of a run must succeed, because nothing would be left of the steps since.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from lexalcm.atomic import write_text
+from lexalcm.config import CheckpointSettings
+from lexalcm.errors import TrainingError
+from lexalcm.train.checkpoint import (
+    Content,
+    Progress,
+    checkpoint_name,
+    gather,
+    list_checkpoints,
+    step_of,
+    write_checkpoint,
+)
+from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.world import World
+
+
+class CheckpointSaver:
+    """Saves the checkpoints of one run; every process has one and makes the same calls.
+
+    Attributes:
+        last: the newest checkpoint that is whole, or none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine,
+        settings: CheckpointSettings,
+        world: World,
+        note: Callable[[str], None],
+        last: Path | None = None,
+    ) -> None:
+        """Save into a folder.
+
+        Args:
+            folder: where checkpoints go; `latest` beside it names the newest.
+            engine: whose state it is.
+            settings: which are kept, and whether they are written in the background.
+            world: this process's place.
+            note: says that one could not be saved.
+            last: the checkpoint that the run goes on from.
+        """
+        self.last = last
+        self._folder = folder
+        self._engine = engine
+        self._settings = settings
+        self._world = world
+        self._note = note
+        self._thread = ThreadPoolExecutor(1, "checkpoint") if settings.background and world.is_main else None
+        self._writing: Future[Path] | None = None
+
+    def save(self, progress: Progress, *, must: bool = False) -> None:
+        """Save the state of a step; where it `must` be, this returns when it is.
+
+        Raises:
+            TrainingError: it must be saved and cannot be.
+        """
+        content = gather(self._engine, progress)
+        if not self._world.is_main:
+            content.exhaust()
+        elif self._thread is None:
+            self._settle(lambda: self._write(content))
+        else:
+            self.finish()
+            copied = content.copied()
+            self._writing = self._thread.submit(self._write, copied)
+            if must:
+                self.finish()
+        saved = self.last is not None and self.last.name == checkpoint_name(progress.step)
+        if must and not self._world.from_main(lambda: saved):
+            raise TrainingError(
+                f"step {progress.step} could not be saved in {self._folder}: make room, and give the same command "
+                "again to go on from the last checkpoint that was"
+            )
+
+    def finish(self) -> None:
+        """Wait for what is being written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            self._settle(writing.result)
+
+    def close(self) -> None:
+        """Wait for what is being written, and end the thread."""
+        self.finish()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _settle(self, write: Callable[[], Path]) -> None:
+        try:
+            self.last = write()
+        except OSError as error:
+            kept = "no checkpoint is there yet" if self.last is None else f"{self.last.name} stays"
+            self._note(f"a checkpoint could not be saved in {self._folder}: {error.strerror}; the run goes on, {kept}")
+
+    def _write(self, content: Content) -> Path:
+        try:
+            path = write_checkpoint(self._folder, content)
+        except OSError:
+            content.exhaust()
+            raise
+        write_text(self._folder.parent / "latest", path.name + "\n")
+        for old in self._superfluous():
+            shutil.rmtree(old)
+        return path
+
+    def _superfluous(self) -> Iterator[Path]:
+        every = self._settings.keep_every
+        older = list_checkpoints(self._folder)[self._settings.keep :]
+        return (path for path in older if every is None or step_of(path) % every)

@@ -1,0 +1,122 @@
+"""Checkpoints in the background, over a full disk, kept for good; every optimizer's state goes on as it was."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_workspace import STEPS, curve, final_weights, largest_difference, rewind
+
+from lexalcm.errors import TrainingError
+from lexalcm.train.monitor import Silent
+from lexalcm.train.run import RunResult, read_run_config, train
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.at_step: dict[int, Callable[[], None]] = {}
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def advance(self, metrics: object) -> None:
+        self.at_step.pop(int(metrics["step"]), lambda: None)()
+
+
+@pytest.fixture
+def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def run(name: str, *settings: str, display: Silent | None = None) -> RunResult:
+    return train(read_run_config(Path("config.yaml"), [f"name={name}", *settings], "auto"), display=display)
+
+
+def checkpoints(name: str) -> list[str]:
+    return sorted(path.name for path in Path("runs", name, "checkpoints").iterdir())
+
+
+@contextmanager
+def files_no_larger_than(limit: int) -> Iterator[Callable[[], None]]:
+    """Gives a function after whose call every file that grows larger fails, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_every_mth_checkpoint_is_kept_beside_the_newest(here: Path) -> None:
+    run("kept", "train.checkpoint.every=1", "train.checkpoint.keep=1", "train.checkpoint.keep_every=2")
+    assert checkpoints("kept") == ["step_00000002", "step_00000004", "step_00000006"]
+
+
+def test_checkpoints_written_in_the_background_are_the_same(here: Path) -> None:
+    settings = ["train.checkpoint.every=1", "train.checkpoint.keep=10"]
+    run("at-once", *settings)
+    run("background", *settings, "train.checkpoint.background=true")
+    assert checkpoints("background") == checkpoints("at-once")
+    for file in Path("runs/at-once/checkpoints").rglob("*.safetensors"):
+        assert file.read_bytes() == (Path("runs/background") / file.relative_to("runs/at-once")).read_bytes()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(here: Path, background: bool) -> None:
+    """The disk is full from step 2 to step 4: steps 2 to 4 are not saved, and nothing else is different."""
+    name = f"full-disk-{background}"
+    display = Notes()
+    settings = ["train.checkpoint.every=1", "train.checkpoint.keep=2", f"train.checkpoint.background={background}"]
+    with files_no_larger_than(20_000) as fill:
+        display.at_step = {2: fill, 5: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))}
+        result = run(name, *settings, display=display)
+    assert result.status == "finished"
+    failures = [note for note in display.notes if "could not be saved" in note]
+    assert len(failures) == 3
+    assert "File too large; the run goes on, step_00000001 stays" in failures[0]
+    assert checkpoints(name) == ["step_00000005", "step_00000006"]
+    run("disk-with-room", "train.checkpoint.every=1") if not Path("runs/disk-with-room").exists() else None
+    assert largest_difference(Path("runs/disk-with-room"), Path("runs", name)) == 0
+
+
+def test_the_last_step_must_be_saved_and_the_run_can_be_finished_later(here: Path) -> None:
+    display = Notes()
+    with files_no_larger_than(20_000) as fill:
+        display.at_step = {STEPS: fill}
+        with pytest.raises(
+            TrainingError, match=r"step 6 could not be saved in .*: make room, and give the same command"
+        ):
+            run("full-at-the-end", display=display)
+    assert checkpoints("full-at-the-end") == ["step_00000003"]
+    assert run("full-at-the-end").status == "finished"
+    assert [line[0] for line in curve(Path("runs/full-at-the-end"))] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw8bit", "muon"])
+def test_every_optimizer_goes_on_from_a_checkpoint_with_the_same_numbers(here: Path, optimizer: str) -> None:
+    if optimizer == "adamw8bit":
+        pytest.importorskip("bitsandbytes", reason="the extra adamw8bit is not installed")
+    chosen = f"train.optimizer={optimizer}"
+    first = run(optimizer, chosen).run
+    again = rewind(first, Path("runs") / f"{optimizer}-again", 3)
+    run(again.name, chosen)
+    for name, weight in final_weights(first).items():
+        np.testing.assert_array_equal(final_weights(again)[name], weight)
+
+
+def test_frozen_parameters_stay_and_the_others_move(here: Path) -> None:
+    from safetensors.numpy import load_file
+
+    before = load_file("models/base/model.safetensors")
+    result = run("frozen", "train.freeze=[contextualizer.*, denoiser.norm.weight]", "train.ema.decay=null")
+    after = final_weights(result.run)
+    frozen = {
+        name for name in before if name.startswith(("contextualizer.", "normalizer.")) or name == "denoiser.norm.weight"
+    }
+    for name, weight in before.items():
+        assert np.array_equal(weight, after[name]) == (name in frozen), name
+    saved = load_file(result.checkpoint / "weights.safetensors")
+    assert saved.keys() == before.keys() - frozen
