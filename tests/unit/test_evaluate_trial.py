@@ -1,0 +1,137 @@
+"""An evaluation that is killed goes on where it was; processes share it; the numbers are always the same."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from lexalcm.data.progress import silent
+from lexalcm.errors import LexaError, UserError
+from lexalcm.evaluate import trial as trials
+from lexalcm.evaluate.journal import Journal
+from lexalcm.evaluate.trial import Alone, Predictor, Scored, Trial, run_trial
+
+DOCUMENTS, TOGETHER = 90, 3
+UNITS = [np.arange(start, start + TOGETHER) for start in range(0, DOCUMENTS, TOGETHER)]
+ABOUT = {"models": ["one", "two"]}
+
+
+def make_trial(seconds=0.0):
+    """30 units of 3 documents; two numbers of each, which no rounding may change."""
+
+    def score(predictor, unit):
+        time.sleep(seconds)
+        numbers = np.random.default_rng([unit, predictor.settings["seed"]]).normal(size=(2, 2, TOGETHER, 2))
+        return Scored(numbers, {0: [f"{predictor.name} says"]} if unit == 0 else {})
+
+    return Trial(UNITS, score, metrics=2, bins=2)
+
+
+def predictors():
+    for seed, name in enumerate(["one", "two"]):
+        yield Predictor(name, "model", lambda batch, number: None, {"seed": seed})
+
+
+def run(folder, seconds=0.0, processes=None):
+    journal = None if folder is None else Journal(folder, ABOUT, rank=processes.rank if processes else 0)
+    trial = make_trial(seconds)
+    return run_trial(predictors(), trial, journal=journal, processes=processes or Alone(), progress=silent)
+
+
+def lines(folder):
+    return [json.loads(line) for part in folder.glob("part-*") for line in part.read_text().splitlines()]
+
+
+def same(one, other):
+    assert (one.tallies == other.tallies).all()
+    assert one.texts == other.texts
+    assert [predictor.name for predictor in one.predictors] == ["one", "two"]
+
+
+def test_twenty_kills_at_random_moments_lose_and_repeat_no_document(tmp_path):
+    folder, generator = tmp_path / "report.json.unfinished", random.Random(0)
+    whole = run(None)
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:  # evaluates slowly until it is shot
+            try:
+                run(folder, seconds=0.01)
+            finally:
+                os._exit(0)
+        time.sleep(generator.uniform(0.001, 0.03))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert 0 < len(lines(folder)) < 2 * len(UNITS)  # some of it was done, and not all
+    same(run(folder), whole)
+    done = [(line["predictor"], line["unit"]) for line in lines(folder)]
+    assert sorted(done) == [(index, unit) for index in (0, 1) for unit in range(len(UNITS))]
+    assert sum(len(line["documents"]) for line in lines(folder)) == 2 * DOCUMENTS
+
+
+@pytest.mark.parametrize("cut", [1, 7, 200])
+def test_a_torn_last_line_is_dropped_and_done_again(tmp_path, cut):
+    folder = tmp_path / "work"
+    whole = run(folder)
+    part = next(folder.glob("part-*"))
+    part.write_bytes(part.read_bytes()[:-cut])
+    same(run(folder), whole)
+    assert len(lines(folder)) == 2 * len(UNITS)
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    run(tmp_path / "work")
+    journal = Journal(tmp_path / "work", ABOUT)
+
+    def never(predictor, unit):
+        raise AssertionError("scored again")
+
+    trial = Trial(UNITS, never, metrics=2, bins=2)
+    run_trial(predictors(), trial, journal=journal, processes=Alone(), progress=silent)
+
+
+class Process:
+    """One of several, which run one after another here."""
+
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+    def barrier(self):
+        pass
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_share_the_documents_and_the_first_has_all_numbers(tmp_path, size):
+    whole = run(None)
+    for rank in reversed(range(size)):
+        outcome = run(tmp_path / "work", processes=Process(rank, size))
+        assert (outcome is None) == (rank > 0)
+    same(outcome, whole)
+    shares = [len(part.read_text().splitlines()) for part in sorted((tmp_path / "work").glob("part-*"))]
+    assert shares == [2 * len(UNITS) // size] * size
+
+
+def test_another_number_of_processes_goes_on_with_what_is_there(tmp_path):
+    run(tmp_path / "work", processes=Process(2, 3))
+    same(run(tmp_path / "work"), run(None))
+    assert len(lines(tmp_path / "work")) == 2 * len(UNITS)
+
+
+def test_several_processes_need_a_place_to_meet():
+    with pytest.raises(UserError, match="give --out"):
+        run(None, processes=Process(0, 2))
+
+
+def test_results_that_do_not_arrive_are_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "PATIENCE", 0.1)
+    with pytest.raises(LexaError, match="30 batches of other processes are not in"):
+        run(tmp_path / "work", processes=Process(0, 2))
+
+
+def test_an_unfinished_evaluation_of_something_else_is_not_continued(tmp_path):
+    run(tmp_path / "work")
+    with pytest.raises(UserError, match="of other models, data or settings"):
+        Journal(tmp_path / "work", {"models": ["one", "three"]})
