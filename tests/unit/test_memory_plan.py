@@ -1,0 +1,260 @@
+"""What `lcm train --plan` says, against what real steps allocate and against the arithmetic of sharding."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from lexalcm.config import RunConfig, load_settings
+from lexalcm.data.loader import Batch
+from lexalcm.errors import ConfigError, UserError
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.create import create_model
+from lexalcm.model.presets import preset
+from lexalcm.train import memory_choice
+from lexalcm.train.engines.choose import EngineChoice, start_engine
+from lexalcm.train.memory_choice import choose_by_memory, plan_run, read_size, warn_by_memory
+from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
+
+DIM, LENGTH = 64, 32
+GIB = 2**30
+SMALL = {
+    "base": ModelConfig(architecture="base", dim=DIM, width=96, num_heads=4, ffn_dim=192, num_layers=5),
+    "one-tower": ModelConfig(architecture="one-tower", dim=DIM, width=96, num_heads=4, ffn_dim=256, num_layers=3),
+    "two-tower": ModelConfig(
+        architecture="two-tower", dim=DIM, width=96, num_heads=4, ffn_dim=256, num_layers=4, context_layers=3
+    ),
+}
+
+
+def batch(rows: int, device: torch.device) -> Batch:
+    return Batch(
+        embeddings=torch.randn(rows, LENGTH, DIM),
+        documents=torch.zeros(rows, LENGTH, dtype=torch.int64),
+        positions=torch.arange(LENGTH).expand(rows, LENGTH).contiguous(),
+        targets=torch.ones(rows, LENGTH, dtype=torch.bool),
+        number=0,
+    )
+
+
+def two_steps(config: RunConfig, model: ModelConfig, precision: str, device: torch.device) -> None:
+    torch.manual_seed(0)
+    engine = start_engine(EngineChoice("single", precision), create_model(model, 0), config.train, device)
+    for _ in range(2):
+        for left in reversed(range(config.data.global_batch)):
+            engine.accumulate(batch(config.data.micro_batch, device), 1.0, last=left == 0)
+        engine.update(1e-3)
+
+
+def allocated_at_most(work: Callable[[], None]) -> int:
+    """The most bytes of tensors at a time, by what the CPU's allocator tells the profiler."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    results = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((event.start_ns(), event.nbytes()) for event in results if event.name() == "[memory]")
+    alive = most = 0
+    for _, change in changes:
+        alive += change
+        most = max(most, alive)
+    return most
+
+
+def settings(*overrides: str) -> RunConfig:
+    return load_settings(RunConfig, None, [f"data.row_length={LENGTH}", *overrides])
+
+
+def estimate(
+    config: RunConfig, model: ModelConfig, engine: str, *, processes: int = 1, **options: str
+) -> MemoryEstimate:
+    plan = plan_memory(
+        config,
+        model,
+        processes=processes,
+        precision=options.get("precision", "fp32"),
+        device_type=options.get("device_type", "cpu"),
+        engines=(engine,),
+        checkpointing=(config.train.activation_checkpointing,),
+    )
+    return plan.estimates[0]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "precision", "overrides"),
+    [
+        ("base", "fp32", ["data.micro_batch=8", "data.global_batch=2"]),
+        ("base", "fp32", ["data.micro_batch=1", "train.ema.decay=0.9"]),
+        ("one-tower", "fp32", ["data.micro_batch=8", "train.activation_checkpointing=full"]),
+        ("one-tower", "bf16", ["data.micro_batch=6", "data.global_batch=2"]),
+        ("two-tower", "fp32", ["data.micro_batch=8"]),
+        ("two-tower", "fp32", ["data.micro_batch=2", "train.optimizer=adafactor"]),
+        ("two-tower", "fp32", ["data.micro_batch=16", "data.global_batch=2", "train.activation_checkpointing=every-2"]),
+        ("two-tower", "bf16", ["data.micro_batch=8", "train.activation_checkpointing=full", "data.global_batch=2"]),
+    ],
+)
+def test_the_plan_is_within_a_tenth_of_what_steps_allocate(
+    architecture: str, precision: str, overrides: list[str]
+) -> None:
+    config, model = settings(*overrides), SMALL[architecture]
+    planned = estimate(config, model, "single", precision=precision).total
+    measured = allocated_at_most(lambda: two_steps(config, model, precision, torch.device("cpu")))
+    assert planned == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+@pytest.mark.parametrize("name", ["base-small", "one-tower-small", "two-tower-small"])
+def test_the_plan_is_within_a_tenth_of_a_gpus_peak(name: str, checkpointing: str, precision: str) -> None:
+    overrides = ["data.micro_batch=64", "data.global_batch=2", f"train.activation_checkpointing={checkpointing}"]
+    config, model = settings(*overrides), preset(name, DIM)
+    device = torch.device("cuda")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    two_steps(config, model, precision, device)
+    measured = torch.cuda.max_memory_allocated() - before
+    planned = estimate(config, model, "single", precision=precision, device_type="cuda").total
+    assert planned == pytest.approx(measured, rel=0.1)
+
+
+def test_shards_are_equal_parts() -> None:
+    """ZeRO's table (arXiv 1910.02054, figure 1) for AdamW, and FSDP's, in bytes a parameter."""
+    config, model, processes = settings(), SMALL["two-tower"], 4
+    count = sum(parameter.numel() for parameter in create_model(model, 0).parameters())
+    share = count / processes
+    expected = {  # weights, gradients, optimizer
+        "ddp": (4 * count, 4 * count, 8 * count),
+        "zero1": (2 * count, 2 * count, 12 * share),
+        "zero2": (2 * count, 2 * share, 12 * share),
+        "zero3": (2 * share, 2 * share, 12 * share),
+        "fsdp": (4 * share, 4 * share, 8 * share),
+        "zero2_offload": (2 * count, 0, 0),
+        "zero3_offload": (0, 0, 0),
+        "zero3_nvme": (0, 0, 0),
+        "fsdp_offload": (0, 0, 0),
+    }
+    for engine, parts in expected.items():
+        got = estimate(config, model, engine, processes=processes, precision="bf16")
+        assert (got.weights, got.gradients, got.optimizer) == pytest.approx(parts, abs=16), engine
+        assert got.total == sum((got.weights, got.gradients, got.optimizer, got.average, got.activations, got.buffers))
+    offloaded = estimate(config, model, "zero3_offload", processes=processes, precision="bf16")
+    assert offloaded.cpu == pytest.approx((2 + 12 + 4) * share, abs=32)  # weights, optimizer, float32 gradients
+    assert estimate(config, model, "fsdp_offload", processes=processes).cpu == pytest.approx(16 * share, abs=32)
+    on_disk = estimate(config, model, "zero3_nvme", processes=processes, precision="bf16")
+    assert on_disk.nvme == pytest.approx((2 + 12 + 4) * share, abs=32)
+
+
+def test_frozen_parameters_have_no_gradient_and_no_state() -> None:
+    model = SMALL["two-tower"]
+    trained = sum(p.numel() for name, p in create_model(model, 0).named_parameters() if name.startswith("denoiser."))
+    got = estimate(settings("train.freeze=[contextualizer.*]", "train.ema.decay=0.9"), model, "single")
+    assert (got.gradients, got.optimizer, got.average) == (4 * trained, 8 * trained, 4 * trained)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_a_matrix_number"),
+    [("adamw", 8), ("muon", 4), ("adamw8bit", 2 + 2 * 4 / 256), ("adafactor", 0)],
+)
+def test_optimizers_differ_in_their_state(optimizer: str, bytes_a_matrix_number: float) -> None:
+    model = preset("base-small", 512)
+    got = estimate(settings(f"train.optimizer={optimizer}"), model, "single")
+    assert got.optimizer == pytest.approx(bytes_a_matrix_number * got.weights / 4, rel=0.05, abs=0.1 * got.weights)
+
+
+def test_the_largest_micro_batch_fits_and_one_row_more_does_not() -> None:
+    config, model, memory = settings(), SMALL["two-tower"], int(1.1 * GIB)
+
+    def total(rows: int) -> int:
+        return estimate(
+            settings(f"data.micro_batch={rows}"), model, "zero2", precision="bf16", device_type="cuda"
+        ).total
+
+    plan = plan_memory(
+        config, model, processes=1, precision="bf16", memory=memory, engines=("zero2",), checkpointing=("none",)
+    )
+    largest = plan.estimates[0].largest_micro_batch
+    assert largest is not None
+    # Self-projections are one matrix from 2 x width positions on: a little more memory than the line says.
+    assert total(int(largest * 0.95)) <= usable(memory) <= total(int(largest * 1.05))
+
+
+def test_what_needs_the_fewest_tricks_is_recommended() -> None:
+    def best(model: str, gpus: int, memory: str, *overrides: str) -> tuple[str, str] | None:
+        found = plan_run(load_settings(RunConfig, None, [f"model={model}", *overrides]), gpus, memory).best
+        return None if found is None else (found.engine, found.checkpointing)
+
+    assert best("two-tower-medium", 1, "12GB") == ("single", "none")
+    assert best("two-tower-medium", 1, "12GB", "data.micro_batch=64") == ("single", "full")
+    assert best("two-tower-7b", 8, "80GB") == ("zero1", "none")
+    assert best("two-tower-7b", 8, "12GB")[0].endswith("offload")  # type: ignore[index]
+    assert best("two-tower-7b", 1, "2GB", "data.micro_batch=512") is None
+
+
+def test_a_7b_model_is_planned_without_its_memory() -> None:
+    """The trace of a training step makes no tensor with numbers, whatever the sizes."""
+    config = load_settings(RunConfig, None, ["model=two-tower-7b", "data.micro_batch=512"])
+    assert allocated_at_most(lambda: plan_run(config, 8, "80GB") and None) < 2**20
+
+
+def test_recomputing_and_offloading_take_less() -> None:
+    for name in ("base-tiny", "one-tower-medium", "two-tower-7b"):
+        plan = plan_run(load_settings(RunConfig, None, [f"model={name}"]), 1, "80GB")
+        assert plan.parameters > 0
+        assert {one.checkpointing for one in plan.estimates} == {"none", "full"}
+        for one in plan.estimates:
+            assert 0 < one.total < 200 * plan.parameters + 8 * GIB
+        by_name = {(one.engine, one.checkpointing): one.total for one in plan.estimates}
+        assert by_name["zero2", "full"] <= by_name["zero2", "none"]
+        assert by_name["zero3_offload", "full"] < by_name["zero2_offload", "full"] < by_name["zero2", "full"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("12GB", 12 * GIB), ("80g", 80 * GIB), ("24576MiB", 24 * GIB), ("1.5 TB", 1536 * GIB)]
+)
+def test_sizes_of_memory(text: str, size: int) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "0GB", "12 apples", "-3GB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="write it like 12GB"):
+        read_size(text)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such model"):
+        plan_run(load_settings(RunConfig, None, [f"model={tmp_path / 'none'}"]))
+
+
+def test_auto_takes_the_simplest_engine_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = preset("two-tower-1.6b", 1024)
+    auto = load_settings(RunConfig, None, ["data.global_batch=8"])
+
+    def choose(gib: float | None, processes: int, config: RunConfig = auto) -> tuple[str, str | None]:
+        monkeypatch.setattr(memory_choice, "gpu_memory", lambda: None if gib is None else int(gib * GIB))
+        choice = choose_by_memory(config, model, processes, "bf16")
+        return choice.engine, choice.note
+
+    assert choose(None, 1) == ("single", None)
+    assert choose(None, 8) == ("ddp", None)
+    assert choose(80, 1) == ("single", None)
+    assert choose(80, 8) == ("ddp", None)
+    engine, note = choose(24, 8)
+    assert engine == "fsdp"
+    assert note is not None
+    assert "ddp would take" in note
+    engine, note = choose(6, 8)
+    assert engine == "fsdp"
+    assert note is not None
+    assert "may not fit" in note
+    engine, note = choose(12, 1)
+    assert engine == "single"
+    assert note is not None
+    assert "lcm train --plan" in note
+    muon = load_settings(RunConfig, None, ["train.optimizer=muon", "data.global_batch=8"])
+    assert choose(12, 8, muon)[0] == "ddp"  # whose state cannot be sharded
+    monkeypatch.setattr(memory_choice, "gpu_memory", lambda: 12 * GIB)
+    assert "may not fit" in (warn_by_memory(auto, model, 1, "bf16", "zero2") or "")
+    assert warn_by_memory(auto, model, 1, "bf16", "zero3_offload") is None
