@@ -66,6 +66,10 @@ def train(
     max_restarts: Annotated[
         int, typer.Option("--max-restarts", min=0, help="With --nproc: start all again if one of them dies, so often.")
     ] = 0,
+    stop_code: Annotated[
+        int,
+        typer.Option("--stop-code", help="Exit code when asked to stop; not 0 where a launcher is to start it again."),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     local_rank: Annotated[int, typer.Option("--local_rank", "--local-rank", hidden=True)] = 0,
 ) -> None:
@@ -109,7 +113,7 @@ def train(
         _plan(config, [*(overrides or ()), *options], gpus, gpu_memory, as_json)
         return
     try:
-        _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json)
+        status = _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json)
     except LexaError as error:
         elsewhere = error.said_elsewhere
         if elsewhere is None:  # all have it: the first one of each machine says it
@@ -118,6 +122,8 @@ def train(
             raise
         time.sleep(SECONDS_TO_SAY)
         raise typer.Exit(error.exit_code) from error
+    if status == "stopped":
+        raise typer.Exit(stop_code)
 
 
 def _launch(processes: int, restarts: int) -> int:
@@ -138,7 +144,8 @@ def _plan(config: Path | None, overrides: list[str], gpus: int | None, gpu_memor
 
 def _train(
     config: Path | None, overrides: list[str], resume: str, overwrite: bool, dry_run: bool, as_json: bool
-) -> None:
+) -> str:
+    """Train, or try to, and print what came of it; gives how it ended."""
     from lexalcm.cli.training_display import training_display
     from lexalcm.train import run
     from lexalcm.train.world import find_world
@@ -149,10 +156,11 @@ def _train(
         report = run.dry_run(settings)
         if speaks:
             _print_dry_run(report, as_json)
-        return
+        return "finished"
     result = run.train(settings, resume=resume, overwrite=overwrite, display=training_display())
     if speaks:
         _print_result(result, as_json)
+    return result.status
 
 
 def _print_result(result: "RunResult", as_json: bool) -> None:

@@ -62,8 +62,8 @@ def run_processes(command: Sequence[str], processes: int, *, restarts: int = 0) 
     again while `restarts` allow it, unless it was a mistake of the user (code 2) or a stop had been asked for.
 
     Returns:
-        The exit code: 0 if all ended well; 2 for a mistake of the user; as a shell says it (128 + signal) where a
-        passed-on signal ended one that was not ready for it yet; else 1.
+        The exit code: 0 if all ended well; 2 for a mistake of the user; after a signal the processes' own, or as a
+        shell says it (128 + signal) where it ended one that was not ready for it yet; else 1.
     """
     with _Forwarding() as forwarding:
         for attempt in range(restarts + 1):
@@ -74,8 +74,7 @@ def run_processes(command: Sequence[str], processes: int, *, restarts: int = 0) 
             if USER_ERROR in bad.values():
                 return USER_ERROR
             if forwarding.last is not None:
-                by_signal = 128 + forwarding.last
-                return by_signal if {-forwarding.last, by_signal} & set(bad.values()) else 1
+                return 128 + forwarding.last if -forwarding.last in bad.values() else max(1, *bad.values())
             rank, code = next(iter(bad.items()))
             if code < 0:
                 name = signal.Signals(-code).name
