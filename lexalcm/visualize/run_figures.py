@@ -131,20 +131,24 @@ def counts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across)
 
 
 def by_timestep(runs: Sequence[RunMetrics]) -> Figure:
-    """The loss of each run by how much noise there was, over its newest lines."""
+    """The loss of each run by how much noise there was: of training over its newest lines, dashed of validation."""
     figure, axes = new_axes("timestep, in percent of all: noise grows to the right", "loss per concept")
     drawn = []
     for number, run in enumerate(runs):
-        if run.by_timestep is None:
-            continue
-        losses = recent_by_timestep(run)
-        centers = (np.arange(len(losses)) + 0.5) * 100 / len(losses)
-        drawn.append(losses)
-        axes.plot(centers, losses, marker="o", markersize=5, **_style(number, run.name))
+        for table, share, suffix in ((run.by_timestep, RECENT, ""), (run.validation_by_timestep, 0.0, ", validation")):
+            if table is None:
+                continue
+            losses = newest_by_timestep(table, share)
+            centers = (np.arange(len(losses)) + 0.5) * 100 / len(losses)
+            style = _style(number, run.name + suffix if len(runs) > 1 else suffix.strip(", ") or "training")
+            if suffix:
+                style |= {"linestyle": (0, (2, 2)), "fillstyle": "none"}
+            axes.plot(centers, losses, marker="o", markersize=5, **style)
+            drawn.append(losses)
     axes.set_xlim(0, 100)
     axes.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
     log_axis(axes, np.concatenate(drawn))
-    if len(runs) > 1:
+    if len(drawn) > 1 or len(runs) > 1:
         axes.legend()
     return figure
 
@@ -167,11 +171,18 @@ def timesteps_over_training(run: RunMetrics, across: Across) -> Figure:
     return figure
 
 
-def recent_by_timestep(run: RunMetrics) -> np.ndarray:
-    """The mean loss in each bucket of timesteps over the newest tenth of the lines, [buckets]; NaN where unknown."""
-    assert run.by_timestep is not None
-    lines = run.by_timestep[np.isfinite(run.by_timestep).any(axis=1)]
-    newest = lines[-max(1, round(RECENT * len(lines))) :]
+def newest_by_timestep(table: np.ndarray, share: float) -> np.ndarray:
+    """The mean loss in each bucket of timesteps over the newest lines; NaN where unknown.
+
+    Args:
+        table: [lines, buckets].
+        share: of the lines that have such losses; of them always the newest.
+
+    Returns:
+        [buckets].
+    """
+    lines = table[np.isfinite(table).any(axis=1)]
+    newest = lines[-max(1, round(share * len(lines))) :]
     known = np.isfinite(newest)
     sums, numbers = np.where(known, newest, 0).sum(axis=0), known.sum(axis=0)
     return np.divide(sums, numbers, out=np.full(len(sums), np.nan), where=numbers > 0)

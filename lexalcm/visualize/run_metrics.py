@@ -20,7 +20,7 @@ from lexalcm.visualize.style import is_drawable
 
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.yaml"
-BY_TIMESTEP = "loss_by_timestep"
+BY_TIMESTEP, VALIDATION_BY_TIMESTEP = "loss_by_timestep", "validation_loss_by_timestep"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class RunMetrics:
         path: its folder.
         columns: a number for each line, float64 [n]; `step` ascends.
         by_timestep: the loss in each bucket of timesteps, [n, buckets]; none where the run does not write it.
+        validation_by_timestep: likewise of the validation loss.
         config: its settings, empty where there are none.
         unreadable: lines that are no JSON, but for a last one without an end.
         modified: when the file was last written, seconds since the epoch.
@@ -41,6 +42,7 @@ class RunMetrics:
     path: Path
     columns: Mapping[str, np.ndarray]
     by_timestep: np.ndarray | None
+    validation_by_timestep: np.ndarray | None
     config: Mapping[str, Any]
     unreadable: int
     modified: float
@@ -148,6 +150,7 @@ def _read(name: str, file: Path) -> RunMetrics:
         path=file.parent,
         columns=columns,
         by_timestep=_buckets([record.get(BY_TIMESTEP) for record in records]),
+        validation_by_timestep=_buckets([record.get(VALIDATION_BY_TIMESTEP) for record in records]),
         config=_read_config(file.parent / CONFIG_FILE),
         unreadable=unreadable,
         modified=modified,

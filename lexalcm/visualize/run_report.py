@@ -182,8 +182,9 @@ def _timestep_plans(runs: Sequence[RunMetrics], across: figures.Across) -> list[
         Plan(
             "loss_by_timestep",
             "Loss by timestep",
-            "Mean of the newest tenth of the lines, by how much noise was in the concept to be cleaned. To the left "
-            "most of the answer is given; to the right the context alone must tell.",
+            "Mean of the newest tenth of the lines, by how much noise was in the concept to be cleaned; dashed, where "
+            "there is one, the newest validation. To the left most of the answer is given; to the right the context "
+            "alone must tell.",
             figures.by_timestep,
             (runs,),
         )
