@@ -5,7 +5,7 @@ from types import TracebackType
 from rich.status import Status
 from typing_extensions import Self
 
-from lexalcm.cli.console import err
+from lexalcm.cli.console import err, moves
 
 
 class DenoisingLine:
@@ -17,7 +17,7 @@ class DenoisingLine:
 
     def step(self, step: int, steps: int) -> None:
         """A denoising step of the sentence that is being made is done."""
-        if not err.is_terminal:
+        if not moves():
             return
         text = f"[dim]sentence {self._sentence}, step {step} of {steps}[/]"
         if self._status is None:

@@ -1,10 +1,12 @@
 """A process that has imported everything and forks a process of its own for every `lcm` command line it is sent.
 
 Each is a real process that can be stopped and killed like any other, but it starts in milliseconds instead of seconds.
-Requests and answers are JSON, one a line: `{"arguments", "environment", "output"}` gives the process's id;
-`{"poll": id}` its exit code (as subprocess gives it), or null while it runs.
+Its own arguments are names of further modules to import. Requests and answers are JSON, one a line: `{"arguments",
+"environment", "output"}` gives the process's id; `{"poll": id}` its exit code (as subprocess gives it), or null while
+it runs.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -47,6 +49,8 @@ def poll(process: int) -> int | None:
 
 
 if __name__ == "__main__":
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
