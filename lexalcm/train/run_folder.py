@@ -37,7 +37,6 @@ MAY_CHANGE = (
     "train.engine",
     "train.fsdp",
     "train.activation_checkpointing",
-    "train.compile",
     "train.log_every",
     "train.validate_every",
     "train.max_bad_steps",
