@@ -1,8 +1,8 @@
 """What a plan of memory decides: which engine `auto` is on GPUs, and what to say of a run that will not fit."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,8 +17,7 @@ from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan, gpu_memory, pl
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-@dataclass(frozen=True)
-class MemoryChoice:
+class MemoryChoice(NamedTuple):
     """An engine, and what to tell the user of it; none where nothing is worth saying."""
 
     engine: str
@@ -66,6 +65,8 @@ def warn_by_memory(config: RunConfig, model: ModelConfig, processes: int, precis
     memory = gpu_memory()
     if memory is None:
         return None
+    if engine == "fsdp" and config.train.fsdp.offload:
+        engine = "fsdp_offload"
     estimate = _estimate(engine, config, model, processes, precision, memory)
     return None if estimate.fits else _warning(estimate, memory)
 

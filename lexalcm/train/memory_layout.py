@@ -82,6 +82,7 @@ class Layout:
     casts_weights: bool = True  # in bf16, weights are bf16 when they multiply; else autocast makes copies
     shards: bool = True
     offloads: bool = False
+    listed: bool = True  # in a plan: there is a file of it in configs/
 
 
 def model_sizes(model: ModelConfig, settings: TrainSettings) -> Sizes:
@@ -206,9 +207,12 @@ LAYOUTS = {
         Layout("zero2", _zero(2)),
         Layout("fsdp", _fsdp),
         Layout("zero3", _zero(3)),
+        Layout("zero1_offload", _zero(1, "cpu"), offloads=True, listed=False),
         Layout("zero2_offload", _zero(2, "cpu"), offloads=True),
         Layout("fsdp_offload", _fsdp_offload, offloads=True),
         Layout("zero3_offload", _zero(3, "cpu", "cpu"), offloads=True),
+        Layout("zero1_nvme", _zero(1, "nvme"), offloads=True, listed=False),
+        Layout("zero2_nvme", _zero(2, "nvme"), offloads=True, listed=False),
         Layout("zero3_nvme", _zero(3, "nvme", "nvme"), offloads=True),
     )
 }

@@ -110,6 +110,8 @@ def plan_memory(
 
 
 def _suits(layout: Layout, config: RunConfig, processes: int) -> bool:
+    if not layout.listed:
+        return False
     if layout.name == "single" and processes > 1:
         return False
     if layout.name == "ddp" and processes == 1:

@@ -137,6 +137,8 @@ def train(
             return _result("complete", run, start.progress, start.checkpoint)
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
+        if parts.engine.note is not None:
+            display.note(parts.engine.note)
         with closing(start_engine(parts.engine, parts.model, config.train, world.device)) as engine:
             if start.checkpoint is not None:
                 restore_engine(start.checkpoint, engine, start.progress.updates)
@@ -211,7 +213,7 @@ def _assemble(config: RunConfig) -> _Parts:
     freeze(model, config.train.freeze)
     batches = TrainingBatches(mixture, config.data, config.train.seed)
     validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
-    engine = choose_engine(config, world, model.config.width)
+    engine = choose_engine(config, world, model.config)
     return _Parts(world, engine, mixture, batches, validation, model)
 
 

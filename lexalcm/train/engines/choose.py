@@ -6,6 +6,7 @@ import torch
 
 from lexalcm.config import RunConfig, TrainSettings
 from lexalcm.errors import ConfigError
+from lexalcm.model.config import ModelConfig
 from lexalcm.model.lcm import LCM
 from lexalcm.train.engines.ddp import DDPEngine
 from lexalcm.train.engines.deepspeed import DeepSpeedEngine, import_deepspeed
@@ -15,6 +16,7 @@ from lexalcm.train.engines.precision import best_precision
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.layers import prepare_layers
+from lexalcm.train.memory_choice import choose_by_memory, warn_by_memory
 from lexalcm.train.world import World
 
 
@@ -25,6 +27,7 @@ class EngineChoice:
     name: str
     precision: str  # "fp32" or "bf16"
     deepspeed: DeepSpeedConfig | None = None
+    note: str | None = None  # why, or that it may not fit into a GPU's memory
 
     @property
     def needs_process_group(self) -> bool:
@@ -43,13 +46,13 @@ OPTIMIZERS = {
 PLAIN_ENGINES = {"single": SingleEngine, "ddp": DDPEngine, "fsdp": FSDPEngine}
 
 
-def choose_engine(config: RunConfig, world: World, width: int) -> EngineChoice:
-    """The engine that the settings say; `auto`: deepspeed for a DeepSpeed file, ddp for several processes, else single.
+def choose_engine(config: RunConfig, world: World, model: ModelConfig) -> EngineChoice:
+    """The engine that the settings say; `auto`: deepspeed for a DeepSpeed file, else what `choose_by_memory` says.
 
     Args:
         config: the settings.
         world: the processes of the run.
-        width: the model's width.
+        model: the model's sizes.
 
     Raises:
         ConfigError: the choice contradicts the number of processes, the DeepSpeed file the settings, or the engine the
@@ -57,8 +60,13 @@ def choose_engine(config: RunConfig, world: World, width: int) -> EngineChoice:
         MissingExtraError: DeepSpeed is not installed.
     """
     name: str = config.train.engine
+    best = best_precision(world.device)
+    precision = best if config.train.precision == "auto" else config.train.precision
+    note = None
     if name == "auto":
-        name = "deepspeed" if config.deepspeed else "ddp" if world.size > 1 else "single"
+        name, note = ("deepspeed", None) if config.deepspeed else choose_by_memory(config, model, world.size, precision)
+    elif name != "deepspeed":
+        note = warn_by_memory(config, model, world.size, precision, name)
     if name != "deepspeed" and config.deepspeed:
         raise ConfigError(f"train.engine is {name}, but --deepspeed {config.deepspeed} is given: leave out one of them")
     if name == "single" and world.size > 1:
@@ -74,18 +82,18 @@ def choose_engine(config: RunConfig, world: World, width: int) -> EngineChoice:
             f"data.global_batch={config.data.global_batch} micro-batches cannot be shared out evenly to {world.size} "
             f"processes: make it a multiple of {world.size}"
         )
-    best = best_precision(world.device)
     if name != "deepspeed":
-        return EngineChoice(name, best if config.train.precision == "auto" else config.train.precision)
+        return EngineChoice(name, precision, note=note)
     tree = read_deepspeed_json(config.deepspeed)
-    filled = fill(tree, config, world_size=world.size, width=width, best=best)
+    filled = fill(tree, config, world_size=world.size, width=model.width, best=best)
     if filled.stage == 3 and config.train.compile:
         raise ConfigError(
             f"train.compile goes with the other engines and ZeRO stages, but {filled.file} asks for stage 3, which "
             "gathers weights inside the layers: leave one of them out, or take --engine fsdp"
         )
     import_deepspeed(world.device)
-    return EngineChoice(name, filled.precision, filled)
+    note = warn_by_memory(config, model, world.size, filled.precision, filled.layout)
+    return EngineChoice(name, filled.precision, filled, note)
 
 
 def start_engine(choice: EngineChoice, model: LCM, settings: TrainSettings, device: torch.device) -> Engine:

@@ -34,9 +34,12 @@ class DeepSpeedConfig:
     file: str  # where it came from, for messages
 
     @property
-    def offloads_optimizer(self) -> bool:
-        """Whether the optimizer's float32 weights and state are somewhere else than the weights."""
-        return self.tree["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none"
+    def layout(self) -> str:
+        """What it is called in a plan of memory: `zero2`, `zero2_offload`, `zero3_nvme`, ..."""
+        zero = self.tree["zero_optimization"]
+        devices = {zero.get(part, {}).get("device", "none") for part in ("offload_optimizer", "offload_param")}
+        suffix = "_nvme" if "nvme" in devices else "_offload" if "cpu" in devices else ""
+        return f"zero{self.stage}{suffix}"
 
     @property
     def stage(self) -> int:
