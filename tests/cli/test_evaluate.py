@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from evaluation_workspace import make_text_dataset, make_text_model
 
 from lexalcm.model import ModelConfig, create_model
 
@@ -67,6 +68,12 @@ def test_json_goes_to_stdout_and_to_a_file_alike(lcm, model, dataset, tmp_path):
         (["--out", "missing/result.json"], "there is no folder missing"),
         (["--out", "."], ". is a folder"),
         (["--device", "abacus"], "no device abacus"),
+        (["--out", "result.txt"], "ends in .json, .md, .html"),
+        (["--metrics", "squard_l2"], "unknown metric 'squard_l2': did you mean squared_l2?"),
+        (["--metrics", "mutual_information"], "give one with --lm"),
+        (["--metrics", "rouge_l"], "the codec's files are missing"),
+        (["--baselines", "repeat,best"], "expected 'repeat', 'mean' or 'nearest', got 'best'"),
+        (["--task", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
     ],
 )
 def test_mistakes_are_one_line_with_exit_code_two(lcm, model, dataset, arguments, message):
@@ -91,3 +98,81 @@ def test_a_data_set_of_another_codec_is_a_mistake(lcm, model, make_dataset):
     assert result.code == 2
     assert "another fit of the codec lsa" in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    dataset = make_text_dataset(folder / "data")
+    make_text_model(folder / "one", dataset, seed=1)
+    make_text_model(folder / "two", dataset, seed=2)
+    return folder
+
+
+def test_several_models_and_all_metrics_in_reports_of_three_kinds(lcm, written, tmp_path):
+    files = [tmp_path / f"report.{kind}" for kind in ("json", "md", "html")]
+    result = lcm(
+        "evaluate", written / "one", written / "two", "--data", written / "data", "--metrics", "all",
+        "--resamples", 100, *(part for file in files for part in ("-o", file)),
+    )  # fmt: skip
+    assert result.code == 0
+    for text in ("ROUGE-L", "repeated 4-grams", "the true concepts", "jpn_Jpan", "Mutual information is left out"):
+        assert text in result.out
+    assert f"'{written / 'two'}' in contrastive accuracy" in result.out  # the comparison of the two
+    tree = json.loads(files[0].read_text())
+    assert list(tree["metrics"])[-2:] == ["chrf", "repetition"]
+    assert tree["comparisons"][0]["scores"]["all"]["chrf"]["p"] <= 1
+    assert files[1].read_text().startswith("# ")
+    assert files[2].read_text().startswith("<!doctype html>")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
+
+
+def test_documents_are_continued(lcm, written):
+    result = lcm(
+        "evaluate", written / "one", "--data", written / "data", "--free", "--prefix", 2, "-n", 3,
+        "--baselines", "repeat", "--resamples", 100, "--json",
+    )  # fmt: skip
+    tree = json.loads(result.out)
+    assert tree["settings"]["mode"] == "free-running"
+    assert tree["settings"]["free"] == {"prefix": 2, "sentences": 3}
+    assert [row["kind"] for row in tree["rows"]] == ["model", "baseline", "reference"]
+    assert {len(text) for text in tree["examples"][0]["written"].values()} == {len(tree["examples"][0]["truth"])}
+
+
+def test_a_task_is_done(lcm, written, tmp_path):
+    example = {"source": "The cat sees the dog in the garden.", "reference": "The dog loses the cat in the song."}
+    (tmp_path / "task.jsonl").write_text(json.dumps(example))
+    result = lcm("evaluate", written / "one", "--task", tmp_path / "task.jsonl", "-n", 2, "--json")
+    tree = json.loads(result.out)
+    assert tree["rows"][0]["settings"]["max_sentences"] == 2
+    assert 1 <= len(tree["examples"][0]["written"][str(written / "one")]) <= 2
+
+
+def test_an_interrupted_report_goes_on_and_another_one_is_not_mixed_in(lcm, written, tmp_path, monkeypatch):
+    from lexalcm.evaluate import models
+
+    def evaluate(*more):
+        return lcm(
+            "evaluate",
+            written / "one",
+            "--data",
+            written / "data",
+            "--resamples",
+            100,
+            "-o",
+            tmp_path / "r.json",
+            *more,
+        )
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "finish", interrupted)
+        assert evaluate().code != 0
+    assert (tmp_path / "r.json.unfinished").is_dir()
+    other = evaluate("--seed", 1)
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "unfinished evaluation of other models, data or settings" in other.err
+    assert evaluate().code == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["r.json"]
