@@ -62,7 +62,7 @@ class Judge:
     def hear(self, told: Mapping[int, Told], seconds: float) -> str | None:
         """Take in what was told by rank, `seconds` after the last time; gives the verdict, if there is one."""
         for rank, new in told.items():
-            heard = self._heard.setdefault(rank, _Heard(new))
+            heard = self._heard.setdefault(rank, _Heard(new, -seconds, -seconds))  # time counts from the first word on
             heard.silent = 0.0 if new.number != heard.last.number else heard.silent + seconds
             heard.still = 0.0 if new.progress != heard.last.progress else heard.still + seconds
             heard.last = new

@@ -1,7 +1,10 @@
 import pytest
+import torch
 
-from lexalcm.errors import ConfigError
-from lexalcm.train.world import find_world, first_node
+from lexalcm.errors import ConfigError, TrainingError
+from lexalcm.train.world import World, find_world, first_node, joined
+
+STEP = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4"}
 
 
 def place(environment: dict[str, str]) -> tuple[int, int, int]:
@@ -18,8 +21,41 @@ def test_torchrun_and_deepspeed_say_where_a_process_stands() -> None:
 
 
 def test_srun_says_it_in_its_own_words() -> None:
-    step = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4"}
-    assert place(step) == (3, 1, 4)
+    assert place(STEP) == (3, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        ({"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, 4),
+        ({"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_SIZE": "4"}, 4),
+        ({"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}, None),
+        ({**STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}, 2),
+        ({**STEP, "SLURM_STEP_TASKS_PER_NODE": "4"}, 4),
+        ({**STEP, "SLURM_STEP_TASKS_PER_NODE": "3,1"}, None),
+    ],
+)
+def test_launchers_say_how_many_processes_a_machine_has(words: dict[str, str], size: int | None) -> None:
+    assert find_world(words).local_size == size
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_more_processes_than_gpus_are_a_mistake_that_every_process_sees(
+    monkeypatch: pytest.MonkeyPatch, local_rank: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="2 processes were started on this machine, and 1 GPU is visible"):
+        assert World(local_rank, local_rank, 2, local_size=2).device
+
+
+def test_processes_that_do_not_find_each_other_say_where_they_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "9")  # nobody listens there
+    world = World(1, 1, 2)
+    meeting = joined(world, process_group=True, timeout=1)
+    with pytest.raises(TrainingError, match=r"process 1 of 2 could not join the others at 127\.0\.0\.1:9 .*IFNAME"):
+        meeting.__enter__()
 
 
 def test_a_batch_script_that_calls_no_srun_is_a_world_of_one() -> None:
