@@ -138,8 +138,55 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_deepspeed_json(tmp_path / "ds.json")
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_our_own_files_are_filled_completely(stage: int) -> None:
-    result = filled(read_deepspeed_json(CONFIGS / f"zero{stage}.json"))
-    assert result.stage == stage
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.json")), ids=lambda file: file.stem)
+def test_our_own_files_are_filled_completely(file: Path) -> None:
+    nvme = ["train.nvme_path=/fast"] if file.stem == "zero3_nvme" else []
+    result = filled(read_deepspeed_json(file), *nvme)
+    assert result.layout == file.stem
     assert "auto" not in json.dumps(result.tree)
+
+
+def offloading(optimizer: str, parameters: str = "none", stage: int = 3, **more: Any) -> dict[str, Any]:
+    return {
+        "zero_optimization": {
+            "stage": stage,
+            "offload_optimizer": {"device": optimizer, **more},
+            "offload_param": {"device": parameters, **more},
+        }
+    }
+
+
+def test_the_folder_on_nvme_is_a_setting() -> None:
+    tree = offloading("nvme", "nvme", nvme_path="auto")
+    tree["zero_optimization"]["offload_param"]["buffer_size"] = "auto"
+    result = filled(tree, "train.nvme_path=/fast").tree["zero_optimization"]
+    assert result["offload_optimizer"]["nvme_path"] == result["offload_param"]["nvme_path"] == "/fast"
+    assert result["offload_param"]["buffer_size"] >= 9 * 2048 * 2048  # the largest weight that a model this wide has
+    assert filled(offloading("nvme", nvme_path="/fast")).layout == "zero3_nvme"  # the file's own, with no setting
+    unused = filled(offloading("cpu", nvme_path="auto")).tree["zero_optimization"]
+    assert unused["offload_optimizer"] == {"device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("tree", "overrides", "names"),
+    [
+        (offloading("nvme", nvme_path="auto"), [], ["offloads to NVMe", "--set train.nvme_path=FOLDER"]),
+        (
+            offloading("nvme", nvme_path="/slow"),
+            ["train.nvme_path=/fast"],
+            ['offload_optimizer.nvme_path = "/slow"', 'train.nvme_path is "/fast"'],
+        ),
+        (offloading("cpu"), ["train.nvme_path=/fast"], ["train.nvme_path is /fast", "nothing to NVMe"]),
+        (offloading("none", "cpu", stage=2), [], ['offload_param.device = "cpu"', "stage is 2", "stage 3"]),
+        (offloading("cpu", stage=0), [], ['offload_optimizer.device = "cpu"', "stage is 0", "stage 1 or higher"]),
+        (offloading("disk"), [], ['offload_optimizer.device = "disk"', "none, cpu or nvme"]),
+        (offloading("cpu"), ["train.fsdp.offload=true"], ["train.fsdp.offload", "engine fsdp", "zero3_offload.json"]),
+    ],
+)
+def test_a_contradiction_about_offloading_names_both_sides(
+    tree: dict[str, Any], overrides: list[str], names: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        filled(tree, *overrides)
+    for name in ["ds.json", *names]:
+        assert name in str(error.value)
