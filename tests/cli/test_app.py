@@ -47,6 +47,10 @@ COMMANDS = [
     "verify model",
     "verify env",
     "visualize data",
+    "visualize run",
+    "visualize generation",
+    "visualize schedule",
+    "visualize model",
 ]
 
 

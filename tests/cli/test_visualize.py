@@ -1,9 +1,14 @@
 import json
+import signal
+import subprocess
+import sys
+import urllib.request
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from text_model_folder import make_text_model
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +50,79 @@ def test_mistakes_are_one_line_with_exit_code_two(lcm, dataset, tmp_path):
         assert message in result.err
         assert result.err.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    folder = tmp_path / "runs" / "base"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 3.5}\n{"step": 2, "loss": 2.5}\n{"st')
+    (folder / "config.yaml").write_text("train: {steps: 9}")
+    return folder
+
+
+def test_pictures_of_the_newest_run_and_of_one_by_its_folder(lcm, run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = lcm("visualize", "run", "--format", "svg")
+    assert result.code == 0
+    assert result.out.split() == ["reports/run/index.html", "reports/run/loss.svg"]
+    found = json.loads(lcm("visualize", "run", run_folder, "-o", "other", "--json").out)
+    assert found["runs"][0]["loss"] == 2.5
+    assert found["runs"][0]["steps"] == 9
+    again = lcm("visualize", "run")
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "--overwrite" in again.err
+
+
+def test_pictures_of_schedules_and_models_are_written_and_listed(lcm, tmp_path):
+    schedule = ["visualize", "schedule", "--schedule", "cosine", "--sampler", "ddim", "--steps", 4]
+    found = json.loads(lcm(*schedule, "-o", tmp_path / "schedule", "--json").out)
+    assert found["steps"] == {"cosine": {"DDIM": [99, 74, 49, 24]}}
+    result = lcm("visualize", "model", "base-tiny", "-o", tmp_path / "model")
+    assert sorted(result.out.split()) == sorted(str(path) for path in (tmp_path / "model").iterdir())
+
+
+def test_pictures_of_a_generation_are_written_and_listed(lcm, tmp_path):
+    model, out = make_text_model(tmp_path / "model"), tmp_path / "out"
+    text = "Peace is near. The wind blew."
+    result = lcm("visualize", "generation", text, "--model", model, "--out", out, "--steps", 2, "--samples", 1)
+    assert result.code == 0
+    assert sorted(result.out.split()) == sorted(str(path) for path in out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("run nowhere", "no run in nowhere"),
+        ("run", "no run in runs/ yet"),
+        ("run --live", "no run in runs/ yet"),
+        ("model two-towr-tiny", "did you mean two-tower-tiny"),
+        ("model", "no such model: models/base"),
+        ("schedule --model nowhere", "no such model: nowhere"),
+        ("schedule --steps 500", "trained with 100"),
+        ("schedule --schedule linear", "--schedule"),
+        ("generation", "give a text of at least two sentences"),
+        ("generation One.Two. --data data/sample", "give a text of at least two sentences, or a data set"),
+        ("generation One. --model nowhere", "no such model: nowhere"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(lcm, tmp_path, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    result = lcm("visualize", *line.split())
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "reports" / line.split()[0]).exists()
+
+
+def test_a_live_page_ends_well_at_ctrl_c(run_folder):
+    line = [sys.executable, "-m", "lexalcm", "visualize", "run", str(run_folder), "--live", "--port", "0"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert 'id="loss"' in answer.read().decode()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert errors.splitlines()[-1] == "stopped"
+    assert "Traceback" not in errors

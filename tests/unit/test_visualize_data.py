@@ -1,8 +1,4 @@
 import base64
-import json
-import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -19,7 +15,6 @@ from lexalcm.visualize.data_report import report_data
 from lexalcm.visualize.data_source import choose_documents, open_source
 
 DIM = 6
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURES = ["components", "coordinate_spread", "document_lengths", "norms", "sentence_lengths", "similarities"]
 
 
@@ -314,48 +309,3 @@ def test_mistakes_are_said_before_anything_is_written(dataset, report, tmp_path)
         report_data(dataset.path, out)
     with pytest.raises(UserError, match="does not replace"):
         report_data(dataset.path, dataset.path, overwrite=True)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page in: apt-get install chromium")
-@pytest.mark.parametrize("width", [360, 1200])
-def test_page_opens_in_a_browser_without_an_error_and_fits_its_width(report, tmp_path, width):
-    # The page runs in a frame of the width, measures itself, and tells the page around it, which --dump-dom prints.
-    measure = """<script>
-    addEventListener("load", () => {
-      const root = document.documentElement;
-      const sizes = [...document.images].map(image => image.naturalWidth + "x" + image.naturalHeight);
-      parent.postMessage(JSON.stringify([sizes, root.scrollWidth - root.clientWidth]), "*");
-    });
-    </script></body>"""
-    page = (report[0] / "index.html").read_text(encoding="utf-8")
-    (tmp_path / "measured.html").write_text(page.replace("</body>", measure), encoding="utf-8")
-    (tmp_path / "frame.html").write_text(
-        f"""<pre id="found"></pre><script>
-        addEventListener("message", event => {{ document.getElementById("found").textContent = event.data; }});
-        </script><iframe src="measured.html" style="width:{width}px;height:900px;border:0"></iframe>""",
-        encoding="utf-8",
-    )
-    result = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--enable-logging=stderr",
-            "--virtual-time-budget=20000",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--dump-dom",
-            (tmp_path / "frame.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert "CONSOLE" not in result.stderr
-    found = re.search(r'<pre id="found">(.*?)</pre>', result.stdout).group(1)
-    assert json.loads(found) == [["1120x700"] * len(FIGURES), 0]

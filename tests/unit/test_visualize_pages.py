@@ -1,0 +1,193 @@
+"""Pages opened in a browser: on a phone and a wide screen, light and dark, all in two starts of it."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+from text_model_folder import make_text_model
+
+from lexalcm.generate.text import TextModel
+from lexalcm.visualize import run_live
+from lexalcm.visualize.data_report import report_data
+from lexalcm.visualize.generation_report import report_generation, text_prompt
+from lexalcm.visualize.model_report import report_model
+from lexalcm.visualize.run_report import report_runs
+from lexalcm.visualize.schedule_report import report_schedule
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WIDTHS = (390, 1200)
+SCHEMES = {"dark": 0, "light": 1}  # Chromium's numbers of them
+PICTURES = {"data": 6, "run": 7, "schedule": 5, "model": 3, "generation": 4}
+AXES = {
+    "data": ["concepts in a document", "cosine of two sentences"],
+    "run": ["training loss per concept", "learning rate", "gradient norm", "concepts per second"],
+    "schedule": ["timestep", "log signal-to-noise ratio"],
+    "model": ["parameters", "memory for weights and their training"],
+    "generation": ["denoising step", "squared L2 to the truth", "cosine with the truth"],
+}
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium to open the pages in: apt-get install chromium"
+)
+
+# Each page runs in a frame of its width, measures itself, and tells the page around it, which --dump-dom prints.
+MEASURE = """<script>
+addEventListener("load", async () => {
+  const root = document.documentElement;
+  document.querySelectorAll("details").forEach(one => { one.open = true; });
+  const images = [...document.images];
+  await Promise.all(images.map(image => image.decode()));
+  parent.postMessage({
+    name: NAME,
+    overflow: root.scrollWidth - root.clientWidth,
+    broken: images.filter(image => !(image.naturalWidth > 0)).map(image => image.alt),
+    dark: images.filter(image => image.currentSrc === image.parentElement.querySelector("source").srcset).length,
+    alternatives: images.map(image => image.alt),
+    narrowest: Math.min(...images.map(image => image.getBoundingClientRect().width)),
+    background: getComputedStyle(document.body).backgroundColor,
+  }, "*");
+});
+</script></body>"""
+
+
+def line(step):
+    return {
+        "step": step,
+        "loss": 100 / step,
+        "validation_loss": 100 / step,
+        "lr": 1e-3,
+        "grad_norm": 2.0,
+        "concepts_per_s": 500.0,
+        "seconds": 0.5 * step,
+        "skipped_steps": step // 5,
+        "loss_by_timestep": [1.0 * bucket + step for bucket in range(10)],
+    }
+
+
+def add_lines(folder, steps):
+    folder.mkdir(exist_ok=True)
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line(step)) + "\n" for step in steps))
+
+
+@pytest.fixture(scope="module")
+def pages(make_dataset, tmp_path_factory):
+    """The text of a page of each kind."""
+    folder = tmp_path_factory.mktemp("pages")
+    generator = np.random.default_rng(0)
+    documents = [(lang, generator.normal(size=(9, 6))) for lang in ("eng_Latn", "jpn_Jpan") for _ in range(4)]
+    report_data(make_dataset({"train": documents}).path, folder / "data")
+    add_lines(folder / "a-run-with-a-rather-long-name-that-must-not-widen-the-page", range(1, 20))
+    (folder / "a-run-with-a-rather-long-name-that-must-not-widen-the-page/config.yaml").write_text("name: a\nlr: 0.1")
+    add_lines(folder / "b", range(1, 9))
+    (folder / "b/config.yaml").write_text("name: b\nlr: 0.2")
+    report_runs(sorted(path.parent for path in folder.glob("*/metrics.jsonl")), folder / "run")
+    report_schedule(folder / "schedule", format="svg", steps=5)
+    report_model("two-tower-7b", folder / "model", format="svg")
+    writer = TextModel.open(make_text_model(folder / "text-model"))
+    prompt = text_prompt(writer, "Peace is near. The wind blew. Nobody slept.", writer.options(), None, seed=0)
+    report_generation(writer, prompt, writer.options(), folder / "generation", samples=2)
+    return {name: (folder / name / "index.html").read_text(encoding="utf-8") for name in PICTURES}
+
+
+def browse(address, profile, *options):
+    """What Chromium makes of a page, and what it writes to its log."""
+    result = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=20000",
+            f"--user-data-dir={profile}",
+            *options,
+            "--dump-dom",
+            address,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    return result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_pages_open_without_an_error_fit_their_width_and_show_their_pictures(pages, tmp_path, scheme):
+    frames = ""
+    for name, page in pages.items():
+        for width in WIDTHS:
+            file = f"{name}-{width}.html"
+            script = MEASURE.replace("NAME", json.dumps(f"{name}-{width}"))
+            (tmp_path / file).write_text(page.replace("</body>", script), encoding="utf-8")
+            frames += f'<iframe src="{file}" style="width:{width}px;height:900px;border:0"></iframe>'
+    (tmp_path / "frame.html").write_text(
+        f"""<meta name="color-scheme" content="light dark"><pre id="found"></pre><script>
+        const found = [];
+        addEventListener("message", event => {{
+          found.push(event.data);
+          document.getElementById("found").textContent = JSON.stringify(found);
+        }});
+        </script>{frames}""",
+        encoding="utf-8",
+    )
+    preference = f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"
+    document, log = browse((tmp_path / "frame.html").as_uri(), tmp_path / "profile", preference)
+    assert "CONSOLE" not in log
+    text = html.unescape(re.search(r'<pre id="found">(.*?)</pre>', document, re.DOTALL).group(1))
+    found = {one["name"]: one for one in json.loads(text)}
+    assert sorted(found) == sorted(f"{name}-{width}" for name in pages for width in WIDTHS)
+    for name, pictures in PICTURES.items():
+        for width in WIDTHS:
+            page = found[f"{name}-{width}"]
+            assert page["overflow"] == 0, page["name"]
+            assert page["broken"] == []
+            assert len(page["alternatives"]) == pictures
+            assert page["dark"] == (pictures if scheme == "dark" else 0)
+            assert page["narrowest"] > 300
+            red = int(re.match(r"rgb\((\d+)", page["background"]).group(1))
+            assert red < 60 if scheme == "dark" else red > 200
+            for label in AXES[name]:
+                assert any(label in alternative for alternative in page["alternatives"]), label
+
+
+def test_a_live_page_changes_in_the_browser_when_its_run_writes(tmp_path, monkeypatch):
+    add_lines(tmp_path / "run", range(1, 4))
+    (tmp_path / "run/config.yaml").write_text("train: {steps: 50}")
+    started, servers = threading.Event(), []
+
+    def read_then_write(paths):
+        runs = real(paths)
+        if runs[0].lines == 3:
+            add_lines(tmp_path / "run", range(4, 8))
+        return runs
+
+    def ready(server, address):
+        servers.extend([server, address])
+        started.set()
+
+    real = run_live.read_runs
+    monkeypatch.setattr(run_live, "read_runs", read_then_write)
+    options = {"port": 0, "seconds": 1.0, "ready": ready}
+    thread = threading.Thread(target=run_live.serve_runs, args=([tmp_path / "run"],), kwargs=options, daemon=True)
+    thread.start()
+    assert started.wait(10)
+    server, address = servers
+    try:
+        document, log = browse(address, tmp_path / "profile")
+    finally:
+        server.shutdown()
+    assert "CONSOLE" not in log
+    assert "<b>7</b><span>steps of 50</span>" in document
+    assert document.count("<img") == 8
+    assert re.search(r'id="lost"[^>]*hidden', document)
