@@ -106,7 +106,7 @@ def _digits(value: float | None, metric: Metric, sign: str = "") -> str:
     shown = value * metric.scale
     decimals = metric.decimals
     if decimals is None:
-        decimals = max(0, 4 - math.floor(math.log10(max(abs(shown), 0.1))) - 1)
+        decimals = max(0, 4 - math.floor(math.log10(max(abs(round(shown, 4)), 0.1))) - 1)
     return f"{shown:{sign},.{decimals}f}"
 
 
