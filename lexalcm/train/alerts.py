@@ -106,12 +106,17 @@ def _is_still(before: WeightStatistics, now: WeightStatistics) -> bool:
 
 
 def _only_decays(before: WeightStatistics, now: WeightStatistics, updates: int) -> bool:
-    """Whether a weight is what it was times a number below one, but for the rounding of so many multiplications."""
+    """Whether a weight is what it was times a number below one, but for the rounding of so many multiplications.
+
+    It must have shrunk by far more than what rounding does, or a weight that moves slowly would look like it.
+    """
     tolerance = 4 * EPSILON * math.sqrt(updates)
     length = float(before.sample.norm())
-    if not (math.isfinite(now.norm) and length > 0 and now.norm < before.norm and len(now.sample) > 1):
+    if not (math.isfinite(now.norm) and length > 0 and len(now.sample) > 1):
         return False
     factor = now.norm / before.norm
+    if factor > 1 - 10 * tolerance:
+        return False
     return float((now.sample - factor * before.sample).norm()) <= tolerance * length
 
 

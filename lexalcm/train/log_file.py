@@ -68,6 +68,8 @@ class LogFile:
     ) -> None:
         if error is not None:
             logger.error("ended by %s", type(error).__name__, exc_info=error)
+        else:
+            logger.info("ended")
         own, everyone = logging.getLogger(LOGGER), logging.getLogger()
         own.level, own.propagate, warnings.showwarning = self._before
         own.removeHandler(self._handler)

@@ -83,6 +83,13 @@ def test_healthy_weights_raise_no_alert(looking: Looking) -> None:
     assert looking.display.notes == []
 
 
+def test_weights_that_move_very_slowly_raise_no_alert(looking: Looking) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for weight in looking.weights.tensors.values():
+        weight.mul_(1 + 1e-6 * torch.randn(weight.shape, generator=generator) - 1e-6)
+    assert looking.look() == []
+
+
 def test_weights_that_only_decay_or_do_not_move_are_named(looking: Looking) -> None:
     train(looking.weights, ["layers.0.alive.weight", "layers.1.alive.weight"])
     still, decaying = looking.look()
