@@ -151,7 +151,7 @@ class Watchdog:
             quiet = 0.0 if number != self._number else quiet + min(now - before, 2 * self._interval)
             number, before = self._number, now
             if quiet > (min(self._timeout, STORE_LOST) if self._store_lost else self._timeout + 4 * self._interval):
-                _end(f"process 0 (host {self._main_host}) has {SILENT.format(quiet)}" if self._speaks else None)
+                _end(f"process 0 (host {self._main_host}) has {SILENT.format(self._timeout)}" if self._speaks else None)
 
 
 def _read(text: bytes) -> Told:
