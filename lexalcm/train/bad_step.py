@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 
 from lexalcm.atomic import write_text
 from lexalcm.data.loader import Batch, TrainingBatches
@@ -55,7 +54,7 @@ def dump_bad_step(
         {"rank": world.rank, **_describe(batches, mixture, number, loss)}
         for number, loss in zip(bad.micro_batches, bad.losses, strict=True)
     ]
-    of_all = _gather(mine, world)
+    of_all = [one for each in world.gather(mine) for one in each]
     norms = weight_norms(engine)
     if world.is_main:
         content = {
@@ -72,14 +71,6 @@ def dump_bad_step(
         }
         write_text(path, json.dumps(_speakable(content), indent=1, ensure_ascii=False) + "\n")
     return path
-
-
-def _gather(mine: list[dict[str, Any]], world: World) -> list[dict[str, Any]]:
-    if world.size == 1:
-        return mine
-    of_all: list[list[dict[str, Any]]] = [[]] * world.size
-    dist.all_gather_object(of_all, mine, group=world.group)
-    return [one for each in of_all for one in each]
 
 
 def _describe(batches: TrainingBatches, mixture: Mixture, number: int, loss: float) -> dict[str, Any]:

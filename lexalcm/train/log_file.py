@@ -30,6 +30,13 @@ PACKAGES = ("torch", "deepspeed", "numpy", "safetensors")
 logger = logging.getLogger(__name__)
 
 
+class _Quiet(logging.FileHandler):
+    """A file that may be on a disk that is full: that must not fill the terminal as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        pass
+
+
 class LogFile:
     """Gathers what is logged for the duration of a `with` block, and an exception that leaves it."""
 
@@ -42,7 +49,7 @@ class LogFile:
     def open(self, folder: Path) -> None:
         """Write to the file in this folder from now on, behind what an earlier start wrote there."""
         folder.mkdir(parents=True, exist_ok=True)  # on a machine of its own, the main process has not made it
-        self._file = logging.FileHandler(folder / log_name(self._world.rank), encoding="utf-8")
+        self._file = _Quiet(folder / log_name(self._world.rank), encoding="utf-8")
         self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._handler.setTarget(self._file)
         self._handler.flush()

@@ -1,5 +1,7 @@
 """What a run tells: `metrics.jsonl`, TensorBoard, Weights & Biases where asked for, a log, and whoever watches.
 
+Telling must not end a run: what cannot be written, on a disk that is full, is said once and left out.
+
 Only the main process has a monitor that writes; the others have a silent one, and a log of their own. A line is written
 every `log_every` steps and after a validation, never two for a step. `loss` is the mean over the targets of all steps
 since the line before; a checkpoint holds what has gathered for the next line, so that a resumed run writes the lines of
@@ -10,6 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -110,6 +113,7 @@ class Monitor:
         """
         self.display = display
         self._file = None
+        self._failed: set[str] = set()
         self._buckets = buckets
         self._elsewhere = list(elsewhere)
         if run is not None:
@@ -124,17 +128,20 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        with self._going_on("closing metrics"):
+            if self._file is not None:
+                self._file.close()
         for place in self._elsewhere:
-            place.close()
+            with self._going_on("closing metrics"):
+                place.close()
 
     def write(self, metrics: Metrics) -> None:
         """Write one line; `metrics` has `step` in it."""
         if self._file is not None:
             text = json.dumps(_finite(dict(metrics)))
-            self._file.write(text + "\n")
-            self._file.flush()
+            with self._going_on("metrics.jsonl"):
+                self._file.write(text + "\n")
+                self._file.flush()
             logger.info(text)
         self.details(metrics["step"], dict(self._scalars(metrics)))
         self.display.line(metrics)
@@ -142,17 +149,28 @@ class Monitor:
     def details(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers that are too many for a line of metrics."""
         for place in self._elsewhere:
-            place.scalars(step, values)
+            with self._going_on(type(place).__name__):
+                place.scalars(step, values)
 
     def text(self, step: int, name: str, text: str) -> None:
         """A Markdown text for those who can show one."""
         for place in self._elsewhere:
-            place.text(step, name, text)
+            with self._going_on(type(place).__name__):
+                place.text(step, name, text)
 
     def alert(self, step: int, text: str) -> None:
         """Something that looks wrong."""
         self.display.note(f"step {step}: {text}")
         self.text(step, "alerts", text)
+
+    @contextmanager
+    def _going_on(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if what not in self._failed:
+                self._failed.add(what)
+                self.display.note(f"cannot write {what}, the run goes on: {error}")
 
     def _scalars(self, metrics: Metrics) -> Iterator[tuple[str, float]]:
         for name, value in metrics.items():

@@ -5,6 +5,7 @@ nothing behind.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable
 from contextlib import closing
@@ -40,6 +41,8 @@ from lexalcm.train.trainer import Trainer
 from lexalcm.train.wandb_log import check_wandb
 from lexalcm.train.watching import make_gauges, open_monitor
 from lexalcm.train.world import World, find_world, joined
+
+logger = logging.getLogger(__name__)
 
 VALIDATION_SPLIT = "validation"
 DRY_RUN_STEPS = 2
@@ -149,6 +152,7 @@ def train(
                 display.note(f"skipping documents: {bad}")
             world.from_main(lambda: prepare(run, config, fingerprints, start))
             log.open(run.logs)
+            logger.info("engine %s in %s, from step %d", engine.name, engine.precision, start.progress.step)
             saver = CheckpointSaver(
                 run.checkpoints, engine, config.train.checkpoint, world, display.note, start.checkpoint
             )

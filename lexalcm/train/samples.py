@@ -22,6 +22,7 @@ from lexalcm.codec.options import CodecOptions, Configurable
 from lexalcm.codec.registry import CODEC_FOLDER, codec_class, load_codec
 from lexalcm.codec.special import read_special
 from lexalcm.config import RunConfig
+from lexalcm.data.concepts import special_vectors
 from lexalcm.data.dataset import Dataset, Split
 from lexalcm.data.mixture import Mixture
 from lexalcm.errors import LexaError
@@ -47,7 +48,7 @@ class Beginning(NamedTuple):
     lang: str
     prompt: list[str]
     followed: list[str]
-    concepts: torch.Tensor  # of the prompt, float32 [n, dim]
+    concepts: torch.Tensor  # of the prompt and of what stands before every document, float32 [n, dim]
 
 
 class TextSamples:
@@ -94,14 +95,14 @@ class TextSamples:
             parameters[name].copy_(weight)
         try:
             written = list(self._write(model))
+            with self._file.open("a", encoding="utf-8") as file:
+                for sample in written:
+                    file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
         except (LexaError, RuntimeError, ValueError, OSError) as error:
             logger.warning("no samples at step %d", progress.step, exc_info=error)
             self._monitor.display.note(f"no more samples of text: {error}")
             self._codec = None
             return {}
-        with self._file.open("a", encoding="utf-8") as file:
-            for sample in written:
-                file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
         for number, sample in enumerate(written):
             self._monitor.text(progress.step, f"samples/{number}", markdown(sample))
         return {}
@@ -156,7 +157,8 @@ def open_samples(
                     "no samples of text: the codec %s is large; train.samples.every=N asks for them", record.name
                 )
                 return False
-            beginnings = find_beginnings(dataset, settings.documents, settings.prompt, settings.sentences)
+            prefix = special_vectors(dataset, config.data.all_sets[0].prefix)
+            beginnings = find_beginnings(dataset, settings.documents, settings.prompt, settings.sentences, prefix)
             if not beginnings:
                 monitor.display.note(
                     f"no samples of text: {dataset.address} has no {SPLIT} documents with text "
@@ -177,7 +179,9 @@ def open_samples(
     return TextSamples(config, file, engine, monitor, world, beginnings, codec, end_of_text)
 
 
-def find_beginnings(dataset: Dataset, documents: int, prompt: int, sentences: int) -> list[Beginning]:
+def find_beginnings(
+    dataset: Dataset, documents: int, prompt: int, sentences: int, prefix: np.ndarray
+) -> list[Beginning]:
     """Beginnings of documents of the validation split, always the same ones, spread over it.
 
     Args:
@@ -185,6 +189,7 @@ def find_beginnings(dataset: Dataset, documents: int, prompt: int, sentences: in
         documents: how many, at most.
         prompt: sentences that the model reads; of a pair, all of its source.
         sentences: that follow, at most.
+        prefix: special concepts before every document, [n, dim].
     """
     if SPLIT not in dataset.manifest.splits:
         return []
@@ -197,17 +202,19 @@ def find_beginnings(dataset: Dataset, documents: int, prompt: int, sentences: in
         if len(found) == documents:
             break
         read = int(sources[i]) if sources is not None and sources[i] else prompt
-        if (made := _beginning(dataset, split, i, read, sentences)) is not None:
+        if (made := _beginning(dataset, split, i, read, sentences, prefix)) is not None:
             found.append(made)
     return found
 
 
-def _beginning(dataset: Dataset, split: Split, i: int, read: int, sentences: int) -> Beginning | None:
+def _beginning(
+    dataset: Dataset, split: Split, i: int, read: int, sentences: int, prefix: np.ndarray
+) -> Beginning | None:
     document = split.document(i)
     text = document.get("sentences") or []
     if len(text) <= read:
         return None
-    concepts = torch.from_numpy(split.embeddings(i)[:read].astype(np.float32))
+    concepts = torch.from_numpy(np.concatenate([prefix, split.embeddings(i)[:read]]).astype(np.float32))
     name = f"{dataset.address} {split.where(i)}"
     return Beginning(name, document["lang"], text[:read], text[read : read + sentences], concepts)
 

@@ -54,7 +54,7 @@ class WandbLog:
                 mode=settings.mode,
                 dir=str(folder),
                 config=config.model_dump(mode="json"),
-                settings=wandb.Settings(silent=True),
+                settings=wandb.Settings(silent=True, console="off"),
             )
         except wandb.errors.Error as error:
             reason = " ".join(str(error).split())

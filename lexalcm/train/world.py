@@ -92,6 +92,15 @@ class World:
         dist.all_reduce(total, group=self.group)
         return total.tolist()
 
+    def gather(self, value: T) -> list[T]:
+        """What each process gives, by rank."""
+        if self.size == 1:
+            return [value]
+        self.at("exchanging what each process knows")
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
     def from_main(self, work: Callable[[], T]) -> T:
         """Do work on the main process alone and give its result, or its `LexaError`, to all."""
         if self.size == 1:

@@ -48,7 +48,8 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(name: str, *settings: str, display: Silent | None = None) -> Path:
-    return train(read_run_config(Path("config.yaml"), [f"name={name}", *settings], "auto"), display=display).run
+    settings = (f"name={name}", "train.checkpoint.every=100", *settings)
+    return train(read_run_config(Path("config.yaml"), settings, "auto"), display=display).run
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -106,7 +107,7 @@ def test_the_validation_loss_by_timestep_is_that_of_each_position(here: Path) ->
 
 def test_a_resumed_run_writes_the_lines_of_one_never_stopped(here: Path) -> None:
     """Also where a line gathers steps from before and after the stop."""
-    settings = ["train.log_every=5", "train.validate_every=6", SAMPLES]
+    settings = ["train.log_every=5", "train.validate_every=6", "train.checkpoint.every=3", SAMPLES]
     whole = run("whole", *settings)
     again = run(rewind(whole, here / "runs/again", 3).name, *settings)
     for file in ("metrics.jsonl", "samples.jsonl"):

@@ -18,12 +18,13 @@ SETTINGS = [
     "train.steps=12",
     "train.validate_every=12",
     "train.log_every=5",
+    "train.checkpoint.every=100",
     "train.eps=1e10",
     "train.warmup_steps=0",
     "train.samples.every=null",
     "train.peak_tflops=0.001",
 ]
-ENGINES = {"ddp": ["train.engine=ddp"], "fsdp": ["train.engine=fsdp"], "zero3": [zero(3)]}
+ENGINES = {"fsdp": ["train.engine=fsdp"], "zero3": [zero(3)]}
 
 
 @pytest.fixture(scope="module")

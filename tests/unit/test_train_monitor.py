@@ -42,6 +42,23 @@ def test_a_line_is_one_json_object_without_nan_and_infinity(run: RunFolder) -> N
     assert line == LINE | {"grad_norm": None, "loss_by_timestep": [1.0, None]}
 
 
+def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    run = RunFolder(tmp_path)
+    run.metrics.symlink_to("/dev/full")
+    with Monitor(run, Notes(), buckets=["00-49", "50-99"]) as monitor:
+        monitor.write(LINE)
+        monitor.write(LINE | {"step": 30})
+    assert [note for note in notes if "metrics.jsonl" in note] == [
+        "cannot write metrics.jsonl, the run goes on: [Errno 28] No space left on device"
+    ]
+
+
 def test_tensorboard_shows_every_number_and_text(run: RunFolder) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
