@@ -171,7 +171,9 @@ def _zero(stage: int, optimizer_on: str = "gpu", weights_on: str = "gpu") -> Use
         gradients = number * (sizes.trained if stage == 1 else share)
         masters = 12 * share
         buffers = (3 if stage == 1 else 4) * bucket
-        if stage == 2 and not once:
+        if optimizer_on != "gpu":
+            buffers += number * sizes.largest  # a gradient on its way
+        elif stage == 2 and not once:
             buffers += number * share  # a micro-batch's gradient beside the sum of those before
         if stage == 3:  # the weights of a part of a layer, and those fetched ahead
             buffers += number * (sizes.largest + bucket_size(sizes.width))
