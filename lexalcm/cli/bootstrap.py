@@ -37,6 +37,10 @@ def bootstrap(
         Path | None,
         typer.Option("--from-fairseq2", metavar="FILE", help="Instead: weights of a checkpoint of the published code."),
     ] = None,
+    from_checkpoint: Annotated[
+        Path | None,
+        typer.Option("--from-checkpoint", metavar="PATH", help="Instead: a checkpoint of a run, or a run's newest."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="With --from-fairseq2: the checkpoint's config.")
     ] = None,
@@ -54,7 +58,8 @@ def bootstrap(
 
     A checkpoint of Meta's large_concept_model (base or two-tower; .pt or
     .safetensors) brings its own sizes and normalizer. With --data its codec is
-    noted down too; that must be the embeddings that it was trained on.
+    noted down too; that must be the embeddings that it was trained on. A
+    checkpoint of a run here becomes a model with --from-checkpoint.
 
     \b
     Examples:
@@ -63,17 +68,29 @@ def bootstrap(
       lcm bootstrap --preset base-tiny --out models/mse
       lcm bootstrap --preset two-tower-small --set model.num_layers=8 --seed 1 --out models/deep
       lcm bootstrap --from-fairseq2 model.pt --config model.yaml --out models/meta
+      lcm bootstrap --from-checkpoint runs/base/checkpoints/step_00000100 --out models/at-100
     """
     if list_presets:
         _print_presets(as_json)
         return
     from lexalcm.data.dataset import Dataset
     from lexalcm.model.presets import DEFAULT_PRESET
-    from lexalcm.train.bootstrap import DEFAULT_OUT, BootstrapRequest, bootstrap_from_fairseq2
+    from lexalcm.train.bootstrap import (
+        DEFAULT_OUT,
+        BootstrapRequest,
+        bootstrap_from_checkpoint,
+        bootstrap_from_fairseq2,
+    )
     from lexalcm.train.bootstrap import bootstrap as make
 
+    if from_checkpoint is not None:
+        _refuse_beside("--from-checkpoint", preset, overrides, normalizer)
+        folder = to or Path(DEFAULT_OUT)
+        model = bootstrap_from_checkpoint(from_checkpoint, folder, overwrite=overwrite)
+        _print_result(model, folder, as_json)
+        return
     if from_fairseq2 is not None:
-        _refuse_beside_checkpoint(preset, overrides, normalizer)
+        _refuse_beside("--from-fairseq2", preset, overrides, normalizer)
         folder = to or Path(DEFAULT_OUT)
         dataset = Dataset.open(data) if data else None
         model = bootstrap_from_fairseq2(from_fairseq2, config, dataset, folder, overwrite=overwrite)
@@ -89,16 +106,16 @@ def bootstrap(
     _print_result(model, folder, as_json)
 
 
-def _refuse_beside_checkpoint(preset: str | None, overrides: list[str] | None, normalizer: Path | None) -> None:
+def _refuse_beside(option: str, preset: str | None, overrides: list[str] | None, normalizer: Path | None) -> None:
     from lexalcm.errors import UserError
 
-    for option, given, own in (
+    for other, given, own in (
         ("--preset", preset, "sizes"),
         ("--set", overrides, "sizes"),
         ("--normalizer", normalizer, "normalizer"),
     ):
         if given:
-            raise UserError(f"{option} does not go with --from-fairseq2: a checkpoint brings its own {own}")
+            raise UserError(f"{other} does not go with {option}: a checkpoint brings its own {own}")
 
 
 def _print_presets(as_json: bool) -> None:

@@ -14,17 +14,21 @@ from typing_extensions import Self
 
 from lexalcm import __version__
 from lexalcm.atomic import atomic_folder, check_output
-from lexalcm.config import Settings, load_settings
+from lexalcm.config import RunConfig, Settings, load_settings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.normalize import NORMALIZER_FILE, read_stats
-from lexalcm.errors import DataError
+from lexalcm.errors import DataError, UserError
 from lexalcm.model import LCM, ModelConfig, create_model, preset
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.companions import copy_companions
+from lexalcm.model.folder import load_model
 from lexalcm.model.import_fairseq2 import import_fairseq2
 from lexalcm.model.locate import CONFIG_FILE
 from lexalcm.model.presets import GENERATION
+from lexalcm.train.checkpoint import list_checkpoints, read_progress
+from lexalcm.train.export import export_model
+from lexalcm.train.run_folder import saved_run
 
 REQUEST_FILE = "bootstrap.json"
 DEFAULT_OUT = "models/base"
@@ -131,6 +135,31 @@ def bootstrap_from_fairseq2(
         model.config = model.config.model_copy(update={"codec": dataset.manifest.codec})
     with _new_model_folder(model, dataset, out, overwrite):
         return model
+
+
+def bootstrap_from_checkpoint(path: Path, out: Path, *, overwrite: bool = False) -> LCM:
+    """Write a model folder with the weights of a run's checkpoint, or their average where it has one.
+
+    Args:
+        path: the checkpoint, or the run's folder for its newest.
+        out: the folder to make.
+        overwrite: replace a model that is there.
+
+    Raises:
+        UserError: it is neither; the run has no checkpoint; `out` cannot be written.
+        TrainingError: the checkpoint is damaged.
+    """
+    check_output(out, overwrite=overwrite, marker=CONFIG_FILE)
+    run, checkpoint = saved_run(path, "--from-checkpoint")
+    if checkpoint is None:
+        checkpoint = next(iter(list_checkpoints(run.checkpoints)), None)
+    if checkpoint is None:
+        raise UserError(f"{run.path} has no checkpoint yet")
+    read_progress(checkpoint)
+    config = load_settings(RunConfig, run.config)
+    dataset = Dataset.open(config.data.all_sets[0].path)
+    export_model(checkpoint, config.model, dataset.path, out)
+    return load_model(out)
 
 
 @contextmanager

@@ -128,8 +128,8 @@ def run_folder(config: RunConfig) -> RunFolder:
     return RunFolder(RUNS / name)
 
 
-def saved_run(path: str | Path) -> tuple[RunFolder, Path | None]:
-    """Find the run, and the checkpoint if one is meant, that `--resume PATH` names.
+def saved_run(path: str | Path, option: str = "--resume") -> tuple[RunFolder, Path | None]:
+    """Find the run, and the checkpoint if one is meant, that an option names.
 
     Raises:
         UserError: it is neither a run's folder nor one of its checkpoints.
@@ -139,7 +139,7 @@ def saved_run(path: str | Path) -> tuple[RunFolder, Path | None]:
         run = RunFolder(folder)
         if run.config.is_file() and (checkpoint is None or checkpoint.parent == run.checkpoints):
             return run, checkpoint
-    raise UserError(f"--resume {path}: neither the folder of a run nor one of its checkpoints")
+    raise UserError(f"{option} {path}: neither the folder of a run nor one of its checkpoints")
 
 
 def decide_start(

@@ -120,3 +120,23 @@ def test_frozen_parameters_stay_and_the_others_move(here: Path) -> None:
         assert np.array_equal(weight, after[name]) == (name in frozen), name
     saved = load_file(result.checkpoint / "weights.safetensors")
     assert saved.keys() == before.keys() - frozen
+
+
+def test_a_checkpoint_becomes_a_model(here: Path) -> None:
+    from safetensors.numpy import load_file
+
+    from lexalcm.errors import UserError
+    from lexalcm.train.bootstrap import bootstrap_from_checkpoint
+
+    result = run("to-model")
+    checkpoint = result.run / "checkpoints/step_00000003"
+    bootstrap_from_checkpoint(checkpoint, Path("models/at-3"))
+    made, averaged = load_file("models/at-3/model.safetensors"), load_file(checkpoint / "ema.safetensors")
+    for name, weight in averaged.items():
+        np.testing.assert_array_equal(made[name], weight)
+    bootstrap_from_checkpoint(result.run, Path("models/newest"))
+    exported = final_weights(result.run)
+    for name, weight in load_file("models/newest/model.safetensors").items():
+        np.testing.assert_array_equal(exported[name], weight)
+    with pytest.raises(UserError, match="--from-checkpoint models/base: neither the folder of a run nor one of its"):
+        bootstrap_from_checkpoint(Path("models/base"), Path("models/none"))
