@@ -29,7 +29,7 @@ def train(
         str | None, typer.Option("--name", help="The run's folder is runs/NAME.  \\[default: the model folder's name]")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="auto, single or deepspeed.  \\[default: auto]")
+        str | None, typer.Option("--engine", help="auto, single, ddp, fsdp or deepspeed.  \\[default: auto]")
     ] = None,
     deepspeed: Annotated[
         str | None, typer.Option("--deepspeed", metavar="FILE", help='DeepSpeed JSON; "auto" values are filled in.')
