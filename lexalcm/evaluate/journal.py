@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lexalcm.atomic import write_text
 from lexalcm.errors import UserError
 
@@ -46,10 +48,17 @@ class Journal:
             rank: this process's number, which names its file.
 
         Raises:
-            UserError: the folder holds another evaluation.
+            UserError: the folder holds another evaluation, or one that is going on.
         """
         self.folder = folder
         folder.mkdir(exist_ok=True)
+        self._lock = FileLock(folder / f".part-{rank:05d}.lock", timeout=0)  # goes with the process, however it ends
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"an evaluation is writing {folder} just now: wait for it, or give another --out"
+            ) from error
         mark, file = fingerprint(about), folder / _ABOUT
         try:
             found = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]
@@ -84,6 +93,7 @@ class Journal:
 
     def remove(self) -> None:
         """The evaluation is finished."""
+        self._lock.release()
         shutil.rmtree(self.folder)
 
     def _parts(self) -> list[Path]:

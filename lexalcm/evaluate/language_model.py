@@ -39,6 +39,7 @@ class LanguageModel:
             UserError: there is no such model, or it is no causal language model.
         """
         transformers = import_extra("transformers", "hf", "--lm")
+        transformers.utils.logging.disable_progress_bar()
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
             model = transformers.AutoModelForCausalLM.from_pretrained(name)

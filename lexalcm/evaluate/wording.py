@@ -107,7 +107,7 @@ def _digits(value: float | None, metric: Metric, sign: str = "") -> str:
     decimals = metric.decimals
     if decimals is None:
         decimals = max(0, 4 - math.floor(math.log10(max(abs(round(shown, 4)), 0.1))) - 1)
-    return f"{shown:{sign},.{decimals}f}"
+    return f"{round(shown, decimals) + 0.0:{sign},.{decimals}f}"  # + 0.0: no -0.0
 
 
 def place_name(evaluation: Evaluation) -> str:

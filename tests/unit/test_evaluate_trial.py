@@ -135,3 +135,11 @@ def test_an_unfinished_evaluation_of_something_else_is_not_continued(tmp_path):
     run(tmp_path / "work")
     with pytest.raises(UserError, match="of other models, data or settings"):
         Journal(tmp_path / "work", {"models": ["one", "three"]})
+
+
+def test_two_evaluations_do_not_write_one_report(tmp_path):
+    going_on = Journal(tmp_path / "work", ABOUT)
+    with pytest.raises(UserError, match="is writing"):
+        Journal(tmp_path / "work", ABOUT)
+    going_on.remove()
+    assert not (tmp_path / "work").exists()
