@@ -151,7 +151,6 @@ class _Column:
                 ha="right",
                 va="center",
                 fontsize=10,
-                color=ink("muted"),
             )
         return box
 

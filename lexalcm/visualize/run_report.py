@@ -193,7 +193,7 @@ def _timestep_plans(runs: Sequence[RunMetrics], across: figures.Across) -> list[
         plans.append(
             Plan(
                 "timesteps_over_training",
-                "Loss by timestep, over training",
+                "Loss by timestep, over training" + (f", {kept[0].name}" if len(runs) > 1 else ""),
                 "One line for each tenth of the timesteps, stronger with more noise. What is easy is learned first.",
                 figures.timesteps_over_training,
                 (kept[0], across),

@@ -73,7 +73,15 @@ class Picture:
 
 def draw(name: str, figure: Callable[..., Figure], *args: Any, format: Format = "png") -> Picture:
     """Draw a figure in both themes."""
-    (drawn, light), (_, dark) = (_draw(theme, format, figure, *args) for theme in ("light", "dark"))
+    with theme("light"):
+        drawn = figure(*args)
+        ConstrainedLayoutEngine().execute(drawn)  # as the figure's own it would run twice, half of the whole time
+        light = _save(drawn, format)
+    with theme("dark"):
+        other = figure(*args)
+        for axes, model in zip(other.axes, drawn.axes, strict=True):  # the same letters: the same layout
+            axes.set_position(model.get_position(original=True))
+        dark = _save(other, format)
     width, height = (round(inches * DPI) for inches in drawn.get_size_inches())
     return Picture(name, format, width, height, _describe_axes(drawn), light, dark)
 
@@ -170,13 +178,10 @@ def theme(name: Theme) -> Iterator[None]:
         yield
 
 
-def _draw(name: Theme, format: Format, figure: Callable[..., Figure], *args: Any) -> tuple[Figure, bytes]:
+def _save(figure: Figure, format: Format) -> bytes:
     buffer = io.BytesIO()
-    with theme(name):
-        drawn = figure(*args)
-        ConstrainedLayoutEngine().execute(drawn)  # as the figure's own it would run twice, half of the whole time
-        drawn.savefig(buffer, format=format, metadata={"Software": None} if format == "png" else {"Date": None})
-    return drawn, buffer.getvalue()
+    figure.savefig(buffer, format=format, metadata={"Software": None} if format == "png" else {"Date": None})
+    return buffer.getvalue()
 
 
 def _describe_axes(figure: Figure) -> str:
