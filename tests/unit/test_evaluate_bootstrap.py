@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lexalcm.evaluate import bootstrap
-from lexalcm.evaluate.bootstrap import percentile_interval, resampled_means
+from lexalcm.evaluate.bootstrap import p_value, percentile_interval, resampled_means
 
 
 def test_spread_is_the_standard_error_of_the_mean():
@@ -48,3 +48,35 @@ def test_intervals_cover_the_true_mean_about_as_often_as_they_say():
         low, high = percentile_interval(resampled_means(values[None], np.ones(60, int), 400, seed=experiment)[:, 0])
         covered += low <= 0 <= high
     assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_each_mean_may_have_weights_of_its_own():
+    generator = np.random.default_rng(6)
+    sums, weights = generator.normal(size=(3, 12)), generator.integers(1, 9, size=(3, 12))
+    together = resampled_means(sums, weights, 50, seed=7)
+    for row in range(3):
+        alone = resampled_means(sums[row : row + 1], weights[row], 50, seed=7)
+        assert together[:, row] == pytest.approx(alone[:, 0])
+
+
+def test_a_set_without_weight_has_no_mean():
+    means = resampled_means(np.array([[5.0, 0.0]]), np.array([1, 0]), 1000, seed=0)[:, 0]
+    assert np.isnan(means).mean() == pytest.approx(0.25, abs=0.05)  # the second document drawn twice
+    assert percentile_interval(means) == (5.0, 5.0)
+
+
+def test_p_values_of_cases_worked_by_hand():
+    assert p_value(np.array([1.0] * 999)) == pytest.approx(2 / 1000)
+    assert p_value(np.array([1.0] * 949 + [-1.0] * 50)) == pytest.approx(2 * 51 / 1000)
+    assert p_value(np.array([-1.0] * 949 + [1.0] * 50 + [np.nan] * 7)) == pytest.approx(2 * 51 / 1000)
+    assert p_value(np.zeros(100)) == 1
+
+
+def test_without_a_difference_p_is_below_five_percent_about_as_often_as_it_says():
+    generator = np.random.default_rng(8)
+    found = []
+    for experiment in range(400):
+        one, other = generator.normal(size=(2, 60)) + generator.normal(size=60)  # a document is hard for both
+        means = resampled_means(np.stack([one, other]), np.ones(60, int), 400, seed=experiment)
+        found.append(p_value(means[:, 0] - means[:, 1]))
+    assert 0.02 <= np.mean(np.array(found) < 0.05) <= 0.09
