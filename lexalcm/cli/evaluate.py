@@ -17,7 +17,7 @@ LONGEST_WAIT = 3 * 3600.0
 def evaluate(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL", help="Model or run folders.  \\[default: newest of runs/*/model]"),
+        typer.Argument(metavar="MODEL", help="Model or run folders, hub ids.  \\[default: newest of runs/*/model]"),
     ] = None,
     data: Annotated[str, typer.Option("--data", help="Data set: a folder or an address.")] = "data/sample",
     split: Annotated[str, typer.Option("--split", help="Split to predict.")] = "validation",
@@ -56,7 +56,7 @@ def evaluate(
         int, typer.Option("--neighbours", min=1, help="Training concepts that 'nearest' looks among.")
     ] = 20_000,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use this many documents, evenly spaced over the split.")
+        int | None, typer.Option("--limit", min=1, help="Use this many documents, evenly spaced; of a task the first.")
     ] = None,
     batch: Annotated[
         int, typer.Option("--batch", min=4, help="Concepts (at least) that a prediction is compared with.")
