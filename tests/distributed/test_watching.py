@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_runs import ForkServer
 from training_workspace import add_codec, zero
-
-from lexalcm.train.run import read_run_config, train
 
 # No gradient moves a weight when eps is so large: what is left is weight decay.
 SETTINGS = [
@@ -28,27 +26,22 @@ ENGINES = {"fsdp": ["train.engine=fsdp"], "zero3": [zero(3)]}
 
 
 @pytest.fixture(scope="module")
-def runs(workspace: Path, launch: Callable) -> Path:
+def runs(workspace: Path, forks: ForkServer) -> Path:
     """The same run in one process and in two; and one that ends because its steps are bad."""
     shutil.copytree(workspace / "data", workspace / "speaking")
     shutil.copytree(workspace / "models/base", workspace / "models/speaking")
     add_codec([workspace / "speaking"], workspace / "models/speaking")
-    hopeless = ["data.path=all-overflowing", "train.max_bad_steps=3", zero(2)]
-    launch(
-        2,
-        [
-            *({"name": f"watched-{name}", "set": [*SETTINGS, *engine]} for name, engine in ENGINES.items()),
-            {"name": "watched-hopeless", "set": hopeless, "fails": "bad_step_00000003.json"},
-        ],
-    )
+    assert forks.train("watched-single", SETTINGS).wait() == [0]
+    for name, engine in ENGINES.items():
+        assert forks.train(f"watched-{name}", [*SETTINGS, *engine], 2).wait() == [0, 0]
+    hopeless = forks.train("watched-hopeless", ["data.path=all-overflowing", "train.max_bad_steps=3", zero(2)], 2)
+    assert hopeless.wait() == [1, 1]
+    assert "runs/watched-hopeless/bad_step_00000003.json has its documents" in hopeless.output
     return workspace / "runs"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def single(runs: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(runs.parent)
-        train(read_run_config(Path("config.yaml"), ["name=watched-single", *SETTINGS], "auto"))
     return runs / "watched-single"
 
 
