@@ -68,6 +68,8 @@ def show_samples(
     from lexalcm.generate.sentence_report import text_report
 
     seeds = range(prompt.seed, prompt.seed + samples)
+    if not as_json:
+        err.print(f"[dim]{description(writer, options)}, seeds {seeds[0]} to {seeds[-1]}[/]")
     texts = writer.write_all([prompt.with_seed(seed) for seed in seeds], options)
     written: list[list[WrittenSentence]] = [[] for _ in seeds]
     with line:
@@ -80,7 +82,6 @@ def show_samples(
         answers = [{"seed": seed, **report} for seed, report in zip(seeds, reports, strict=True)]
         _print_json(writer, prompt, options, samples=answers)
     else:
-        err.print(f"[dim]{description(writer, options)}, seeds {seeds[0]} to {seeds[-1]}[/]")
         _print_side_by_side(written, seeds, texts.stops)
     if embeddings is not None:
         save_embeddings(embeddings, texts.embedded[0], written)

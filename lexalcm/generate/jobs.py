@@ -208,6 +208,9 @@ def write_file(
     Raises:
         UserError: a mistake in the input, or an output that cannot be gone on with.
     """
+    given, made = Path(source.source), Path(output)
+    if str(given) != STDIN and given.exists() and made.exists() and made.samefile(given):
+        raise UserError(f"{output} is the input: choose another --output")
     total, input_hash = source.check()
     with OutputLog(output, job_settings(writer, job, input_hash), overwrite=overwrite) as log:
         if log.finished < total:

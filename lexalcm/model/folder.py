@@ -178,9 +178,11 @@ Reads and writes text one sentence embedding at a time (arXiv 2412.08821).
 Concepts: {config.dim} numbers each, codec {codec}. Sizes and training objective are in `config.json`.
 
 ```python
-from lexalcm.model import load_model
+from lexalcm.model import LCM
 
-model = load_model("path/to/this/folder")
+model = LCM.from_pretrained("path/to/this/folder")
+for sentence in model.generate("We must do more for our schools."):
+    print(sentence)
 ```
 """
 

@@ -177,6 +177,13 @@ def test_another_batch_or_device_may_go_on(writer: TextModel, prompts: Path, tmp
     assert [one["sentences"][0]["text"] for one in records(output)] == [one["sentences"][0]["text"] for one in whole]
 
 
+def test_the_input_is_not_written_over(writer: TextModel, prompts: Path) -> None:
+    content = prompts.read_bytes()
+    with pytest.raises(UserError, match="is the input"):
+        run(writer, prompts, prompts, job(writer), overwrite=True)
+    assert prompts.read_bytes() == content
+
+
 def test_a_model_trained_on_is_another_model(tmp_path: Path) -> None:
     folder = make_text_model(tmp_path / "model")
     before = model_fingerprint(folder)
