@@ -107,14 +107,17 @@ def test_samples_are_the_texts_of_the_seeds(writer: TextModel, prompts: Path, tm
             assert texts == [str(one) for one in writer.write(prompt, made.options)]
 
 
-def test_cut_at_any_byte_the_file_becomes_whole_again(writer: TextModel, prompts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("samples", "step"), [(1, 173), (2, 977)])
+def test_cut_at_any_byte_the_file_becomes_whole_again(
+    writer: TextModel, prompts: Path, tmp_path: Path, samples: int, step: int
+) -> None:
     """Every length that a kill may leave, in steps; lines are torn, batches half done."""
-    whole, cut, made = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl", job(writer)
+    whole, cut, made = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl", job(writer, samples=samples)
     run(writer, prompts, whole, made)
     shutil.copy(f"{whole}.settings.json", f"{cut}.settings.json")
     content = whole.read_bytes()
     ends = [place for place, byte in enumerate(content) if byte == ord("\n")]
-    for length in sorted({0, 1, *range(0, len(content), 173), *ends, *(end + 1 for end in ends)}):
+    for length in sorted({0, 1, *range(0, len(content), step), *ends, *(end + 1 for end in ends)}):
         cut.write_bytes(content[:length])
         total, before = run(writer, prompts, cut, made)
         assert (total, before) == (5, content[:length].count(b"\n"))
