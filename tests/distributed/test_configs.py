@@ -1,5 +1,9 @@
 """Every file of configs/ trains: scaled down to a tiny model, it gives the loss curve of plain PyTorch."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,3 +102,26 @@ def test_a_recipes_table_is_what_the_plan_says(recipe: Path) -> None:
         assert one.fits
         assert float(cells["total"]) == pytest.approx(one.total / 2**30, abs=0.1)
         assert int(cells["rows"]) == one.largest_micro_batch
+
+
+def is_compiled(op: str) -> bool:
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR", get_default_build_root()))
+    return any(root.glob(f"**/{op}/{op}.so"))
+
+
+@pytest.mark.parametrize("op", ["stand-in", "async_io"])
+def test_nvme_gives_the_weights_of_plain_pytorch(op: str, tmp_path: Path) -> None:
+    """Weights and moments are swapped out, trained, read for a checkpoint, and restored from one."""
+    if op == "async_io" and not is_compiled(op):
+        pytest.skip(
+            "DeepSpeed has not compiled async_io here: it needs libaio-dev, g++, and minutes at its first start"
+        )
+    command = [sys.executable, str(Path(__file__).with_name("nvme_worker.py")), str(tmp_path), op]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    assert result["swapped_bytes"] > 4 * result["parameters"]
+    assert max(result["trained"]) < 1e-3
+    assert max(result["restored"]) < 1e-6

@@ -180,6 +180,11 @@ def test_the_folder_on_nvme_is_a_setting() -> None:
         (offloading("none", "cpu", stage=2), [], ['offload_param.device = "cpu"', "stage is 2", "stage 3"]),
         (offloading("cpu", stage=0), [], ['offload_optimizer.device = "cpu"', "stage is 0", "stage 1 or higher"]),
         (offloading("disk"), [], ['offload_optimizer.device = "disk"', "none, cpu or nvme"]),
+        (
+            offloading("nvme"),
+            ["train.nvme_path=/fast", "train.ema.decay=0.9"],
+            ['offload_optimizer.device = "nvme"', "train.ema.decay is 0.9"],
+        ),
         (offloading("cpu"), ["train.fsdp.offload=true"], ["train.fsdp.offload", "engine fsdp", "zero3_offload.json"]),
     ],
 )

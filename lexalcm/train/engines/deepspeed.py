@@ -184,14 +184,29 @@ class DeepSpeedEngine:
 
         It belongs to DeepSpeed's shards, which only some stages put into the optimizer, so it is made by hand.
         """
-        for shard in self._optimizer_tensors():
-            self._adamw.state[shard] = {
-                "step": torch.full((), float(updates), dtype=torch.float32, device=shard.device),
-                **{moment: torch.zeros_like(shard) for moment in MOMENTS},
-            }
+        for number, shard in enumerate(self._optimizer_tensors()):
+            with self._read_from_nvme(number):
+                state = self._adamw.state[shard]
+                if state:  # DeepSpeed knows these tensors
+                    state["step"].fill_(updates)
+                    torch._foreach_zero_([state[moment] for moment in MOMENTS])
+                else:
+                    state["step"] = torch.full((), float(updates), dtype=torch.float32, device=shard.device)
+                    state.update({moment: torch.zeros_like(shard) for moment in MOMENTS})
         if self._stage in (1, 2):  # what links parameters to their share of the state; it is linked once
             self._engine.optimizer._hp_optimizer_states_linked = False
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    @contextmanager
+    def _read_from_nvme(self, number: int) -> Iterator[None]:
+        """Have a shard of stage 3 and its state in memory for a while, if they are on NVMe, and write them back."""
+        optimizer = self._engine.optimizer
+        swapped = self._stage == 3 and optimizer._swappable_optimizer_subgroup(number)
+        if swapped:
+            optimizer._optimizer_states_and_gradient_swap_in(number)
+        yield
+        if swapped:
+            optimizer._optimizer_states_and_gradient_swap_out(number)
 
     def _master(self, parameter: nn.Parameter) -> torch.Tensor:
         """Stage 0's float32 weights: the parameter itself, or DeepSpeed's copy of a bf16 one."""

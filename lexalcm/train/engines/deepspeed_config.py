@@ -253,6 +253,11 @@ def _fill_offload(filled: _Filling, config: RunConfig, stage: int) -> None:
                 del filled.tree["zero_optimization"][part]["nvme_path"]
             continue
         uses_nvme = True
+        if part == "offload_optimizer" and config.train.ema.decay is not None:
+            raise ConfigError(
+                f'{filled.file} has {name}.device = "nvme", but train.ema.decay is {config.train.ema.decay}: the '
+                "average needs the optimizer's weights in memory: leave one of them out"
+            )
         if path is not None:
             filled.agree(f"{name}.nvme_path", path, "train.nvme_path")
         elif filled.get(f"{name}.nvme_path", AUTO) == AUTO:

@@ -1,0 +1,131 @@
+"""Trains under configs/zero3_nvme.json and under plain PyTorch, and prints how far they are apart.
+
+Arguments: a folder for what is swapped out, and `async_io` for DeepSpeed's own reading and writing, which must have
+been compiled, or `stand-in` for Python's in its place.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lexalcm.config import RunConfig, load_settings
+from lexalcm.data.loader import Batch
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.create import create_model
+from lexalcm.train.engines.choose import choose_engine, start_engine
+from lexalcm.train.engines.deepspeed import import_deepspeed
+from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.world import World
+
+CPU = torch.device("cpu")
+FILE = Path(__file__).parents[2] / "configs/zero3_nvme.json"
+MODEL = ModelConfig(architecture="base", dim=8, width=528, num_heads=4, ffn_dim=64, num_layers=1)
+"""Its attention's matrices have more than 1 MiB each: what is smaller, DeepSpeed does not swap."""
+
+
+class Handle:
+    """What DeepSpeed asks of its `aio_handle`, with reads and writes that are done when they are asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        self.pending = 0
+        self.pinned: dict[int, int] = {}
+
+    def new_cpu_locked_tensor(self, count: int, like: Tensor) -> Tensor:
+        tensor = torch.empty(count, dtype=like.dtype)
+        self.pinned[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    def free_cpu_locked_tensor(self, tensor: Tensor) -> bool:
+        return self.pinned.pop(tensor.data_ptr(), None) is not None
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        return any(start <= tensor.data_ptr() < start + size for start, size in self.pinned.items())
+
+    def pin_device_tensor(self, tensor: Tensor) -> bool:
+        return True
+
+    def async_pread(self, tensor: Tensor, path: str, offset: int) -> int:
+        data = torch.frombuffer(bytearray(Path(path).read_bytes()[offset:][: tensor.nbytes]), dtype=torch.uint8)
+        tensor.view(-1).view(torch.uint8).copy_(data)
+        self.pending += 1
+        return 0
+
+    def async_pwrite(self, tensor: Tensor, path: str, offset: int) -> int:
+        Path(path).write_bytes(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        self.pending += 1
+        return 0
+
+    def wait(self, **options: Any) -> int:
+        done, self.pending = self.pending, 0
+        return done
+
+
+def batch(number: int) -> Batch:
+    generator = torch.Generator().manual_seed(number)
+    positions = torch.arange(16).expand(2, 16).contiguous()
+    ones = torch.ones(2, 16, dtype=torch.bool)
+    return Batch(torch.randn(2, 16, 8, generator=generator), torch.zeros_like(positions), positions, ones, number)
+
+
+def start(*overrides: str) -> Engine:
+    config = load_settings(RunConfig, None, ["data.micro_batch=2", "data.global_batch=2", *overrides])
+    choice = choose_engine(config, World(), MODEL)
+    return start_engine(choice, create_model(MODEL, 0), config.train, CPU)
+
+
+def train(engine: Engine) -> tuple[list[Tensor], list[Tensor]]:
+    for step in range(3):
+        for left in (1, 0):
+            torch.manual_seed(2 * step + left)
+            engine.accumulate(batch(2 * step + left), 0.01, last=left == 0)
+        assert engine.update(1e-3).applied
+    return [x.clone() for x in engine.weights()], [x.clone() for x in engine.state()]
+
+
+def difference(names: list[str], some: list[Tensor], others: list[Tensor]) -> float:
+    """The largest difference, relative to the largest number of its tensor.
+
+    The bias of an attention's keys has no gradient; what AdamW makes of its rounding errors is left out.
+    """
+    return max(
+        ((one - other).abs().max() / one.abs().max().clamp(min=1e-12)).item()
+        for name, one, other in zip(names, some, others, strict=True)
+        if "k_proj.bias" not in name
+    )
+
+
+folder, op = sys.argv[1:]
+os.environ.update({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"})  # as a launcher says
+import_deepspeed(CPU)
+if op == "stand-in":
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    AsyncIOBuilder.load = lambda self, verbose=True: SimpleNamespace(aio_handle=Handle)
+weights, state = train(start("train.engine=single"))
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+engine = start(f"deepspeed={FILE}", f"train.nvme_path={folder}")
+swapped = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+trained = train(engine)
+names, moments = list(engine.shapes), list(engine.state_layout)
+doubled = {name: 2 * weight for name, weight in zip(names, weights, strict=True)}
+tripled = {name: 3 * moment for name, moment in zip(moments, state, strict=True)}
+engine.restore(doubled.__getitem__, tripled.__getitem__, None, updates=3)
+restored = [x.clone() for x in engine.weights()], [x.clone() for x in engine.state()]
+engine.close()
+result = {
+    "swapped_bytes": swapped,
+    "parameters": sum(weight.numel() for weight in weights),
+    "trained": [difference(names, weights, trained[0]), difference(moments, state, trained[1])],
+    "restored": [
+        difference(names, list(doubled.values()), restored[0]),
+        difference(moments, list(tripled.values()), restored[1]),
+    ],
+}
+print(json.dumps(result))
