@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.rendezvous import rendezvous
 
 from lexalcm.errors import ConfigError, LexaError, TrainingError
+from lexalcm.train.meeting import meet
 from lexalcm.train.watchdog import Watchdog
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[Non
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
             store = None
         else:
-            store = _meet(world, backend, timeout)
+            store = meet(backend, world.rank, world.size, timeout)
             own = dist.PrefixStore("watchdog", store.clone())  # type: ignore[attr-defined]
             speaks = world.local_rank == 0 or world.rank == 1  # where many find the main process silent
             world.watchdog = Watchdog(own, world.rank, world.size, timeout, speaks=speaks)
@@ -198,22 +198,6 @@ def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[Non
             world.group = world.watchdog = None
             if dist.is_initialized():  # an engine's end may have been the group's
                 dist.destroy_process_group()
-
-
-def _meet(world: World, backend: str, timeout: float) -> dist.Store:
-    """Find the other processes; gives the store that all share."""
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    try:
-        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        limit = timedelta(seconds=2 * timeout)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-    except RuntimeError as error:
-        raise TrainingError(
-            f"process {world.rank} of {world.size} could not join the others at {place} "
-            f"({str(error).splitlines()[0]}): is every machine there, and is that address open between them? Where "
-            "machines have several networks, name one: GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0"
-        ) from error
-    return store
 
 
 def _said_elsewhere(store: dist.Store | None, world: World, message: str) -> bool:
