@@ -16,7 +16,7 @@ exchange of numbers between processes a step, which also tells all of them when 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -30,38 +30,19 @@ from lexalcm.errors import TrainingError
 from lexalcm.train.bad_step import BadStep
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.gauges import Gauges
 from lexalcm.train.monitor import Monitor
 from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.schedule import learning_rate
 from lexalcm.train.stop import StopRequest
 from lexalcm.train.tally import Counted, Tally
-from lexalcm.train.timestep_loss import TimestepBuckets, means
+from lexalcm.train.timestep_loss import means
 from lexalcm.train.world import World
 
 TRAINING, VALIDATION = range(2)
 """What a generator is seeded for, so that no micro-batch of one shares its noise with one of the other."""
 
 logger = logging.getLogger(__name__)
-
-
-class Look(Protocol):
-    """Looks at the model now and then; every process calls it at the same steps."""
-
-    def due(self, step: int, validating: bool) -> bool:
-        """Whether to look after a step."""
-
-    def look(self, progress: Progress) -> dict[str, Any]:
-        """Look, and give what is to stand in the next line of metrics."""
-
-
-@dataclass(frozen=True)
-class Gauges:
-    """What is measured of a run beside its loss."""
-
-    buckets: TimestepBuckets | None = None  # of a diffusion model
-    flops_of: Callable[[Batch], float] | None = None  # operations that a micro-batch needs
-    peak_flops: float | None = None  # operations a second that one process's device can do
-    looks: Sequence[Look] = ()
 
 
 class _Step(NamedTuple):
@@ -217,9 +198,8 @@ class Trainer:
         loss = counted.loss / targets
         if not update.applied:
             logger.warning("step %d is skipped: loss %g, gradient norm %g", progress.step, loss, update.grad_norm)
-        self.monitor.display.advance(
-            {"step": progress.step, "loss": loss, "lr": lr, **self._speed(seconds, counted.concepts, counted.flops)}
-        )
+        speed = self.gauges.speed(seconds, counted.concepts, counted.flops, self.world.size)
+        self.monitor.display.advance({"step": progress.step, "loss": loss, "lr": lr, **speed})
         bad = BadStep(progress.step, lr, loss, update.grad_norm, tuple(tally.numbers), tuple(tally.losses))
         return progress, _Step(counted, bad, update.grad_norm, seconds)
 
@@ -229,24 +209,17 @@ class Trainer:
             "loss": progress.open_loss / progress.open_targets if progress.open_targets else math.nan,
             "lr": lr,
             "grad_norm": step.grad_norm,
-            **self._speed(since.seconds, since.concepts, since.flops),
+            **self.gauges.speed(since.seconds, since.concepts, since.flops, self.world.size),
             "data_wait": since.waited / since.seconds,
             "peak_memory_gb": step.counted.peak_bytes / 1e9,
             "seconds": progress.seconds,
             "skipped_steps": progress.step - progress.updates,
             "skipped_documents": progress.skipped_documents,
         }
-        if self.gauges.buckets is not None:
-            counts = progress.open_targets_by_timestep or (0.0,) * self.gauges.buckets.count
-            sums = progress.open_loss_by_timestep or counts
-            line["loss_by_timestep"] = means(sums, counts)
+        if (buckets := self.gauges.buckets) is not None:
+            counts = progress.open_targets_by_timestep or (0.0,) * buckets.count  # none: no step had a finite loss
+            line["loss_by_timestep"] = means(progress.open_loss_by_timestep or counts, counts)
         return line
-
-    def _speed(self, seconds: float, concepts: int, flops: float) -> dict[str, float]:
-        speed = {"concepts_per_s": concepts / seconds}
-        if self.gauges.flops_of is not None and self.gauges.peak_flops is not None:
-            speed["mfu"] = flops / (seconds * self.gauges.peak_flops * self.world.size)
-        return speed
 
     def _validation_metrics(self) -> dict[str, Any]:
         loss, by_timestep = self.validate()

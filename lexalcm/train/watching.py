@@ -8,13 +8,13 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.train.alerts import WeightWatch
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.gauges import Gauges, Look
 from lexalcm.train.mfu import batch_flops, peak_flops
 from lexalcm.train.monitor import Display, Elsewhere, Monitor
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.samples import open_samples
 from lexalcm.train.schedule import learning_rate
 from lexalcm.train.timestep_loss import TimestepBuckets
-from lexalcm.train.trainer import Gauges, Look
 from lexalcm.train.wandb_log import WandbLog
 from lexalcm.train.world import World
 
