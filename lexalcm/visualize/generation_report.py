@@ -29,6 +29,9 @@ DECODED = 6
 SHOWN_PROMPT = 12
 """Sentences of the prompt in the matrix, the last ones."""
 
+SHOWN_CHARACTERS = 700
+"""Of the prompt, at the head of the page."""
+
 OF_DOCUMENT = 9
 """The sentence of a document that is to be guessed, unless told otherwise."""
 
@@ -153,7 +156,7 @@ def report_generation(
         "lang": prompt.lang.replace("_", "-"),
         "to": prompt.to.replace("_", "-"),
         "facts": _facts(prompt, traced, samples),
-        "context": prompt.sentences[:-1],
+        "context": _ending(prompt.sentences[:-1]),
         "truth": prompt.sentences[-1],
         "cards": cards,
         "decoded": decoded,
@@ -215,6 +218,14 @@ def _matrix(
 def _letters(number: int) -> str:
     """a, b, ..., z, then by number."""
     return chr(ord("a") + number) if number < 26 else f"+{number + 1}"
+
+
+def _ending(sentences: Sequence[str]) -> str:
+    """The last sentences of a text, whole, as many as fit; at least one."""
+    kept = len(sentences) - 1
+    while kept and sum(map(len, sentences[kept - 1 :])) <= SHOWN_CHARACTERS:
+        kept -= 1
+    return ("… " if kept else "") + " ".join(sentences[kept:])
 
 
 def _facts(prompt: Prompt, traced: Trace, samples: int) -> list[Fact]:

@@ -5,6 +5,7 @@ because the training beside it needs the machine. The page keeps the reader's pl
 puts that in its place.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -50,12 +51,21 @@ class LivePage:
         return '"' + ".".join("-" if stat is None else f"{stat.st_mtime_ns}.{stat.st_size}" for stat in found) + '"'
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away in the middle of a page is nothing to tell; anything else is."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve_runs(
     paths: Sequence[Path | str],
     *,
     port: int,
     by_time: bool = False,
-    format: Format = "svg",
+    format: Format = "png",
     seconds: float = 5.0,
     ready: Callable[[ThreadingHTTPServer, str], None],
 ) -> None:
@@ -74,10 +84,9 @@ def serve_runs(
     """
     page = LivePage(paths, by_time, format, seconds)
     try:
-        server = ThreadingHTTPServer((HOST, port), _handler(page))
+        server = _Server((HOST, port), _handler(page))
     except OSError as error:
         raise UserError(f"port {port} cannot be used ({error.strerror}): choose another with --port") from error
-    server.daemon_threads = True
     with server:
         ready(server, f"http://localhost:{server.server_port}/")
         server.serve_forever(poll_interval=0.2)

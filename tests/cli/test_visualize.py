@@ -96,6 +96,7 @@ def test_pictures_of_a_generation_are_written_and_listed(lcm, tmp_path):
         ("run nowhere", "no run in nowhere"),
         ("run", "no run in runs/ yet"),
         ("run --live", "no run in runs/ yet"),
+        ("run . --live --json", "leave --json away"),
         ("model two-towr-tiny", "did you mean two-tower-tiny"),
         ("model", "no such model: models/base"),
         ("schedule --model nowhere", "no such model: nowhere"),

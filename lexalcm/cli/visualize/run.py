@@ -11,6 +11,8 @@ from lexalcm.cli.visualize.options import FileFormat, Json, Overwrite, show_resu
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
+    from lexalcm.visualize.style import Format
+
 
 def run(
     runs: Annotated[
@@ -43,19 +45,22 @@ def run(
       lcm visualize run runs/base --live            # http://localhost:8765/
       lcm visualize run runs/base --format svg --overwrite
     """
+    from lexalcm.errors import UserError
     from lexalcm.visualize.run_metrics import newest_run
     from lexalcm.visualize.run_report import report_runs
 
     chosen = runs or [str(newest_run(Path("runs")))]
     if live:
-        _serve(chosen, port, by_time, every)
+        if as_json:
+            raise UserError("--live serves a page and prints no numbers: leave --json away")
+        _serve(chosen, port, by_time, every, file_format)
         return
     show_result(
         report_runs(chosen, to, by_time=by_time, format=file_format, overwrite=overwrite, progress=progress), as_json
     )
 
 
-def _serve(runs: list[str], port: int, by_time: bool, every: float) -> None:
+def _serve(runs: list[str], port: int, by_time: bool, every: float, file_format: "Format") -> None:
     from lexalcm.visualize.run_live import serve_runs
 
     def tell(_: "ThreadingHTTPServer", address: str) -> None:
@@ -63,6 +68,6 @@ def _serve(runs: list[str], port: int, by_time: bool, every: float) -> None:
         err.print("follows the runs in a browser; Ctrl-C ends it", markup=False)
 
     try:
-        serve_runs(runs, port=port, by_time=by_time, seconds=every, ready=tell)
+        serve_runs(runs, port=port, by_time=by_time, format=file_format, seconds=every, ready=tell)
     except KeyboardInterrupt:
         err.print("stopped", markup=False)
