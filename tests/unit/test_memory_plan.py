@@ -258,3 +258,20 @@ def test_auto_takes_the_simplest_engine_that_fits(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(memory_choice, "gpu_memory", lambda: 12 * GIB)
     assert "may not fit" in (warn_by_memory(auto, model, 1, "bf16", "zero2") or "")
     assert warn_by_memory(auto, model, 1, "bf16", "zero3_offload") is None
+
+
+@pytest.mark.parametrize("name", ["base-tiny", "two-tower-1.6b"])
+def test_the_table_of_presets_in_the_documentation(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/memory.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
+    _, _, _, held, kept, checkpointed, *most, cpu, _ = (cell.strip() for cell in row.split("|"))
+    config = load_settings(RunConfig, None, [f"model={name}", "data.micro_batch=8", "data.global_batch=64"])
+    for memory, rows in zip(("12GB", "24GB", "80GB"), most, strict=True):
+        planned = {(one.engine, one.checkpointing): one for one in plan_run(config, 1, memory).estimates}
+        cases = [("single", "none"), ("single", "full"), ("zero2_offload", "none")]
+        assert rows == " / ".join(str(planned[case].largest_micro_batch or "-") for case in cases)
+        single = planned["single", "none"]
+        assert float(held) == pytest.approx((single.weights + single.gradients + single.optimizer) / GIB, abs=0.06)
+        assert float(kept) == pytest.approx(single.activations / GIB, abs=0.006)
+        assert float(checkpointed) == pytest.approx(planned["single", "full"].activations / GIB, abs=0.006)
+        assert float(cpu) == pytest.approx(planned["zero2_offload", "none"].cpu / GIB, abs=0.06)
