@@ -16,6 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+
+def _on_broken_pipe(_console: Console) -> None:
+    raise BrokenPipeError
+
+
+# The reader of our output has gone: no failure, `main` ends quietly. Rich would exit with 1, also in the help of Typer.
+Console.on_broken_pipe = _on_broken_pipe  # type: ignore[method-assign]
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 """For notes and progress: silent with `--quiet`."""

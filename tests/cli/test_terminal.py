@@ -132,6 +132,14 @@ def test_verbose_says_what_took_how_long(lcm: Callable, japanese: Path, tmp_path
     assert "in 0" not in lcm(*line, "--out", tmp_path / "b").err  # and the next command is its usual self
 
 
+def test_a_reader_that_has_read_enough_is_no_failure() -> None:
+    code = "echo ${PIPESTATUS[0]}"
+    line = f"{LCM} bootstrap --help | true; {code}; {LCM} bootstrap --list | true; {code}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["0", "0"]
+    assert done.stderr == ""
+
+
 def test_what_follows_two_dashes_is_no_option_of_ours(lcm: Callable) -> None:
     assert lcm("data", "info", "--", "-q").err.startswith("lcm: no data set in -q")
 
