@@ -148,5 +148,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
 
 def options_of(arguments: list[str]) -> set[str]:
     """The options that the command of a line has; those of `lcm` itself for an empty line."""
-    command = command_of(arguments)[0] if arguments else typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
     return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
