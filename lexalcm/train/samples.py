@@ -2,7 +2,7 @@
 
 The weights, or their moving average where one is kept, are copied into a model of its own on the main process's CPU:
 it generates under any engine, and takes nothing from a GPU that is full. The price is the time that this takes (the
-model is read from its folder each time, every weight gathered once) and one model in the main process's memory.
+model is read from its folder each time, every weight gathered once) and memory for the model twice while it is read.
 
 Generation draws its noise from generators of its own, always the same ones, so that neither the training's numbers
 change nor the samples of two steps differ by chance.
@@ -26,7 +26,7 @@ from lexalcm.data.concepts import special_vectors
 from lexalcm.data.dataset import Dataset, Split
 from lexalcm.data.mixture import Mixture
 from lexalcm.errors import LexaError
-from lexalcm.model.folder import load_model
+from lexalcm.model.folder import load_model, model_folder
 from lexalcm.model.lcm import LCM
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
@@ -62,16 +62,18 @@ class TextSamples:
         monitor: Monitor,
         world: World,
         beginnings: list[Beginning],
+        folder: Path,
         codec: Codec | None,
         end_of_text: torch.Tensor | None,
     ) -> None:
-        """Prepare; see `open_samples`. Only the main process has beginnings and a codec."""
+        """Prepare; see `open_samples`. Only the main process has beginnings, the model's folder and a codec."""
         self._config = config
         self._file = file
         self._engine = engine
         self._monitor = monitor
         self._world = world
         self._beginnings = beginnings
+        self._folder = folder
         self._codec = codec
         self._end_of_text = end_of_text
 
@@ -89,12 +91,9 @@ class TextSamples:
             for _ in weights:
                 pass  # takes part in gathering what the main process copies
             return {}
-        model = load_model(self._config.model)
-        parameters = dict(model.named_parameters())
-        for name, weight in zip(self._engine.shapes, weights, strict=True):
-            parameters[name].copy_(weight)
+        trained = {name: weight.to("cpu", copy=True) for name, weight in zip(self._engine.shapes, weights, strict=True)}
         try:
-            written = list(self._write(model))
+            written = list(self._write(self._model(trained)))
             with self._file.open("a", encoding="utf-8") as file:
                 for sample in written:
                     file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
@@ -107,13 +106,21 @@ class TextSamples:
             self._monitor.text(progress.step, f"samples/{number}", markdown(sample))
         return {}
 
+    def _model(self, trained: dict[str, torch.Tensor]) -> LCM:
+        """The run's model as it is now; what is frozen is as it was."""
+        model = load_model(self._folder)
+        for name, parameter in model.named_parameters():
+            if name in trained:
+                parameter.data = trained.pop(name).to(parameter.dtype)  # in its place, not beside it
+        return model
+
     def _write(self, model: LCM) -> Iterator[dict[str, Any]]:
         # The one place where training generates.
         from lexalcm.generate.prompt import Prompt
         from lexalcm.generate.text import TextModel
 
         assert self._codec is not None
-        writer = TextModel(Path(self._config.model), model, self._codec, self._end_of_text)
+        writer = TextModel(self._folder, model, self._codec, self._end_of_text)
         options = writer.options(max_sentences=self._config.train.samples.sentences)
         if self._end_of_text is None:
             options = options.model_copy(update={"stop_similarity": None})
@@ -146,9 +153,10 @@ def open_samples(
     beginnings: list[Beginning] = []
     codec: Codec | None = None
     end_of_text: torch.Tensor | None = None
+    folder = Path()
 
     def prepare() -> bool:
-        nonlocal beginnings, codec, end_of_text
+        nonlocal beginnings, codec, end_of_text, folder
         record = dataset.manifest.codec
         try:
             large = issubclass(codec_class(record.name), Configurable)
@@ -168,6 +176,7 @@ def open_samples(
             options = CodecOptions(device="cpu") if large else None
             codec = load_codec(record, dataset.path / CODEC_FOLDER, options=options)
             special = read_special(dataset.path)
+            folder = model_folder(config.model)  # found once: the hub need not answer later
         except LexaError as error:
             monitor.display.note(f"no samples of text: {error}")
             return False
@@ -176,7 +185,7 @@ def open_samples(
 
     if settings.every == 0 or not world.from_main(prepare):
         return None
-    return TextSamples(config, file, engine, monitor, world, beginnings, codec, end_of_text)
+    return TextSamples(config, file, engine, monitor, world, beginnings, folder, codec, end_of_text)
 
 
 def find_beginnings(
