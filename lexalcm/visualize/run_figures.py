@@ -60,7 +60,7 @@ def curves(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across,
         if not len(y):
             continue
         drawn.append(y)
-        _curve(axes, across.of(x), y, number, run.name, smooth)
+        _curve(axes, across.of(x), y, _style(runs, number), smooth)
     _finish(axes, runs, drawn, across)
     return figure
 
@@ -75,7 +75,7 @@ def validation(runs: Sequence[RunMetrics], across: Across) -> Figure:
             continue
         x = across.of(x)
         drawn.append(y)
-        axes.plot(x, y, marker="o", markersize=3.5, **_style(number, run.name))
+        axes.plot(x, y, marker="o", markersize=3.5, **_style(runs, number))
         if len(y):
             best = int(y.argmin())
             axes.plot(
@@ -84,7 +84,7 @@ def validation(runs: Sequence[RunMetrics], across: Across) -> Figure:
                 "o",
                 markersize=10,
                 fillstyle="none",
-                color=_style(number, "")["color"],
+                color=_style(runs, number)["color"],
                 markeredgewidth=1.5,
             )
     _finish(axes, runs, drawn, across)
@@ -123,7 +123,7 @@ def counts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across)
         if not len(y):
             continue
         drawn.append(y)
-        axes.step(across.of(x), y, where="post", **_style(number, run.name))
+        axes.step(across.of(x), y, where="post", **_style(runs, number))
     _finish(axes, runs, drawn, across, scale=False)
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set_ylim(0, None)
@@ -140,7 +140,8 @@ def by_timestep(runs: Sequence[RunMetrics]) -> Figure:
                 continue
             losses = newest_by_timestep(table, share)
             centers = (np.arange(len(losses)) + 0.5) * 100 / len(losses)
-            style = _style(number, run.name + suffix if len(runs) > 1 else suffix.strip(", ") or "training")
+            style = _style(runs, number)
+            style["label"] = run.name + suffix if len(runs) > 1 else suffix.strip(", ") or "training"
             if suffix:
                 style |= {"linestyle": (0, (2, 2)), "fillstyle": "none"}
             axes.plot(centers, losses, marker="o", markersize=5, **style)
@@ -194,12 +195,12 @@ def moving_average(values: np.ndarray, width: int) -> np.ndarray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
-def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, number: int, label: str, smooth: bool) -> None:
+def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict[str, Any], smooth: bool) -> None:
     if smooth and len(y) >= MANY:
-        axes.plot(x, y, color=_style(number, "")["color"], linewidth=0.8, alpha=0.3)
-        axes.plot(x, moving_average(y, 2 * (len(y) // 100) + 1), **_style(number, label))
+        axes.plot(x, y, color=style["color"], linewidth=0.8, alpha=0.3)
+        axes.plot(x, moving_average(y, 2 * (len(y) // 100) + 1), **style)
     else:
-        axes.plot(x, y, marker="o" if len(y) == 1 else "", **_style(number, label))
+        axes.plot(x, y, marker="o" if len(y) == 1 else "", **style)
 
 
 def _finish(
@@ -218,7 +219,15 @@ def _count_axis(axes: Axes, across: Across) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _style(number: int, label: str) -> dict[str, Any]:
-    """Of a run's line: a colour, and beyond the colours dashes."""
+def _style(runs: Sequence[RunMetrics], number: int) -> dict[str, Any]:
+    """Of a run's line: a colour, and beyond the colours dashes; of several the first is the widest.
+
+    Runs that differ in engine or processes alone have one curve: the wider line is seen beneath the narrower.
+    """
     count = len(COLOURS["light"])
-    return {"color": colour(number % count), "linestyle": DASHES[number // count % len(DASHES)], "label": label}
+    return {
+        "color": colour(number % count),
+        "linestyle": DASHES[number // count % len(DASHES)],
+        "linewidth": 1.8 if len(runs) == 1 else max(1.3, 3.4 - 0.9 * number),
+        "label": runs[number].name,
+    }

@@ -108,6 +108,9 @@ def test_curves_are_the_numbers_of_the_file_and_their_axes_are_named(tmp_path):
         for label, folder in (("a", a), ("b", b)):
             written = [json.loads(one) for one in (folder / "metrics.jsonl").read_text().splitlines()]
             assert curves[label].tolist() == [[one["step"], one[column]] for one in written]
+    # one curve of two runs is seen as two lines
+    widths = [one.get_linewidth() for one in plans["loss"].axes[0].lines]
+    assert widths[0] > widths[1] + 0.5
     # a run keeps its colour where the other has no number
     colours = {one.get_label(): one.get_color() for one in plans["loss"].axes[0].lines}
     assert [one.get_color() for one in plans["mfu"].axes[0].lines] == [colours["b"]]
