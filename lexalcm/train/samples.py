@@ -35,7 +35,7 @@ from lexalcm.train.world import World
 
 SPLIT = "validation"
 SEED = 0
-LOOKED_AT = 1000
+LOOKED_AT = 50
 """Documents among which to find some with text, where those first chosen have none."""
 
 logger = logging.getLogger(__name__)
