@@ -35,7 +35,6 @@ class RunMetrics:
         validation_by_timestep: likewise of the validation loss.
         config: its settings, empty where there are none.
         unreadable: lines that are no JSON, but for a last one without an end.
-        modified: when the file was last written, seconds since the epoch.
     """
 
     name: str
@@ -45,7 +44,6 @@ class RunMetrics:
     validation_by_timestep: np.ndarray | None
     config: Mapping[str, Any]
     unreadable: int
-    modified: float
 
     @property
     def lines(self) -> int:
@@ -142,7 +140,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 
 def _read(name: str, file: Path) -> RunMetrics:
-    records, unreadable, modified = _read_lines(file)
+    records, unreadable = _read_lines(file)
     names = {key for record in records for key, value in record.items() if not isinstance(value, list)}
     columns = {key: np.array([_number(record.get(key)) for record in records]) for key in {"step", "seconds"} | names}
     return RunMetrics(
@@ -153,15 +151,14 @@ def _read(name: str, file: Path) -> RunMetrics:
         validation_by_timestep=_buckets([record.get(VALIDATION_BY_TIMESTEP) for record in records]),
         config=_read_config(file.parent / CONFIG_FILE),
         unreadable=unreadable,
-        modified=modified,
     )
 
 
-def _read_lines(file: Path) -> tuple[list[dict[str, Any]], int, float]:
+def _read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
     try:
-        text, modified = file.read_bytes(), file.stat().st_mtime
+        text = file.read_bytes()
     except FileNotFoundError:  # the run has not written its first line
-        return [], 0, 0.0
+        return [], 0
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
     records: list[dict[str, Any]] = []
@@ -178,7 +175,7 @@ def _read_lines(file: Path) -> tuple[list[dict[str, Any]], int, float]:
         while records and records[-1]["step"] >= step:
             records.pop()
         records.append(record)
-    return records, unreadable, modified
+    return records, unreadable
 
 
 def _number(value: Any) -> float:
