@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 
-def _on_broken_pipe(_console: Console) -> None:
+def _on_broken_pipe(self: Console) -> None:
     raise BrokenPipeError
 
 
