@@ -52,24 +52,41 @@ def same(one, other):
     assert [predictor.name for predictor in one.predictors] == ["one", "two"]
 
 
+def written(folder):
+    return sum(part.stat().st_size for part in folder.glob("part-*"))
+
+
+def evaluate_and_shoot(folder, generator):
+    """Evaluate in a process that is killed a random while after it got something done; says whether it was."""
+    before = written(folder)
+    child = os.fork()
+    if child == 0:
+        try:
+            run(folder, seconds=0.01)
+        finally:
+            os._exit(0)
+    ended = None
+    while written(folder) == before and ended is None:
+        time.sleep(0.001)
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    time.sleep(generator.uniform(0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
 def test_twenty_kills_at_random_moments_lose_and_repeat_no_document(tmp_path):
-    folder, generator = tmp_path / "report.json.unfinished", random.Random(0)
-    whole = run(None)
-    for _ in range(20):
-        child = os.fork()
-        if child == 0:  # evaluates slowly until it is shot
-            try:
-                run(folder, seconds=0.01)
-            finally:
-                os._exit(0)
-        time.sleep(generator.uniform(0.001, 0.03))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    assert 0 < len(lines(folder)) < 2 * len(UNITS)  # some of it was done, and not all
-    same(run(folder), whole)
-    done = [(line["predictor"], line["unit"]) for line in lines(folder)]
-    assert sorted(done) == [(index, unit) for index in (0, 1) for unit in range(len(UNITS))]
-    assert sum(len(line["documents"]) for line in lines(folder)) == 2 * DOCUMENTS
+    generator, whole = random.Random(0), run(None)
+    folders, kills = [tmp_path / "0.unfinished"], 0
+    while kills < 20:
+        if evaluate_and_shoot(folders[-1], generator):
+            kills += 1
+        else:  # it had been finished before
+            folders.append(tmp_path / f"{len(folders)}.unfinished")
+    for folder in folders:
+        same(run(folder), whole)
+        done = [(line["predictor"], line["unit"]) for line in lines(folder)]
+        assert sorted(done) == [(index, unit) for index in (0, 1) for unit in range(len(UNITS))]
+        assert sum(len(line["documents"]) for line in lines(folder)) == 2 * DOCUMENTS
 
 
 @pytest.mark.parametrize("cut", [1, 7, 200])
