@@ -18,7 +18,7 @@ DeepSpeed 0.19 and FSDP2 at work on a CPU.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 
 import torch
@@ -37,6 +37,12 @@ DEEPSPEED_BUCKET = 500_000_000
 
 SUB_GROUP = 1_000_000_000
 """Numbers that stage 3 updates at a time, DeepSpeed's default."""
+
+MAX_LIVE = 1_000_000_000
+"""Numbers that stage 3 keeps gathered, DeepSpeed's default."""
+
+MAX_LIVE_OFFLOADED = 100_000_000
+"""The same in our files that offload."""
 
 SWAP_BUFFERS = 5
 """That DeepSpeed keeps for weights on NVMe, its default."""
@@ -133,11 +139,18 @@ def _whole(sizes: Sizes, processes: int, number: int, settings: TrainSettings, o
     return Use(4 * sizes.parameters, 4 * sizes.trained, sizes.state, average, step_buffers=step)
 
 
+def _ddp(sizes: Sizes, processes: int, number: int, settings: TrainSettings, once: bool) -> Use:
+    use = _whole(sizes, processes, number, settings, once)
+    # Buckets stay. A sum over micro-batches is beside them until the last one, as are the first gradients of all.
+    buckets = 4 * sizes.trained
+    return replace(use, buffers=0 if once else buckets, step_buffers=max(buckets, use.step_buffers))
+
+
 def _fsdp(sizes: Sizes, processes: int, number: int, settings: TrainSettings, once: bool) -> Use:
     # Gathered: what is outside layers, a layer, the next one, and the message that it comes in; going back, a layer's
-    # gradient and the float32 message that it leaves in.
+    # gradient and the float32 message that it leaves in, while those of the layer before are on their way.
     layer = sizes.largest_layer
-    buffers = number * sizes.outside_layers + 3 * number * layer + (number + 4) * layer
+    buffers = number * sizes.outside_layers + 3 * number * layer + 2 * (number + 4) * layer
     weights, gradients = 4 * ceil(sizes.parameters / processes), 4 * ceil(sizes.trained / processes)
     return Use(weights, gradients, ceil(sizes.state / processes), _average(sizes, processes, settings), buffers=buffers)
 
@@ -173,10 +186,11 @@ def _zero(stage: int, optimizer_on: str = "gpu", weights_on: str = "gpu") -> Use
         buffers = (3 if stage == 1 else 4) * bucket
         if optimizer_on != "gpu":
             buffers += number * sizes.largest  # a gradient on its way
-        elif stage == 2 and not once:
+        elif stage >= 2 and not once:
             buffers += number * share  # a micro-batch's gradient beside the sum of those before
-        if stage == 3:  # the weights of a part of a layer, and those fetched ahead
-            buffers += number * (sizes.largest + bucket_size(sizes.width))
+        if stage == 3:  # gathered weights, which stay for the next use, and those fetched ahead
+            live = MAX_LIVE if optimizer_on == "gpu" else MAX_LIVE_OFFLOADED
+            buffers += number * min(sizes.parameters, max(live, sizes.largest_layer)) + bucket
         updating = min(share, SUB_GROUP) if stage == 3 else share
         step = updating * (4 if number == 4 else 6)
         if stage == 1:  # the shares that are not this process's have gone when the update begins
@@ -203,7 +217,7 @@ LAYOUTS = {
     layout.name: layout
     for layout in (
         Layout("single", _whole, casts_weights=False, shards=False),
-        Layout("ddp", _whole, casts_weights=False, shards=False),
+        Layout("ddp", _ddp, casts_weights=False, shards=False),
         Layout("zero0", _zero0),
         Layout("zero1", _zero(1)),
         Layout("zero2", _zero(2)),
