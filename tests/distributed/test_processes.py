@@ -45,10 +45,10 @@ def test_two_trainings_of_one_name_do_not_disturb_each_other(forks: ForkServer) 
 
 
 def test_an_error_of_all_processes_is_said_once(forks: ForkServer) -> None:
-    run = forks.train("wrong", [*TWO, "train.lr=1.0"], 2)
+    run = forks.train("wrong", [*TWO, "train.lr=1.0"], 2, options=["--stop-code", "99"])
     assert wait_until(lambda: (run.folder / "config.yaml").exists())
     run.send(signal.SIGTERM)
-    run.wait()
+    assert run.wait() == [99, 99], run.output
     again = forks.train("wrong", [*TWO, "train.lr=2.0"], 2)
     assert again.wait() == [2, 2]
     assert run.output.count("was begun with train.lr = 1.0, not 2.0") == 1
