@@ -68,7 +68,7 @@ def test_every_command_explains_itself_with_examples(lcm: Callable, command: str
         ("trian", "No such command 'trian'. Did you mean 'train'?"),
         ("bootstrap --sed 1", "--sed"),
         ("bootstrap --seed one", "Invalid value for '--seed'"),
-        ("infer", "Missing argument 'TEXT...'"),
+        ("infer", "nothing to continue: give a text"),
         ("infer hello --steps 0", "Invalid value for '--steps'"),
     ],
 )
