@@ -14,7 +14,6 @@ import typer
 
 from lexalcm.cli import bootstrap, data, evaluate, infer, train, verify, visualize
 from lexalcm.cli.console import complain, out, say_what_it_took, set_verbosity
-from lexalcm.cli.versions import versions
 from lexalcm.errors import LexaError
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions of typer keep in different places
@@ -40,6 +39,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from lexalcm.cli.versions import versions
+
         for line in versions():
             out.print(line, markup=False)
         raise typer.Exit
