@@ -4,13 +4,14 @@ T trained parameters of P, N processes, e bytes of a number in the run's precisi
 
 | engine | weights | gradients | optimizer (AdamW) | beside |
 |---|---|---|---|---|
-| single, ddp | 4 P | 4 T | 8 T | autocast's bf16 copies of weights (among the activations) |
+| single | 4 P | 4 T | 8 T | autocast's bf16 copies of weights (among the activations) |
+| ddp | 4 P | 4 T | 8 T | the same; with several micro-batches a step, their sum beside the buckets: 4 T |
 | fsdp | 4 P/N | 4 T/N | 8 T/N | layers gathered in e, a layer's gradient on its way |
 | ZeRO 0, fp32 | 4 P | 4 T | 8 T | gradients on their way |
 | ZeRO 0, bf16 | 2 P | 2 T | 12 T | the same, and float32 gradients in an update |
 | ZeRO 1 | e P | e T | 12 T/N | buckets of gradients; in an update e T/N + 4 T/N |
 | ZeRO 2 | e P | e T/N | 12 T/N | the same |
-| ZeRO 3 | e P/N | e T/N | 12 T/N | and gathered weights |
+| ZeRO 3 | e P/N | e T/N | 12 T/N | and gathered weights, up to a billion |
 
 DeepSpeed keeps float32 weights beside its own from stage 1 on, in float32 too. With offloading, the optimizer's part
 (fsdp, stage 3: and the weights') is in the CPU's memory or on NVMe. The terms for buckets and updates were read off
