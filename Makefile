@@ -34,7 +34,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-development: $(VENV)/.installed
-	$(PIP) --editable '.[adamw8bit,deepspeed,hf,ray,test,lint]'
+	$(PIP) --editable '.[adamw8bit,deepspeed,hf,ray,wandb,test,lint]'
 	@touch $@
 
 test: $(VENV)/.installed-development
