@@ -32,12 +32,13 @@ def start(workspace: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def run(command: Sequence[str | Path], path: str = "", **environment: str) -> "subprocess.Popen[str]":
+        always = {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "15"}  # torchrun kills its processes then
         search = os.pathsep.join([*filter(None, [path]), str(Path(sys.executable).parent), os.environ["PATH"]])
         started.append(
             subprocess.Popen(
                 [str(word) for word in command],
                 cwd=workspace,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": search} | environment,
+                env=os.environ | always | {"PATH": search} | environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -51,7 +52,7 @@ def start(workspace: Path) -> Iterator[Start]:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
 
