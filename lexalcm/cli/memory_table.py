@@ -41,18 +41,20 @@ def print_plan(plan: "MemoryPlan", as_json: bool) -> None:
     shown = {name: text for name, text in COLUMNS.items() if any(getattr(one, name) for one in plan.estimates)}
     table = Table(
         Column("engine", no_wrap=True, min_width=13),
-        "ckpt",
+        Column("ckpt", no_wrap=True, min_width=4),
         title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
     )
     for text in shown.values():
         table.add_column(text, justify="right", no_wrap=True)
     if plan.limit is not None:
-        table.add_column("rows", justify="right")
+        table.add_column("rows", justify="right", no_wrap=True)
     for estimate in plan.estimates:
-        cells = [f"{getattr(estimate, name) / 2**30:.2f}" if getattr(estimate, name) else "" for name in shown]
+        cells = [_gib(getattr(estimate, name)) for name in shown]
         rows = [] if plan.limit is None else [str(estimate.largest_micro_batch or "-")]
         style = "bold" if estimate is plan.best else "" if estimate.fits is not False else "dim"
         table.add_row(estimate.engine, estimate.checkpointing, *cells, *rows, style=style)
@@ -74,3 +76,8 @@ def _how(best: "MemoryEstimate") -> str:
     if best.checkpointing != "none":
         options += f" --set train.activation_checkpointing={best.checkpointing}"
     return f"fits with the fewest tricks: lcm train {options}"
+
+
+def _gib(size: int) -> str:
+    gib = size / 2**30
+    return "" if size == 0 else f"{gib:.2f}" if gib < 10 else f"{gib:.1f}"
