@@ -58,7 +58,7 @@ def subcommands(command: Any, path: str = "lcm") -> Iterator[tuple[str, Any]]:
         yield from subcommands(inner, f"{path} {name}")
 
 
-@pytest.mark.parametrize(("path", "command"), subcommands(typer.main.get_command(app)), ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(("path", "command"), list(subcommands(typer.main.get_command(app))), ids=lambda x: str(x)[:40])
 def test_examples_of_helps_are_understood(path: str, command: Any) -> None:
     lines = [line for line in commands(command.help or "") if line]
     assert complaints(lines) == []
