@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,10 @@ from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_no
 from lexalcm.data.shards import ShardWriter
 
 MakeDataset = Callable[..., Dataset]
+
+# A shell without job control starts background jobs deaf to Ctrl-C, and so would be every process that a test starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

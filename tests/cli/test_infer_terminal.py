@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_taking_turns(folder: Path) -> None:
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Terminal]]:
+    """Starts commands in terminals of their own; none outlives its test."""
+    started: list[Terminal] = []
+
+    def begin(*arguments: object) -> Terminal:
+        started.append(Terminal(folder, *arguments))
+        return started[-1]
+
+    yield begin
+    for terminal in started:
+        terminal.process.kill()
+
+
+def test_taking_turns(folder: Path, start: Callable[..., Terminal]) -> None:
     """A text that would be a million sentences long is stopped; the next turn is as if nothing had been."""
     line = ("infer", "--model", "model", "-i", "-n", 1_000_000, "--steps", 100)
-    terminal = Terminal(folder, *line)
+    terminal = start(*line)
     terminal.read_until("> ")
     terminal.type("Peace is near.\n")
     shown = terminal.read_until("sentence 3, step")
@@ -95,8 +110,8 @@ def test_taking_turns(folder: Path) -> None:
     assert history[-4:] == ["Peace is near.", "/set max-sentences 1", "The wind blew.", "/save text.json"]
 
 
-def test_alternatives_stand_side_by_side(folder: Path) -> None:
-    terminal = Terminal(folder, "infer", "Peace.", "--model", "model", "--samples", 2, "-n", 2)
+def test_alternatives_stand_side_by_side(start: Callable[..., Terminal]) -> None:
+    terminal = start("infer", "Peace.", "--model", "model", "--samples", 2, "-n", 2)
     assert terminal.wait() == 0
     lines = CONTROLS.sub("", terminal.shown).splitlines()
     assert any("seed 0" in line and "seed 1" in line for line in lines)

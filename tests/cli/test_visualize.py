@@ -123,7 +123,10 @@ def test_a_live_page_ends_well_at_ctrl_c(run_folder):
         with urllib.request.urlopen(address, timeout=60) as answer:
             assert 'id="loss"' in answer.read().decode()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert errors.splitlines()[-1] == "stopped"
     assert "Traceback" not in errors
