@@ -1,7 +1,8 @@
 """One training at a time in the folder of a run.
 
 The system holds the lock for the main process and lets go of it however that ends, also when it is killed. Over NFS it
-holds between machines too. The file stands beside the run's folder, because a run that begins anew replaces that.
+holds between machines too. The file stands beside the run's folder, because a run that begins anew replaces that. It is
+gone at the end: who waits for it meanwhile sees that its file has lost its name, and makes a new one.
 """
 
 from collections.abc import Iterator
@@ -41,4 +42,6 @@ def locked(run: RunFolder, world: World) -> Iterator[None]:
     try:
         yield
     finally:
+        if lock.is_locked:
+            path.unlink(missing_ok=True)
         lock.release()
