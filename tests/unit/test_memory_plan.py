@@ -1,5 +1,6 @@
 """What `lcm train --plan` says, against what real steps allocate and against the arithmetic of sharding."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def two_steps(config: RunConfig, model: ModelConfig, precision: str, device: tor
 
 def allocated_at_most(work: Callable[[], None]) -> int:
     """The most bytes of tensors at a time, by what the CPU's allocator tells the profiler."""
+    gc.collect()  # models of other tests, whose end would count as this work's
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     results = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
