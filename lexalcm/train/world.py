@@ -11,6 +11,7 @@ No process waits for ever: see watchdog.py. Should that fail too, torch gives up
 An error is said once: by the process that had it, not by those that had to end because of it.
 """
 
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -196,6 +197,7 @@ def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[Non
             if world.watchdog is not None:
                 world.watchdog.close()
             world.group = world.watchdog = None
+            gc.collect()  # what an engine has left in cycles may hold the group, whose end would then wait for ever
             if dist.is_initialized():  # an engine's end may have been the group's
                 dist.destroy_process_group()
 
