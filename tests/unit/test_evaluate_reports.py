@@ -1,13 +1,11 @@
 """The report's files: what they say, and that they can be read anywhere."""
 
-import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from browser import CHROMIUM, WITHOUT, measure_pages
 
 from lexalcm.errors import UserError
 from lexalcm.evaluate.files import check_report_name, write_report
@@ -17,7 +15,6 @@ from lexalcm.evaluate.place_plot import Line, draw
 from lexalcm.evaluate.report import Change, Difference, Estimate, Evaluation, Example, Row, Size
 from lexalcm.evaluate.wording import change, number, p_value, sentences
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ABOUT = {"architecture": "base", "parameters": 5000, "generation": None}
 METRICS = ["squared_l2", "contrastive_accuracy", "rouge_l"]
 
@@ -139,52 +136,19 @@ def test_files_are_what_their_names_say(evaluation, tmp_path):
         check_report_name(tmp_path / "report.txt")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page in: apt-get install chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT)
 def test_page_opens_in_a_browser_and_fits_a_phone(evaluation, tmp_path):
-    # The page runs in frames of two widths, measures itself, and tells the page around it, which --dump-dom prints.
-    measure = """<script>
-    addEventListener("load", () => {
+    measure = """
       const root = document.documentElement;
       const charts = [...document.querySelectorAll("svg")].map(one => one.getBoundingClientRect().width);
-      parent.postMessage([innerWidth, root.scrollWidth - root.clientWidth, Math.min(...charts)], "*");
-    });
-    </script></body>"""
+      return {overflow: root.scrollWidth - root.clientWidth, narrowest: Math.min(...charts)};
+    """
     name = "runs/a-run-with-a-rather-long-name-that-must-not-widen-the-page-on-a-small-telephone"
     rows = [replace(evaluation.rows[0], name=name), evaluation.rows[1]]
     page = to_html(replace(evaluation, rows=rows))
-    (tmp_path / "measured.html").write_text(page.replace("</body>", measure), encoding="utf-8")
-    (tmp_path / "frame.html").write_text(
-        """<pre id="found"></pre><script>
-        const found = [];
-        addEventListener("message", event => {
-          found.push(event.data);
-          document.getElementById("found").textContent = JSON.stringify(found);
-        });
-        </script>"""
-        + "".join(
-            f'<iframe src="measured.html" style="width:{width}px;height:900px;border:0"></iframe>'
-            for width in (360, 1200)
-        ),
-        encoding="utf-8",
-    )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    result = subprocess.run(
-        [
-            CHROMIUM,
-            *options,
-            "--enable-logging=stderr",
-            "--virtual-time-budget=10000",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--dump-dom",
-            (tmp_path / "frame.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "CONSOLE" not in result.stderr
-    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', result.stdout)[1])
-    assert sorted(width for width, _, _ in found) == [360, 1200]
-    for width, overflow, narrowest in found:
-        assert overflow <= 0, width
-        assert narrowest > 250
+    found, log = measure_pages(tmp_path, {"evaluation": page}, (360, 1200), measure)
+    assert "CONSOLE" not in log
+    assert sorted(width for _, width in found) == [360, 1200]
+    for (_, width), page in found.items():
+        assert page["overflow"] <= 0, width
+        assert page["narrowest"] > 250

@@ -1,14 +1,13 @@
 """Pages opened in a browser: on a phone and a wide screen, light and dark, all in two starts of it."""
 
-import html
 import json
 import re
-import shutil
 import subprocess
 import threading
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, OPTIONS, WITHOUT, measure_pages
 from text_model_folder import make_text_model
 
 from lexalcm.generate.text import TextModel
@@ -19,7 +18,6 @@ from lexalcm.visualize.model_report import report_model
 from lexalcm.visualize.run_report import report_runs
 from lexalcm.visualize.schedule_report import report_schedule
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTHS = (390, 1200)
 SCHEMES = {"dark": 0, "light": 1}  # Chromium's numbers of them
 PICTURES = {"data": 6, "run": 7, "schedule": 5, "model": 3, "generation": 4}
@@ -31,28 +29,22 @@ AXES = {
     "generation": ["denoising step", "squared L2 to the truth", "cosine with the truth"],
 }
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium to open the pages in: apt-get install chromium"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT)
 
-# Each page runs in a frame of its width, measures itself, and tells the page around it, which --dump-dom prints.
-MEASURE = """<script>
-addEventListener("load", async () => {
+MEASURE = """
   const root = document.documentElement;
   document.querySelectorAll("details").forEach(one => { one.open = true; });
   const images = [...document.images];
   await Promise.all(images.map(image => image.decode()));
-  parent.postMessage({
-    name: NAME,
+  return {
     overflow: root.scrollWidth - root.clientWidth,
     broken: images.filter(image => !(image.naturalWidth > 0)).map(image => image.alt),
     dark: images.filter(image => image.currentSrc === image.parentElement.querySelector("source").srcset).length,
     alternatives: images.map(image => image.alt),
     narrowest: Math.min(...images.map(image => image.getBoundingClientRect().width)),
     background: getComputedStyle(document.body).backgroundColor,
-  }, "*");
-});
-</script></body>"""
+  };
+"""
 
 
 def line(step):
@@ -95,62 +87,16 @@ def pages(make_dataset, tmp_path_factory):
     return {name: (folder / name / "index.html").read_text(encoding="utf-8") for name in PICTURES}
 
 
-def browse(address, profile, *options):
-    """What Chromium makes of a page, and what it writes to its log."""
-    result = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--enable-logging=stderr",
-            "--virtual-time-budget=20000",
-            f"--user-data-dir={profile}",
-            *options,
-            "--dump-dom",
-            address,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=True,
-    )
-    return result.stdout, result.stderr
-
-
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_pages_open_without_an_error_fit_their_width_and_show_their_pictures(pages, tmp_path, scheme):
-    frames = ""
-    for name, page in pages.items():
-        for width in WIDTHS:
-            file = f"{name}-{width}.html"
-            script = MEASURE.replace("NAME", json.dumps(f"{name}-{width}"))
-            (tmp_path / file).write_text(page.replace("</body>", script), encoding="utf-8")
-            frames += f'<iframe src="{file}" style="width:{width}px;height:900px;border:0"></iframe>'
-    (tmp_path / "frame.html").write_text(
-        f"""<meta name="color-scheme" content="light dark"><pre id="found"></pre><script>
-        const found = [];
-        addEventListener("message", event => {{
-          found.push(event.data);
-          document.getElementById("found").textContent = JSON.stringify(found);
-        }});
-        </script>{frames}""",
-        encoding="utf-8",
-    )
     preference = f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"
-    document, log = browse((tmp_path / "frame.html").as_uri(), tmp_path / "profile", preference)
+    found, log = measure_pages(tmp_path, pages, WIDTHS, MEASURE, preference)
     assert "CONSOLE" not in log
-    text = html.unescape(re.search(r'<pre id="found">(.*?)</pre>', document, re.DOTALL).group(1))
-    found = {one["name"]: one for one in json.loads(text)}
-    assert sorted(found) == sorted(f"{name}-{width}" for name in pages for width in WIDTHS)
+    assert sorted(found) == sorted((name, width) for name in pages for width in WIDTHS)
     for name, pictures in PICTURES.items():
         for width in WIDTHS:
-            page = found[f"{name}-{width}"]
-            assert page["overflow"] == 0, page["name"]
+            page = found[name, width]
+            assert page["overflow"] == 0, (name, width)
             assert page["broken"] == []
             assert len(page["alternatives"]) == pictures
             assert page["dark"] == (pictures if scheme == "dark" else 0)
@@ -159,6 +105,13 @@ def test_pages_open_without_an_error_fit_their_width_and_show_their_pictures(pag
             assert red < 60 if scheme == "dark" else red > 200
             for label in AXES[name]:
                 assert any(label in alternative for alternative in page["alternatives"]), label
+
+
+def rendered(address, profile):
+    """What Chromium makes of a page in 20 s of its own time, and what it writes to its log."""
+    options = [*OPTIONS, "--virtual-time-budget=20000", f"--user-data-dir={profile}", "--dump-dom"]
+    result = subprocess.run([CHROMIUM, *options, address], capture_output=True, text=True, timeout=180, check=True)
+    return result.stdout, result.stderr
 
 
 def test_a_live_page_changes_in_the_browser_when_its_run_writes(tmp_path, monkeypatch):
@@ -184,7 +137,7 @@ def test_a_live_page_changes_in_the_browser_when_its_run_writes(tmp_path, monkey
     assert started.wait(10)
     server, address = servers
     try:
-        document, log = browse(address, tmp_path / "profile")
+        document, log = rendered(address, tmp_path / "profile")
     finally:
         server.shutdown()
     assert "CONSOLE" not in log
