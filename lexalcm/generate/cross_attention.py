@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lexalcm.generate.few_positions import linear
-from lexalcm.model.attention import Attention, mix_values
+from lexalcm.generate.fixed_linear import FixedLinear, times_columns
+from lexalcm.model.attention import mix_values
 from lexalcm.model.cache import KeysValues
 from lexalcm.model.masks import Mask
 
@@ -22,33 +22,42 @@ CrossAttention = Callable[[Tensor], Tensor]
 """From normalized positions [N, W] to what they take from the contexts, [N, W]."""
 
 
-def cross_attention(attention: Attention, keys_values: KeysValues, mask: Mask, positions: int) -> CrossAttention:
-    """Attend the given keys and values as the mask says, Q positions of each row, in the cheaper of the two ways."""
+def cross_attention(
+    queries: FixedLinear, output: FixedLinear, keys_values: KeysValues, mask: Mask, positions: int
+) -> CrossAttention:
+    """Attend given keys and values, in the cheaper of the two ways.
+
+    Args:
+        queries: from positions to their queries.
+        output: from the heads' mixtures of values to what they add.
+        keys_values: of the contexts.
+        mask: which of them each position sees.
+        positions: Q of each row.
+    """
     k_BHKE, v_BHKE = keys_values
-    (rows, heads, keys, _), width = k_BHKE.shape, attention.q_proj.in_features
+    (rows, heads, keys, _), width = k_BHKE.shape, queries.weight.shape[1]
     if rows * positions == 1 and heads * keys < width and isinstance(mask, Tensor) and bool(mask.all()):
-        return _over_folded_keys(attention, k_BHKE[0], v_BHKE[0])
+        return _over_folded_keys(queries, output, k_BHKE[0], v_BHKE[0])
 
     def attend(x_NW: Tensor) -> Tensor:
-        queries_NW = linear(x_NW, attention.q_proj.weight, attention.q_proj.bias)
-        queries_BHQE = queries_NW.view(rows, positions, heads, -1).transpose(1, 2)
+        queries_BHQE = queries(x_NW).view(rows, positions, heads, -1).transpose(1, 2)
         mixed_NW = mix_values(queries_BHQE, k_BHKE, v_BHKE, mask).transpose(1, 2).reshape(len(x_NW), -1)
-        return linear(mixed_NW, attention.output_proj.weight, attention.output_proj.bias)
+        return output(mixed_NW)
 
     return attend
 
 
-def _over_folded_keys(attention: Attention, k_HKE: Tensor, v_HKE: Tensor) -> CrossAttention:
+def _over_folded_keys(queries: FixedLinear, output: FixedLinear, k_HKE: Tensor, v_HKE: Tensor) -> CrossAttention:
     heads, keys, size = k_HKE.shape
     k_HKE = k_HKE * size**-0.5
-    key_rows = torch.bmm(k_HKE, attention.q_proj.weight.view(heads, size, -1)).flatten(0, 1)
-    key_biases = torch.bmm(k_HKE, attention.q_proj.bias.view(heads, size, 1)).flatten()
-    output_HEW = attention.output_proj.weight.t().view(heads, size, -1)
+    key_rows = torch.bmm(k_HKE, queries.weight.view(heads, size, -1)).flatten(0, 1)
+    key_biases = torch.bmm(k_HKE, queries.bias.view(heads, size, 1)).flatten()
+    output_HEW = output.weight.t().view(heads, size, -1)
     value_rows = torch.bmm(v_HKE, output_HEW).flatten(0, 1)
 
     def attend(x_1W: Tensor) -> Tensor:
-        scores_HK = torch.addmv(key_biases, key_rows, x_1W[0]).view(heads, keys)
+        scores_HK = times_columns(x_1W, key_rows, key_biases).view(heads, keys)
         weights_1 = nn.functional.softmax(scores_HK, dim=-1).view(1, -1)
-        return torch.addmm(attention.output_proj.bias, weights_1, value_rows)
+        return torch.addmm(output.bias, weights_1, value_rows)
 
     return attend

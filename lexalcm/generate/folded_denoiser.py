@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from lexalcm.generate.cross_attention import CrossAttention, cross_attention
-from lexalcm.generate.few_positions import linear, modulate
+from lexalcm.generate.fixed_linear import FixedLinear
 from lexalcm.model.cache import KeysValues
 from lexalcm.model.denoiser import Denoiser, DenoiserLayer
 from lexalcm.model.masks import Mask
+from lexalcm.model.norm import inverse_rms
 
 
 class StepModulation(NamedTuple):
@@ -44,14 +45,18 @@ class FoldedDenoiser:
     """The denoiser for a list of timesteps.
 
     Args:
-        denoiser: the model's; its weights are used, not copied, and must not change afterwards.
+        denoiser: the model's; its weights must not change afterwards. They are used, not copied, unless `FixedLinear`
+            packs them.
         timesteps: S of them.
     """
 
     def __init__(self, denoiser: Denoiser, timesteps: Sequence[int]) -> None:
         device = denoiser.norm.weight.device
         time_SW = denoiser.time_embedding(torch.tensor(timesteps, device=device))
-        self.denoiser = denoiser
+        self.norm = denoiser.norm
+        self.dtype = denoiser.input_proj.weight.dtype
+        self.input_proj = FixedLinear.of(denoiser.input_proj)
+        self.output_proj = FixedLinear.of(denoiser.output_proj)
         self.layers = [_FoldedLayer(layer, time_SW) for layer in denoiser.layers]
 
     def attend(self, keys_values: Sequence[KeysValues], mask: Mask, positions: int) -> list[CrossAttention]:
@@ -63,8 +68,8 @@ class FoldedDenoiser:
             positions: Q.
         """
         return [
-            cross_attention(layer.cross_attention, layer_keys_values, mask, positions)
-            for layer, layer_keys_values in zip(self.denoiser.layers, keys_values, strict=True)
+            cross_attention(layer.queries, layer.attended, layer_keys_values, mask, positions)
+            for layer, layer_keys_values in zip(self.layers, keys_values, strict=True)
         ]
 
     def __call__(
@@ -79,21 +84,23 @@ class FoldedDenoiser:
             guided: whether the unconditional prediction is wanted too.
         """
         rows, positions, dim = noisy_BQD.shape
-        input_proj, output_proj = self.denoiser.input_proj, self.denoiser.output_proj
-        noisy_ND = noisy_BQD.reshape(-1, dim).to(input_proj.weight.dtype)
-        x_NW = linear(noisy_ND, input_proj.weight, input_proj.bias)
+        x_NW = self.input_proj(noisy_BQD.reshape(-1, dim).to(self.dtype))
         if guided:
             x_NW = x_NW.repeat(2, 1)
         for layer, attention in zip(self.layers, attentions, strict=True):
             x_NW = layer(x_NW, step, attention, seeing=rows * positions)
-        output_ND = linear(self.denoiser.norm(x_NW), output_proj.weight, output_proj.bias).float()
+        output_ND = self.output_proj(self.norm(x_NW)).float()
         return output_ND.view(-1, rows, positions, dim).unbind()
 
 
 class _FoldedLayer:
     def __init__(self, layer: DenoiserLayer, time_SW: Tensor) -> None:
-        self.self_projection = layer.self_projection.product()
-        self.ffn = layer.ffn
+        self.self_projection = FixedLinear(*layer.self_projection.product())
+        self.queries = FixedLinear.of(layer.cross_attention.q_proj)
+        self.attended = FixedLinear.of(layer.cross_attention.output_proj)
+        self.gate_proj = FixedLinear.of(layer.ffn.gate_proj)
+        self.inner_proj = FixedLinear.of(layer.ffn.inner_proj)
+        self.ffn_output = FixedLinear.of(layer.ffn.output_proj)
         self.eps = layer.self_norm.eps
         modulation_S9W = layer.modulation(time_SW)
         for gain, norm in (
@@ -111,17 +118,23 @@ class _FoldedLayer:
         ]
 
     def __call__(self, x_NW: Tensor, step: int, attention: CrossAttention, *, seeing: int) -> Tensor:
-        at, ffn = self.steps[step], self.ffn
+        at = self.steps[step]
 
         hidden_NW = modulate(x_NW, at.gain, at.shift, self.eps)
-        x_NW = torch.addcmul(x_NW, at.gate, linear(hidden_NW, *self.self_projection))
+        x_NW = torch.addcmul(x_NW, at.gate, self.self_projection(hidden_NW))
 
         hidden_NW = modulate(x_NW[:seeing], at.cross_gain, at.cross_shift, self.eps)
         x_NW[:seeing].addcmul_(at.cross_gate, attention(hidden_NW))
         x_NW[seeing:] += at.unseeing
 
         hidden_NW = modulate(x_NW, at.ffn_gain, at.ffn_shift, self.eps)
-        gate_NF = linear(hidden_NW, ffn.gate_proj.weight, ffn.gate_proj.bias)
-        inner_NF = linear(hidden_NW, ffn.inner_proj.weight, ffn.inner_proj.bias)
-        hidden_NF = nn.functional.silu(gate_NF) * inner_NF
-        return torch.addcmul(x_NW, at.ffn_gate, linear(hidden_NF, ffn.output_proj.weight, ffn.output_proj.bias))
+        hidden_NF = nn.functional.silu(self.gate_proj(hidden_NW)).mul_(self.inner_proj(hidden_NW))
+        return torch.addcmul(x_NW, at.ffn_gate, self.ffn_output(hidden_NF))
+
+
+def modulate(x_NW: Tensor, gain_W: Tensor, shift_W: Tensor, eps: float) -> Tensor:
+    """Root mean square normalization, gain and shift, [N, W]; the norm in float32."""
+    x_float_NW = x_NW.float()
+    if x_NW.device.type != "cpu":
+        return nn.functional.rms_norm(x_float_NW, gain_W.shape, gain_W.float(), eps).type_as(x_NW) + shift_W
+    return torch.addcmul(shift_W, (x_float_NW * inverse_rms(x_float_NW, eps)).type_as(x_NW), gain_W)

@@ -10,6 +10,7 @@ from torch import Tensor
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.autoregressive import generate, generate_from_noise
 from lexalcm.generate.cross_attention import cross_attention
+from lexalcm.generate.fixed_linear import FixedLinear
 from lexalcm.generate.folded_denoiser import FoldedDenoiser
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
@@ -209,7 +210,8 @@ def test_a_single_position_attends_few_contexts_and_many_alike(contexts: int) ->
     with torch.inference_mode():
         keys, values = attention.keys_values(memory)
         mask = torch.ones(1, 1, 1, contexts, dtype=torch.bool)
-        attended = cross_attention(attention, (keys, values), mask, 1)(x)
+        projections = FixedLinear.of(attention.q_proj), FixedLinear.of(attention.output_proj)
+        attended = cross_attention(*projections, (keys, values), mask, 1)(x)
         queries = attention.q_proj(x).view(2, 8)
         mixed = [((keys[0, h] @ queries[h]) / 8**0.5).softmax(0) @ values[0, h] for h in range(2)]
         expected = attention.output_proj(torch.cat(mixed))
