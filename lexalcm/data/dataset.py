@@ -77,8 +77,8 @@ class Split:
         shard, n = self._shard.item(i), self.lengths.item(i)  # twice as fast as int(array[i])
         if shard not in self._recognised:
             self._check(shard, i)
-        buffer, start = self._shards.locate(shard, self._offset.item(i), n * self.dim * self.dtype.itemsize)
-        return np.ndarray((n, self.dim), self.dtype, buffer, start)
+        content = self._shards.view(shard, self._offset.item(i), n * self.dim * self.dtype.itemsize)
+        return np.ndarray((n, self.dim), self.dtype, content)
 
     def spans(self, documents: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> Iterator[memoryview | ShardError]:
         """Bytes of some consecutive concepts of each of several documents, or why they cannot be had.
@@ -94,15 +94,14 @@ class Split:
         shards = self._shard[documents].tolist()
         offsets = (self._offset[documents] + starts * width).tolist()
         sizes = (counts * width).tolist()
+        view = self._shards.view
         for i, shard, offset, size in zip(documents.tolist(), shards, offsets, sizes, strict=True):
             try:
                 if shard not in self._recognised:
                     self._check(shard, i)
-                buffer, at = self._shards.locate(shard, offset, size)
+                yield view(shard, offset, size)
             except ShardError as error:
                 yield error
-            else:
-                yield memoryview(buffer)[at : at + size]
 
     def document(self, i: int) -> dict[str, Any]:
         """What is written about document i: `id`, `lang`, `title`, `sentences`, `metadata`.
@@ -140,8 +139,7 @@ class Split:
             )
 
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
-        buffer, start = self._shards.locate(shard, offset, size)
-        return buffer[start : start + size]
+        return bytes(self._shards.view(shard, offset, size))
 
     def _check(self, shard: int, i: int) -> None:
         """Make sure, once for each shard, that it is whole as far as asked for, and the right one."""
@@ -158,8 +156,7 @@ class Split:
 
     def _compare_hash(self, shard: int) -> None:
         record = self.record.shards[shard]
-        buffer, start = self._shards.locate(shard, 0, record.bytes)
-        if hashlib.sha256(memoryview(buffer)[start : start + record.bytes]).hexdigest() != record.sha256:
+        if hashlib.sha256(self._shards.view(shard, 0, record.bytes)).hexdigest() != record.sha256:
             raise ShardError(
                 f"{self.address}/{record.file} is damaged: run `lcm verify data {self.address}`", record.file
             )

@@ -30,8 +30,8 @@ _FETCHERS = 8
 class Shards(Protocol):
     """The shards of a split, by number."""
 
-    def locate(self, shard: int, offset: int, size: int) -> tuple[mmap.mmap | bytes, int]:
-        """Bytes of a shard: a buffer that holds them, and where in it they begin.
+    def view(self, shard: int, offset: int, size: int) -> memoryview:
+        """Bytes of a shard, read-only; of local shards not copied.
 
         Raises:
             ShardError: the shard is missing, unreadable or of the wrong size, or the bytes lie outside it.
@@ -39,7 +39,7 @@ class Shards(Protocol):
         """
 
     def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
-        """Bring (shard, offset, size) spans near, several at a time, before they are located one by one."""
+        """Bring (shard, offset, size) spans near, several at a time, before they are looked at one by one."""
 
 
 def check_shard(path: Path, size: int) -> None:
@@ -65,28 +65,30 @@ class LocalShards:
     def __init__(self, folder: Path, records: Sequence[ShardRecord]) -> None:
         self.folder = folder
         self.records = records
-        self._maps: dict[int, mmap.mmap] = {}
+        self._maps: dict[int, memoryview] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}}  # a loader process maps the files itself
 
-    def locate(self, shard: int, offset: int, size: int) -> tuple[mmap.mmap, int]:
+    def view(self, shard: int, offset: int, size: int) -> memoryview:
         """See `Shards`."""
-        if shard not in self._maps:
-            self._maps[shard] = self._map(self.records[shard])
-        if not 0 <= offset <= offset + size <= len(self._maps[shard]):
+        mapped = self._maps.get(shard)
+        if mapped is None:
+            mapped = self._maps[shard] = self._map(self.records[shard])
+        found = mapped[offset : offset + size] if offset >= 0 else mapped[:0]
+        if len(found) != size:
             raise _outside(str(self.folder), self.records[shard])
-        return self._maps[shard], offset
+        return found
 
     def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
         """See `Shards`: the system reads ahead by itself."""
 
-    def _map(self, record: ShardRecord) -> mmap.mmap:
+    def _map(self, record: ShardRecord) -> memoryview:
         path = self.folder / record.file
         check_shard(path, record.bytes)
         try:
             with path.open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise ShardError(f"cannot read the shard {path}: {error}", record.file) from error
 
@@ -117,7 +119,7 @@ class CachedShards:
         self.block = block
         self._shard_keys: dict[int, str] = {}
 
-    def locate(self, shard: int, offset: int, size: int) -> tuple[bytes, int]:
+    def view(self, shard: int, offset: int, size: int) -> memoryview:
         """See `Shards`."""
         stop = offset + size
         if not 0 <= offset <= stop <= self.records[shard].bytes:
@@ -126,7 +128,7 @@ class CachedShards:
         for number in self._blocks(offset, size):
             start = number * self.block
             parts.append(self._read(shard, number, max(offset - start, 0), min(stop - start, self.block)))
-        return parts[0] if len(parts) == 1 else b"".join(parts), 0
+        return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
         """See `Shards`."""

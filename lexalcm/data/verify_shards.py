@@ -178,10 +178,8 @@ class _Member(NamedTuple):
 
 
 def _read_member(shards: Shards, shard: int, header: int) -> _Member:
-    buffer, start = shards.locate(shard, header, TAR_BLOCK)
-    member = tarfile.TarInfo.frombuf(buffer[start : start + TAR_BLOCK], "utf-8", "strict")
-    buffer, start = shards.locate(shard, header + TAR_BLOCK, member.size)
-    return _Member(member.name, buffer[start : start + member.size])
+    member = tarfile.TarInfo.frombuf(bytes(shards.view(shard, header, TAR_BLOCK)), "utf-8", "strict")
+    return _Member(member.name, bytes(shards.view(shard, header + TAR_BLOCK, member.size)))
 
 
 def _members(file: "_Hashed", shard: str, found: DataReport) -> Iterator[tuple[str, bytes, int]]:
