@@ -28,6 +28,7 @@ TICKS = 20  # times that a process tells something in the time that it may keep 
 SHORTEST, LONGEST = 0.1, 10.0  # seconds between two times
 SILENT = "not answered for {:.0f} s: stopped, or the machine or its network is down"
 STORE_LOST = 60.0  # seconds in which the work ends by itself when the store has ended
+FAREWELL = 2.0  # seconds that the threads have to end; one that waits for a store that does not answer is left to it
 
 
 class Told(NamedTuple):
@@ -104,8 +105,12 @@ class Watchdog:
         self._main_host = "unknown"
         self._store_lost = False
         self._closed = threading.Event()
-        for target in (self._talk, self._watch_the_talk):
-            threading.Thread(target=target, name=f"lexalcm{target.__name__}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=target, name=f"lexalcm{target.__name__}", daemon=True)
+            for target in (self._talk, self._watch_the_talk)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def at(self, work: str) -> None:
         """Say what this process does from now on, in words that finish the sentence "it was ..."."""
@@ -113,8 +118,10 @@ class Watchdog:
         self._progress += 1
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Watch no longer; the threads are gone before the store is."""
         self._closed.set()
+        for thread in self._threads:
+            thread.join(FAREWELL)
 
     def _talk(self) -> None:
         watched = range(self._size) if self._rank == 0 else range(1)

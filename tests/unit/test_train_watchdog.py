@@ -1,6 +1,10 @@
 """Which process holds up the others, told from what they tell."""
 
-from lexalcm.train.watchdog import Judge, Told
+import threading
+
+import torch.distributed as dist
+
+from lexalcm.train.watchdog import Judge, Told, Watchdog
 
 HOSTS = {0: "alpha", 1: "beta", 2: "beta"}
 
@@ -50,3 +54,11 @@ def test_who_listens_to_the_main_process_alone_judges_its_silence_only() -> None
     waiting = {0: (3, "working in the run's folder")}
     assert verdicts(*[waiting] * 9) == [None] * 9
     assert verdicts(*[waiting] * 9, silent=(0,))[-1] is not None
+
+
+def test_who_watches_no_longer_uses_the_store_no_longer() -> None:
+    before = threading.active_count()
+    watchdog = Watchdog(dist.HashStore(), 0, 1, timeout=60, speaks=True)
+    assert threading.active_count() == before + 2
+    watchdog.close()
+    assert threading.active_count() == before

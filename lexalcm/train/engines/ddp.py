@@ -4,9 +4,12 @@ import inspect
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lexalcm.config import TrainSettings
+from lexalcm.model.lcm import LCM
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.engines.training_loss import TrainingLoss
 
@@ -21,6 +24,14 @@ class DDPEngine(SingleEngine):
     """`SingleEngine` on several processes; the process group must be there."""
 
     name = "ddp"
+    _replica: DistributedDataParallel | None = None
+
+    def __init__(self, model: LCM, settings: TrainSettings, device: torch.device, precision: str) -> None:
+        try:
+            super().__init__(model, settings, device, precision)
+        except BaseException:
+            self._let_go_of_the_group()
+            raise
 
     def _wrap(self, loss: TrainingLoss) -> nn.Module:
         # Every process has loaded the same weights and buffers, so none are sent around.
@@ -31,8 +42,19 @@ class DDPEngine(SingleEngine):
         return self._replica
 
     def _before_the_last(self) -> AbstractContextManager[None]:
+        assert self._replica is not None
         return self._replica.no_sync()
 
     def close(self) -> None:
-        """See `Engine.close`; what holds the process group must be gone before the group is."""
+        """See `Engine.close`."""
+        self._let_go_of_the_group()
         del self._replica, self._loss
+
+    def _let_go_of_the_group(self) -> None:
+        """Let go of what holds the process group, also where the replica lives on.
+
+        It may: it is in a cycle, and a traceback that comes out of it holds it too. Were it the last to hold the group,
+        the garbage collector would end the group, which waits for threads that wait for the collector.
+        """
+        if self._replica is not None:
+            self._replica.reducer = self._replica.logger = None
