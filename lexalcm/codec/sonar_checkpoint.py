@@ -84,18 +84,23 @@ def arrange(state: Mapping[str, Any], side: Side, source: str) -> SonarWeights:
     """Bring a state dict of any layout into the common one.
 
     Args:
-        state: the checkpoint, with or without the levels `model` and `state_dict` around the tensors.
+        state: the checkpoint, with or without the levels `model` and `state_dict` around the tensors; fairseq's own
+            files keep the embedding table beside `state_dict` and not in it.
         side: which half is wanted of a checkpoint that holds both.
         source: where it is from, for messages.
 
     Raises:
         CodecError: tensors are missing, unknown, or of sizes that do not belong together.
     """
+    beside: Any = None
     for level in ("model", "state_dict"):
         if isinstance(state.get(level), Mapping):
+            beside = state.get("embed_tokens", beside)
             state = state[level]
     ordered = f"{side}_frontend.embed.weight" in state
     tensors = dict(_renamed(state, side))
+    if EMBEDDING not in tensors and beside is not None:
+        tensors |= _renamed({EMBEDDING if isinstance(beside, Tensor) else "embed_tokens": beside}, side)
     if EMBEDDING not in tensors:
         raise CodecError(f"{source} is not a SONAR text {side}: it has no table of token embeddings")
     output = tensors.pop(OUTPUT, None)
@@ -118,7 +123,7 @@ def weights_digest(weights: SonarWeights) -> str:
         found = hashlib.sha256(name.encode())
         for part in parts:
             for rows in part.split(16384):
-                found.update(rows.to(torch.float32).contiguous().numpy().data)
+                found.update(rows.to("cpu", torch.float32).contiguous().numpy().data)
         return found.digest()
 
     with ThreadPoolExecutor() as pool:  # hashing frees the interpreter

@@ -20,6 +20,7 @@ from lexalcm.codec.options import dtype_name
 from lexalcm.codec.sonar_base import CUT_WARNING, SonarBase, SonarOptions, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import arrange, weights_digest
 from lexalcm.config import CodecRecord
+from lexalcm.data.progress import Progress
 from lexalcm.errors import CodecError, MissingExtraError, import_extra
 
 logger = logging.getLogger(__name__)
@@ -98,19 +99,20 @@ class SonarSpaceCodec(SonarBase):
     @cached_property
     def _to_embeddings(self) -> Any:
         """The encoding pipeline, in float32 until its weights have been identified."""
-        with _loading(ENCODER_CARD):
+        with _loading(ENCODER_CARD, self.progress):
             return self._pipelines.TextToEmbeddingModelPipeline(
                 encoder=ENCODER_CARD, tokenizer=ENCODER_CARD, device=self.device, dtype=torch.float32
             )
 
     @cached_property
     def _to_text(self) -> Any:
-        with _loading(DECODER_CARD):
+        with _loading(DECODER_CARD, self.progress):
             return self._pipelines.EmbeddingToTextModelPipeline(
                 decoder=DECODER_CARD, tokenizer=ENCODER_CARD, device=self.device, dtype=self.dtype
             )
 
     def _encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
+        self.record()  # is of the weights as they are published: measured before they are rounded
         pipeline = self._to_embeddings
         pipeline.model.to(self.dtype)
         with self._counting_cuts():
@@ -175,10 +177,12 @@ class SonarSpaceCodec(SonarBase):
 
 
 @contextmanager
-def _loading(card: str) -> Iterator[None]:
-    """What goes wrong while fairseq2 fetches or reads a model, in one line."""
+def _loading(card: str, progress: Progress) -> Iterator[None]:
+    """Shows that fairseq2 fetches or reads a model; what goes wrong is said in one line."""
     try:
-        yield
+        with progress(f"loading {card}", "models") as report:
+            yield
+            report(1, 1)
     except Exception as error:
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             raise

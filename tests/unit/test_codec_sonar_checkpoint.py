@@ -57,6 +57,25 @@ def test_older_files_may_keep_the_embedding_module(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("module", [True, False])
+def test_older_files_may_keep_the_table_beside_the_state_dict(tmp_path: Path, side: Any, module: bool) -> None:
+    """As those that fairseq wrote for SONAR: Meta's converter reads `checkpoint["embed_tokens"].weight`."""
+    state: dict[str, Any] = as_fairseq(state_of(side), side)
+    table = state.pop("embed_tokens.weight")
+    beside = torch.nn.Embedding.from_pretrained(table) if module else table
+    torch.save({"state_dict": state, "embed_tokens": beside, "args": argparse.Namespace()}, tmp_path / "old.pt")
+    found = read_weights(tmp_path / "old.pt", side)
+    assert same(found.tensors, read_weights(REFERENCE / f"{side}.pt", side).tensors)
+
+
+def test_a_table_inside_counts_more_than_one_beside() -> None:
+    state: dict[str, Any] = as_fairseq(state_of("encoder"), "encoder")
+    other = torch.nn.Embedding.from_pretrained(torch.zeros_like(state["embed_tokens.weight"]))
+    found = arrange({"state_dict": state, "embed_tokens": other}, "encoder", "")
+    assert same(found.tensors, read_weights(REFERENCE / "encoder.pt", "encoder").tensors)
+
+
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_transformers_layout_with_both_halves_in_one_file(tmp_path: Path, side: Any, suffix: str) -> None:
     state = {}
@@ -104,6 +123,26 @@ def test_the_digest_is_of_the_numbers_that_embeddings_depend_on() -> None:
     assert {changed(table, row) for row in unread.values()} == {digest}
     assert len({digest, *(changed(table, row) for row in read.values())}) == 1 + len(read)
     assert changed("encoder.layers.1.ffn.inner_proj.bias", 5) != digest
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that, like one on a GPU, gives numpy nothing before it is brought to the CPU."""
+
+    def numpy(self) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
+
+    def to(self, *where: Any) -> torch.Tensor:
+        moved = super().to(*where)
+        return moved.as_subclass(torch.Tensor) if "cpu" in where else moved
+
+
+def test_the_digest_of_weights_on_a_gpu_is_the_same() -> None:
+    """As sonar-space has them, whose pipeline puts the model on its device before anything is measured."""
+    state = state_of("encoder")
+    there = {name: tensor.as_subclass(OnGpu) for name, tensor in state.items()}
+    with pytest.raises(TypeError):
+        there["layer_norm.weight"].to(torch.float64).numpy()
+    assert weights_digest(arrange(there, "encoder", "")) == weights_digest(arrange(state, "encoder", ""))
 
 
 def drop(state: dict[str, torch.Tensor]) -> None:

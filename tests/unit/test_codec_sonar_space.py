@@ -6,7 +6,8 @@ import logging
 import sys
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from lexalcm.codec import sonar, sonar_space
 from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.codec.registry import codec_class, load_codec
 from lexalcm.codec.sonar_space import SonarSpaceCodec, explain
+from lexalcm.data.progress import Report
 from lexalcm.errors import CodecError, MissingExtraError
 
 SENTENCES = EXPECTED["sentences"]
@@ -40,6 +42,7 @@ class Model(torch.nn.Module):
 
     def to(self, dtype: torch.dtype) -> "Model":
         self.dtypes.append(dtype)
+        self.state = {name: tensor.to(dtype) for name, tensor in self.state.items()}
         return self
 
 
@@ -154,6 +157,23 @@ def test_their_progress_bar_is_off(codec: SonarSpaceCodec) -> None:
     assert not any(call["progress_bar"] for call in EmbeddingToTextModelPipeline.calls)
 
 
+def test_ours_shows_that_a_model_is_loaded(codec: SonarSpaceCodec) -> None:
+    shown: list[tuple[str, list[tuple[int, int | None]]]] = []
+
+    @contextmanager
+    def progress(what: str, _unit: str) -> Iterator[Report]:
+        shown.append((what, []))
+        yield lambda done, total: shown[-1][1].append((done, total))
+
+    codec.configure(CodecOptions(device="cpu"), progress)
+    codec.decode(codec.encode(["abc"], "fra_Latn"), "fra_Latn")
+    codec.decode(codec.encode(["abc"], "fra_Latn"), "fra_Latn")
+    assert shown == [
+        ("loading text_sonar_basic_encoder", [(1, 1)]),
+        ("loading text_sonar_basic_decoder", [(1, 1)]),
+    ]
+
+
 def test_options_reach_the_pipelines(codec: SonarSpaceCodec) -> None:
     decoding = DecodingOptions(beam=3, max_tokens=40)
     codec.configure(CodecOptions(device="cpu", dtype="bf16", batch=640, decoding=decoding))
@@ -202,6 +222,14 @@ def test_both_implementations_of_the_same_weights_are_the_same_codec(
     assert codec.fingerprint == other.fingerprint
     assert codec.dim == other.dim
     assert load_codec(codec.record(), tmp_path, name="sonar-hf").fingerprint == other.fingerprint
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_what_is_measured_does_not_depend_on_what_was_embedded_before(codec: SonarSpaceCodec, dtype: str) -> None:
+    codec.configure(CodecOptions(device="cpu", dtype=dtype))
+    codec.encode(["abc"], "fra_Latn")
+    assert codec._to_embeddings.model.state["layer_norm.weight"].dtype != torch.float32  # the stand-in is rounded
+    assert codec.fingerprint == hf_codec().fingerprint
 
 
 def test_a_model_that_cannot_be_fetched(codec: SonarSpaceCodec, monkeypatch: pytest.MonkeyPatch) -> None:
