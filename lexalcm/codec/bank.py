@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from lexalcm.codec.base import not_finite
 from lexalcm.errors import CodecError
 
 DECODE_BATCH = 1024
@@ -32,13 +33,16 @@ class SentenceBank:
         Where `avoid` has all of them, none is passed over.
 
         Raises:
-            CodecError: no sentence in `lang`, or embeddings of another dimension.
+            CodecError: no sentence in `lang`, or embeddings of another dimension or not finite.
         """
         embeddings = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))
         if embeddings.shape[1] != self.embeddings.shape[1]:
             raise CodecError(
                 f"the codec's bank decodes {self.embeddings.shape[1]} dimensions, not {embeddings.shape[1]}"
             )
+        broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+        if len(broken):
+            raise CodecError(not_finite(int(broken[0]), len(embeddings)))
         rows, candidates = self._candidates(lang)
         found: list[str] = []
         for start in range(0, len(embeddings), DECODE_BATCH):

@@ -18,6 +18,14 @@ STATED = "stated"
 """The fingerprint of a codec of which nothing but the name is known."""
 
 
+def not_finite(place: int, count: int) -> str:
+    """What is said of an embedding, one of `count` to be decoded, with numbers that are none."""
+    return (
+        f"embedding {place} of {count} is not finite (NaN or infinite): "
+        "the model that made it diverged, see lcm verify model"
+    )
+
+
 class Codec(Protocol):
     """Text <-> embedding, `dim` numbers a sentence."""
 

@@ -50,7 +50,7 @@ def download(url: str, path: Path, report: Report | None = None) -> Downloaded:
 
     Raises:
         DownloadError: no connection, an error of the server, or fewer bytes than announced.
-        UserError: no room on the disk, or no permission to write there.
+        UserError: no room on the disk, or no folder that can be written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +59,9 @@ def download(url: str, path: Path, report: Report | None = None) -> Downloaded:
                 _fetch(url, path, report or (lambda _done, _total: None))
     except PermissionError as error:
         raise UserError(f"no permission to write in {path.parent}: set LEXALCM_CACHE to another folder") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write in {path.parent} ({reason}): set LEXALCM_CACHE to another folder") from error
     found = Downloaded(path, path.stat().st_size, _sha256(path))
     logger.warning("%s: %s bytes, sha256 %s", path, f"{found.size:,}", found.sha256)
     return found
@@ -67,11 +70,11 @@ def download(url: str, path: Path, report: Report | None = None) -> Downloaded:
 def _fetch(url: str, path: Path, report: Report) -> None:
     part, tag_file = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.tag")
     have = part.stat().st_size if part.exists() and tag_file.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": f"lexalcm/{__version__}"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", tag_file.read_text())
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": f"lexalcm/{__version__}"})
+        if have:
+            request.add_header("Range", f"bytes={have}-")
+            request.add_header("If-Range", tag_file.read_text())
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:
                 have = 0
@@ -92,7 +95,7 @@ def _fetch(url: str, path: Path, report: Report) -> None:
             part.unlink()
             return _fetch(url, path, report)
         raise DownloadError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise DownloadError(f"{url} cannot be downloaded: {reason}") from error
     size = part.stat().st_size

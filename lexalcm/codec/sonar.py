@@ -29,21 +29,23 @@ class SonarCodec:
     @classmethod
     def load(cls, record: CodecRecord, folder: Path) -> SonarBase:
         """Set up whichever implementation there is as recorded; see `SonarBase.load`."""
-        return choose(record.options).load(record, folder)
+        return choose(record.options, noted=True).load(record, folder)
 
 
-def choose(options: Mapping[str, Any]) -> type[SonarBase]:
+def choose(options: Mapping[str, Any], *, noted: bool = False) -> type[SonarBase]:
     """The implementation to use.
 
     Args:
         options: of the codec; any one that is set asks for weights that only sonar-hf reads.
+        noted: whether they are a data set's or a model's, which sonar-space reads too if its weights are the same.
 
     Raises:
         MissingExtraError: neither is installed.
         CodecError: only sonar-space is, and it cannot be loaded.
     """
     hf = _installed("transformers") and _installed("sentencepiece")
-    if _installed("sonar") and not any(value is not None for name, value in options.items() if name != "seed"):
+    others = any(value is not None for name, value in options.items() if name != "seed")
+    if _installed("sonar") and (not others or (noted and not hf)):
         try:
             import_pipelines()
         except (CodecError, MissingExtraError) as error:

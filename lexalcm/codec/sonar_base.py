@@ -7,14 +7,15 @@ how many heads, and both compute it alike, so that what one made the other reads
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from typing_extensions import Self
 
-from lexalcm.codec.base import STATED
+from lexalcm.codec.base import STATED, not_finite
 from lexalcm.codec.options import CodecOptions, choose_device, choose_dtype
 from lexalcm.codec.sonar_files import FOLDER_VARIABLE
 from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
@@ -54,6 +55,10 @@ class SonarOptions(Settings):
     max_seq_len: PositiveInt = 512  # positions of the decoder; the encoder has two more
 
 
+PLACES = ("weights", "decoder", "tokenizer")
+"""Options that say where files are, on the machine where they were given."""
+
+
 def fingerprint_of(weights: str, heads: int, encode: Callable[[str, str], list[int]], languages: Sequence[str]) -> str:
     """What identifies SONAR's embeddings: weights, heads, tokens.
 
@@ -69,7 +74,12 @@ def fingerprint_of(weights: str, heads: int, encode: Callable[[str, str], list[i
 
 
 class SonarBase(ABC):
-    """SONAR by one of its implementations. Weights are found, and loaded, when they are first needed."""
+    """SONAR by one of its implementations. Weights are found, and loaded, when they are first needed.
+
+    Attributes:
+        noted: whether it is the codec of a data set or a model. Where weights were then is a hint, no condition: they
+            may be elsewhere now, and the fingerprint tells whether they are the same.
+    """
 
     backend: ClassVar[str]
 
@@ -83,6 +93,7 @@ class SonarBase(ABC):
         self.options = options
         self.run_options = CodecOptions()
         self.progress: Progress = silent
+        self.noted = record is not None
         self._record = record
         self._languages = options.languages or SONAR_LANGUAGES
 
@@ -158,8 +169,9 @@ class SonarBase(ABC):
         self._check_language(lang)
         if not len(sentences):
             return np.empty((0, self.dim), dtype=np.float32)
-        self._check_identity()
-        embeddings = self._encode(sentences, lang)
+        with self._room():
+            self._check_identity()
+            embeddings = self._encode(sentences, lang)
         if not np.isfinite(embeddings).all():
             place = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
             raise CodecError(
@@ -181,15 +193,20 @@ class SonarBase(ABC):
         embeddings = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))
         if not embeddings.size:
             return []
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
-            raise CodecError(f"the codec {RECORD_NAME} decodes {self.dim} dimensions, not {embeddings.shape[-1]}")
+        with self._room():
+            dim = self._decoded_dim()
+        if embeddings.ndim != 2 or embeddings.shape[1] != dim:
+            raise CodecError(f"the codec {RECORD_NAME} decodes {dim} dimensions, not {embeddings.shape[-1]}")
         broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if len(broken):
-            raise CodecError(
-                f"embedding {int(broken[0])} of {len(embeddings)} is not finite (NaN or infinite): "
-                "the model that made it diverged, see lcm verify model"
-            )
-        return self._decode(embeddings, lang)
+            raise CodecError(not_finite(int(broken[0]), len(embeddings)))
+        with self._room():
+            return self._decode(embeddings, lang)
+
+    @property
+    @abstractmethod
+    def cut(self) -> int:
+        """Sentences that were too long so far and lost their end."""
 
     @property
     def device(self) -> "torch.device":
@@ -219,10 +236,34 @@ class SonarBase(ABC):
     def _unload(self) -> None:
         """Forget loaded weights."""
 
+    def _decoded_dim(self) -> int:
+        """Numbers of the embeddings that it decodes."""
+        return self.dim
+
+    def _look_elsewhere(self) -> bool:
+        """Take the weights of another place, if there is one; those that are here are not what was used before."""
+        return False
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """What a device without memory for it says, in one line."""
+        from torch import OutOfMemoryError
+
+        try:
+            yield
+        except OutOfMemoryError as error:
+            batch = self.run_options.batch
+            smaller = "give a --codec-batch" if batch is None else f"take a --codec-batch below {batch}"
+            raise CodecError(
+                f"{self.device} has no memory left for the codec {self.backend}: {smaller}, a smaller --beam, "
+                "--codec-dtype fp16, or --codec-device cpu"
+            ) from error
+
     def _measured(self) -> CodecRecord:
         """The record of the weights that are there; kept, because that takes seconds."""
         if self._record is None:
-            dim, fingerprint = self._identity()
+            with self._room():
+                dim, fingerprint = self._identity()
             options = self.options.model_dump(mode="json", exclude_defaults=True)
             self._record = CodecRecord(name=RECORD_NAME, dim=dim, fingerprint=fingerprint, options=options)
             self._identified = True
@@ -235,6 +276,8 @@ class SonarBase(ABC):
         if self._identified or self._record is None or self._record.fingerprint == STATED:
             return
         _, fingerprint = self._identity()
+        if fingerprint != self._record.fingerprint and self._look_elsewhere():
+            _, fingerprint = self._identity()
         if fingerprint != self._record.fingerprint:
             raise CodecError(
                 f"these SONAR weights have the fingerprint {fingerprint[:12]}, expected "
@@ -253,7 +296,7 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Paths as they are from any folder: a data set notes them."""
     paths = {
         name: str(Path(value).expanduser().resolve())
-        for name in ("weights", "decoder", "tokenizer")
+        for name in PLACES
         if isinstance(value := options.get(name), str) and Path(value).expanduser().exists()
     }
     return options | paths

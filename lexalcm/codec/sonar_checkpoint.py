@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -49,6 +49,7 @@ _RENAMES = tuple(
         (r"_attn\.output_proj\.", "_attn.out_proj."),
     )
 )
+_OF_DECODER = re.compile(r"\.encoder(?:_decoder)?_attn\.")
 _NO_WEIGHTS = re.compile(r"(?:^|\.)(?:version|embed_positions\b.*|pos_encoder\b.*)$")
 
 
@@ -92,11 +93,7 @@ def arrange(state: Mapping[str, Any], side: Side, source: str) -> SonarWeights:
     Raises:
         CodecError: tensors are missing, unknown, or of sizes that do not belong together.
     """
-    beside: Any = None
-    for level in ("model", "state_dict"):
-        if isinstance(state.get(level), Mapping):
-            beside = state.get("embed_tokens", beside)
-            state = state[level]
+    state, beside = _inner(state)
     ordered = f"{side}_frontend.embed.weight" in state
     tensors = dict(_renamed(state, side))
     if EMBEDDING not in tensors and beside is not None:
@@ -131,6 +128,21 @@ def weights_digest(weights: SonarWeights) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
+def holds_decoder(file: Path) -> bool:
+    """Whether a file of weights has a decoder's.
+
+    Raises:
+        CodecError: as `read_weights`.
+    """
+    if file.suffix != ".safetensors":
+        return any(_OF_DECODER.search(str(name)) for name in _inner(_read_file(file))[0])
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return any(_OF_DECODER.search(name) for name in opened.keys())  # noqa: SIM118  safe_open has no iterator
+    except (OSError, SafetensorError) as error:
+        raise CodecError(f"{file} is damaged: download it again") from error
+
+
 def _read_file(file: Path) -> Mapping[str, Any]:
     try:
         if file.suffix == ".safetensors":
@@ -154,6 +166,16 @@ def _read_file(file: Path) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise CodecError(f"{file} holds no weights by name: give a SONAR text encoder or decoder")
     return found
+
+
+def _inner(state: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+    """The tensors by name without the levels around them, and an embedding table that stood beside them."""
+    beside: Any = None
+    for level in ("model", "state_dict"):
+        if isinstance(state.get(level), Mapping):
+            beside = state.get("embed_tokens", beside)
+            state = state[level]
+    return state, beside
 
 
 def _renamed(state: Mapping[str, Any], side: Side) -> Iterable[tuple[str, Tensor]]:

@@ -20,23 +20,38 @@ from lexalcm.codec.sonar_tokenizer import PAD, SonarTokenizer
 
 BATCH_SENTENCES = {"cpu": 32, "cuda": 128}
 OTHER_BATCH_SENTENCES = 32
+TOKENS_OF_A_SENTENCE = 64
+"""Reckoned of each hypothesis when a batch is asked for in tokens: how long a sentence gets shows in the end."""
 
 
 class SonarDecoder:
     """SONAR's text decoder with its tokenizer."""
 
-    def __init__(self, module: M2M100ForConditionalGeneration, tokenizer: SonarTokenizer, max_tokens: int) -> None:
+    def __init__(
+        self,
+        module: M2M100ForConditionalGeneration,
+        tokenizer: SonarTokenizer,
+        max_tokens: int,
+        batch_tokens: int | None = None,
+    ) -> None:
         """Make it of a module on its device.
 
         Args:
             module: the decoder.
             tokenizer: of the same vocabulary.
             max_tokens: positions that the decoder has.
+            batch_tokens: tokens of the hypotheses that are searched at once, as they are reckoned; none: by device.
         """
         self.module: Any = module  # the type of `generate` is for no one model
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.batch_tokens = batch_tokens
         self.device = module.lm_head.weight.device
+
+    @property
+    def dim(self) -> int:
+        """Numbers of the embeddings that it decodes."""
+        return self.module.lm_head.weight.shape[1]
 
     def write(self, embeddings: np.ndarray, lang: str, options: DecodingOptions) -> list[str]:
         """The sentence in `lang` of each embedding [n, D]."""
@@ -44,11 +59,17 @@ class SonarDecoder:
 
     def search(self, embeddings: np.ndarray, lang: str, options: DecodingOptions) -> list[list[int]]:
         """The best sentence found for each embedding [n, D], as tokens in target form."""
-        batch = BATCH_SENTENCES.get(self.device.type, OTHER_BATCH_SENTENCES)
+        batch = self.batch_sentences(options.beam)
         found: list[list[int]] = []
         for start in range(0, len(embeddings), batch):
             found += self._search_batch(embeddings[start : start + batch], lang, options)
         return found
+
+    def batch_sentences(self, beam: int) -> int:
+        """Sentences that are searched at once, with so many hypotheses each."""
+        if self.batch_tokens is None:
+            return BATCH_SENTENCES.get(self.device.type, OTHER_BATCH_SENTENCES)
+        return max(1, self.batch_tokens // (TOKENS_OF_A_SENTENCE * beam))
 
     def log_probability(self, embedding: np.ndarray, tokens: Sequence[int]) -> float:
         """Mean over the tokens of a sentence in target form, as the search ranks them; the first one is given."""

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,14 @@ from safetensors.torch import save_file
 
 from lexalcm.atomic import atomic_file
 from lexalcm.codec.download import DownloadError, download
-from lexalcm.codec.sonar_checkpoint import Side, SonarSizes, SonarWeights, read_weights, weights_digest
+from lexalcm.codec.sonar_checkpoint import (
+    Side,
+    SonarSizes,
+    SonarWeights,
+    holds_decoder,
+    read_weights,
+    weights_digest,
+)
 from lexalcm.data.progress import Progress
 from lexalcm.errors import CodecError
 
@@ -35,6 +43,7 @@ PUBLISHED: dict[Part, str] = {
     "tokenizer": "sentencepiece.source.256000.model",
 }
 FOLDER_VARIABLE = "LEXALCM_SONAR"
+ADDRESS_VARIABLE = "LEXALCM_SONAR_URL"
 
 _NAMES: dict[Part, tuple[str, ...]] = {
     "encoder": (
@@ -50,9 +59,17 @@ _NAMES: dict[Part, tuple[str, ...]] = {
 }
 """What the files are called in folders that people have."""
 
+_WEIGHTS = (
+    ["config.json", "*.model", "*.safetensors"],
+    ["config.json", "*.model", "pytorch_model.bin"],  # only where there is no safetensors file
+)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CONVERSION = 1
 """Counts up when converted files change, so that older ones are not taken for them."""
+
+
+class WeightsNotFoundError(CodecError):
+    """No file, folder or repository where weights should be."""
 
 
 @dataclass(frozen=True)
@@ -88,24 +105,70 @@ def find_part(part: Part, source: str | None, progress: Progress) -> SonarFile:
         progress: opens a report of a download.
 
     Raises:
-        CodecError: it is nowhere and cannot be downloaded; says what to fetch and where to put it.
+        WeightsNotFoundError: the source is not there, or holds no encoder.
+        CodecError: it cannot be downloaded; says what to fetch and where to put it.
         DownloadError: a download that broke off.
     """
     if source is None:
-        return SonarFile(_published(part, progress))
+        return _published(part, progress)
     path = Path(source).expanduser()
     if path.is_file():
         return _with_config(path, part)
-    if path.is_dir():
-        found = _in_folder(path, part)
-    elif _HUB_ID.fullmatch(source) and not source.startswith("."):
-        found = _on_hub(source, part)
-    else:
-        raise CodecError(f"there are no SONAR weights in {source}: give a folder, a file or a hub repository")
+    found = _in_folder(path, part) if path.is_dir() else _in_folder(_from_hub(source, _WEIGHTS), part)
     if found is None and part == "encoder":
-        raise CodecError(f"{source} holds no SONAR text encoder: it should be called {PUBLISHED['encoder']}")
+        raise WeightsNotFoundError(f"{source} holds no SONAR text encoder: it should be called {PUBLISHED['encoder']}")
     # a repository of the encoder alone: the published decoder and tokenizer belong to it
-    return found or SonarFile(_published(part, progress))
+    return found or _published(part, progress)
+
+
+def find_beside(part: Part, weights: str, progress: Progress) -> SonarFile:
+    """Find what belongs to an encoder: in its file, folder or repository, else the published one.
+
+    Raises:
+        CodecError, DownloadError: as `find_part`.
+    """
+    file = Path(weights).expanduser()
+    if part == "encoder" or not file.is_file() or (part == "decoder" and holds_decoder(file)):
+        return find_part(part, weights, progress)
+    return _in_folder(file.parent, part) or _published(part, progress)
+
+
+def find_here(part: Part) -> SonarFile | None:
+    """The published file, or the one of LEXALCM_SONAR, if it is on this machine.
+
+    Raises:
+        CodecError: the folder of LEXALCM_SONAR does not exist.
+    """
+    if own := os.environ.get(FOLDER_VARIABLE):
+        folder = Path(own).expanduser()
+        if not folder.is_dir():
+            raise CodecError(f"the folder {own} of {FOLDER_VARIABLE} does not exist: set it to one with SONAR's files")
+        if found := _in_folder(folder, part):
+            return found
+    published = cache_folder() / "sonar" / PUBLISHED[part]
+    return _with_config(published, part) if published.is_file() else None
+
+
+def encoder_heads(source: str | None) -> int | None:
+    """Attention heads that the config beside an encoder notes. Its weights are not opened for that, nor downloaded.
+
+    Args:
+        source: as for `find_part`.
+
+    Raises:
+        WeightsNotFoundError: there is no such folder, file or repository.
+    """
+    if source is None:
+        here = find_here("encoder")
+        return here.heads if here else None
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _with_config(path, "encoder").heads
+    found = _in_folder(path, "encoder") if path.is_dir() else None
+    if found:
+        return found.heads
+    folder = path if path.is_dir() else _from_hub(source, (["config.json"],))
+    return _with_config(folder / "model.safetensors", "encoder").heads
 
 
 def open_weights(file: SonarFile, side: Side) -> OpenedWeights:
@@ -160,25 +223,27 @@ def _as_text(sizes: SonarSizes) -> dict[str, str]:
     return {name: str(value) for name, value in vars(sizes).items()}
 
 
-def _published(part: Part, progress: Progress) -> Path:
+def _published(part: Part, progress: Progress) -> SonarFile:
+    if here := find_here(part):
+        return here
     name = PUBLISHED[part]
-    own = os.environ.get(FOLDER_VARIABLE)
-    if own:
-        if not Path(own).expanduser().is_dir():
-            raise CodecError(f"the folder {own} of {FOLDER_VARIABLE} does not exist: set it to one with SONAR's files")
-        if found := _in_folder(Path(own).expanduser(), part):
-            return found.path
     goal = cache_folder() / "sonar" / name
-    if goal.is_file():
-        return goal
-    address = f"{os.environ.get('LEXALCM_SONAR_URL', ADDRESS)}/{name}"
+    address = f"{_address()}/{name}"
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false"):
         raise CodecError(f"HF_HUB_OFFLINE forbids to download {address}: {_by_hand(goal.parent)}")
     try:
         with progress(f"downloading {name}", "bytes") as report:
-            return download(address, goal, report).path
+            return _with_config(download(address, goal, report).path, part)
     except DownloadError as error:
         raise CodecError(f"{error}; {_by_hand(goal.parent)}") from error
+
+
+def _address() -> str:
+    """Where the published files are, without a slash at the end."""
+    given = os.environ.get(ADDRESS_VARIABLE) or ADDRESS
+    if not given.lower().startswith(("http://", "https://")):
+        raise CodecError(f"{ADDRESS_VARIABLE} is {given}, no address: write it like {ADDRESS}")
+    return given.rstrip("/")
 
 
 def _by_hand(folder: Path) -> str:
@@ -193,22 +258,13 @@ def _in_folder(folder: Path, part: Part) -> SonarFile | None:
         if (folder / name).is_file():
             return _with_config(folder / name, part)
     whole = folder / "model.safetensors"
-    if part == "decoder" and whole.is_file() and _holds_decoder(whole):
+    if part == "decoder" and whole.is_file() and holds_decoder(whole):
         return _with_config(whole, part)
     if part == "tokenizer":
         models = sorted(folder.glob("*.model"))
         if len(models) == 1:
             return SonarFile(models[0])
     return None
-
-
-def _holds_decoder(file: Path) -> bool:
-    """Whether a whole model in Transformers' layout is more than an encoder."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return any("encoder_attn." in name for name in opened.keys())  # noqa: SIM118
-    except SafetensorError as error:
-        raise CodecError(f"{file} is damaged: download it again") from error
 
 
 def _with_config(path: Path, part: Part) -> SonarFile:
@@ -224,20 +280,40 @@ def _config_beside(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _on_hub(repository: str, part: Part) -> SonarFile | None:
+def _from_hub(source: str, wanted: Iterable[list[str]]) -> Path:
+    """The folder of a hub repository's files: those of the first patterns that bring weights, else of the last."""
+    if not _HUB_ID.fullmatch(source) or source.startswith("."):
+        raise WeightsNotFoundError(f"there are no SONAR weights in {source}: give a folder, a file or a hub repository")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    unreadable: tuple[type[Exception], ...] = (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        HfHubHTTPError,
+        OSError,
+        *_client_errors(),
+    )
     try:
-        folder = Path(snapshot_download(repository, allow_patterns=["config.json", "*.model", "*.safetensors"]))
-        if not any(folder.rglob("*.safetensors")):
-            folder = Path(snapshot_download(repository, allow_patterns=["config.json", "*.model", "pytorch_model.bin"]))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise CodecError(
-            f"there is no folder {repository}, and no hub repository of that name can be read: "
-            f"check the name and the network, or {_by_hand_hub(repository)}"
+        for patterns in wanted:
+            folder = Path(snapshot_download(source, allow_patterns=patterns))
+            if any(folder.rglob("*.safetensors")):
+                break
+    except unreadable as error:
+        raise WeightsNotFoundError(
+            f"there is no folder {source}, and no hub repository of that name can be read: "
+            f"check the name and the network, or {_by_hand_hub(source)}"
         ) from error
-    return _in_folder(folder, part)
+    return folder
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the hub's HTTP client raises that is no OSError: a proxy that refuses, an answer that breaks off."""
+    try:
+        import httpx
+    except ImportError:  # the hub's package before 1.0 uses requests, whose errors are OSErrors
+        return ()
+    return (httpx.HTTPError, httpx.InvalidURL)
 
 
 def _by_hand_hub(repository: str) -> str:

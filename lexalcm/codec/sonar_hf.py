@@ -8,9 +8,20 @@ import numpy as np
 from torch.nn import Module
 
 from lexalcm.codec.options import dtype_name
-from lexalcm.codec.sonar_base import SonarBase, fingerprint_of
+from lexalcm.codec.sonar_base import PLACES, SonarBase, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import Side
-from lexalcm.codec.sonar_files import OpenedWeights, Part, SonarFile, find_part, open_weights
+from lexalcm.codec.sonar_files import (
+    FOLDER_VARIABLE,
+    OpenedWeights,
+    Part,
+    SonarFile,
+    WeightsNotFoundError,
+    encoder_heads,
+    find_beside,
+    find_here,
+    find_part,
+    open_weights,
+)
 from lexalcm.codec.sonar_tokenizer import SonarTokenizer
 from lexalcm.errors import CodecError, import_extra
 
@@ -67,12 +78,13 @@ class SonarHfCodec(SonarBase):
 
         opened = self._open("decoder")
         sizes = opened.weights.sizes
-        if sizes.dim != self.dim:
-            raise CodecError(f"the SONAR decoder is for {sizes.dim} dimensions, the encoder makes {self.dim}")
+        encoded = self.dim if self._record else None  # else nothing is encoded yet: the encoder is not opened for this
+        if encoded not in (sizes.dim, None):
+            raise CodecError(f"the SONAR decoder is for {sizes.dim} dimensions, the encoder makes {encoded}")
         heads, positions = self._heads(opened), self.options.max_seq_len
         module = build_decoder(sizes, heads, positions, opened.weights.tensors, self.tokenizer.eos)
         Module.to(module, self.device, self.dtype)
-        return SonarDecoder(module, self.tokenizer, positions)
+        return SonarDecoder(module, self.tokenizer, positions, batch_tokens=self.run_options.batch)
 
     def _encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
         return self.encoder.embed(sentences, lang)
@@ -90,9 +102,31 @@ class SonarHfCodec(SonarBase):
         )
         return opened.weights.sizes.dim, fingerprint
 
+    @property
+    def cut(self) -> int:
+        """Sentences that were too long so far and lost their end."""
+        here: SonarEncoder | None = self.__dict__.get("encoder")
+        return self._cut_before + (here.cut if here else 0)
+
+    _cut_before = 0
+    """By encoders that are unloaded."""
+
+    def _decoded_dim(self) -> int:
+        return self.dim if self._record and "decoder" not in self.__dict__ else self.decoder.dim
+
     def _unload(self) -> None:
+        self._cut_before = self.cut
         for name in ("encoder", "decoder"):
             self.__dict__.pop(name, None)
+
+    def _look_elsewhere(self) -> bool:
+        if not any(getattr(self.options, place) for place in PLACES) or find_here("encoder") is None:
+            return False
+        self._unload()
+        for name in ("tokenizer", "_encoder_weights"):
+            self.__dict__.pop(name, None)
+        self.options = self.options.model_copy(update=dict.fromkeys(PLACES))
+        return True
 
     @cached_property
     def _encoder_weights(self) -> OpenedWeights:
@@ -111,12 +145,35 @@ class SonarHfCodec(SonarBase):
 
     def _file(self, part: Part) -> SonarFile:
         own = {"encoder": None, "decoder": self.options.decoder, "tokenizer": self.options.tokenizer}[part]
-        return find_part(part, own or self.options.weights, self.progress)
+        try:
+            if own is None and self.options.weights is not None:
+                return find_beside(part, self.options.weights, self.progress)
+            return find_part(part, own, self.progress)
+        except WeightsNotFoundError as error:
+            if not self.noted:
+                raise
+            if here := find_here(part):
+                return here
+            advice = f"set {FOLDER_VARIABLE} to the folder where the weights are by now"
+            raise WeightsNotFoundError(f"{error}, or {advice}") from error
 
     def _heads(self, opened: OpenedWeights) -> int:
         """As told, or as a config says; a decoder without one has as many as the encoder."""
-        heads = self.options.heads or opened.heads or self._encoder_weights.heads
+        heads = self.options.heads or opened.heads
+        if heads is None and opened.weights.side == "decoder":
+            heads = self._encoder_heads()
         return heads or max(1, opened.weights.sizes.dim // HEAD_DIM)
+
+    def _encoder_heads(self) -> int | None:
+        """As the encoder's config says, whose weights need not be here for it."""
+        if opened := self.__dict__.get("_encoder_weights"):
+            return opened.heads
+        try:
+            return encoder_heads(self.options.weights)
+        except WeightsNotFoundError:
+            if not self.noted:
+                raise
+            return encoder_heads(None)
 
 
 def _require_transformers() -> None:

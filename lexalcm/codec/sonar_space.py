@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lexalcm.codec.options import dtype_name
-from lexalcm.codec.sonar_base import CUT_WARNING, SonarBase, SonarOptions, fingerprint_of
+from lexalcm.codec.sonar_base import CUT_WARNING, PLACES, SonarBase, SonarOptions, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import arrange, weights_digest
 from lexalcm.config import CodecRecord
 from lexalcm.data.progress import Progress
@@ -87,10 +87,17 @@ class SonarSpaceCodec(SonarBase):
         """
         super().__init__(options, record)
         chosen = options.model_dump(exclude_defaults=True)
+        if record is not None:  # where another implementation found its weights; the fingerprint knows the heads
+            chosen = {name: value for name, value in chosen.items() if name not in {*PLACES, "heads"}}
         if chosen:
             raise CodecError(f"the codec sonar-space has no option {next(iter(chosen))}: use --codec sonar-hf")
         self._pipelines = import_pipelines()
-        self.cut = 0
+        self._cut = 0
+
+    @property
+    def cut(self) -> int:
+        """Sentences that were too long so far and lost their end."""
+        return self._cut
 
     def description(self) -> str:
         """Implementation, device and number type."""
@@ -171,9 +178,9 @@ class SonarSpaceCodec(SonarBase):
             if found is None:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
                 continue
-            if not self.cut:
+            if not self._cut:
                 logger.warning(CUT_WARNING, int(found[2]))
-            self.cut += int(found[1])
+            self._cut += int(found[1])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lexalcm.codec import encode_special, fit_codec, load_codec, lsa
+from lexalcm.codec.bank import SentenceBank
 from lexalcm.codec.lsa import LsaCodec
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
@@ -222,3 +223,11 @@ def test_wrong_options_and_wordless_text_are_explained() -> None:
         fit_codec("lsa", [("eng_Latn", [])])
     with pytest.raises(CodecError, match="did you mean lsa"):
         fit_codec("lsaa", [])
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_bank_has_no_sentence_for_numbers_that_are_none(number: float) -> None:
+    bank = SentenceBank([("eng_Latn", "One."), ("eng_Latn", "Two.")], np.eye(2, dtype=np.float16))
+    assert bank.nearest([[0.1, 0.9]]) == ["Two."]
+    with pytest.raises(CodecError, match=r"embedding 1 of 2 is not finite \(NaN or infinite\): the model that made it"):
+        bank.nearest([[0, 1], [number, 1]])

@@ -20,7 +20,7 @@ from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.codec.registry import codec_class, configure_codec, fit_codec, load_codec
 from lexalcm.codec.sonar_hf import SonarHfCodec
 from lexalcm.config import CodecRecord
-from lexalcm.errors import CodecError, ConfigError
+from lexalcm.errors import CodecError, ConfigError, UserError
 
 SENTENCES = EXPECTED["sentences"]
 OPTIONS_HEADS = EXPECTED["config"]["heads"]
@@ -268,7 +268,194 @@ def test_a_hub_repository_in_transformers_layout(
     assert from_hub.decode(EMBEDDINGS, "eng_Latn") == EXPECTED["decoded"]["eng_Latn_beam1"]
 
 
+def as_published(folder: Path, *parts: str) -> Path:
+    """The published files, or some of them."""
+    publish(folder)
+    for part, name in sonar_files.PUBLISHED.items():
+        if parts and part not in parts:
+            (folder / name).unlink()
+    return folder
+
+
+GREEDY = CodecOptions(device="cpu", decoding=DecodingOptions(beam=1, max_tokens=24))
+
+
+def decodes_as_published(codec: SonarHfCodec) -> bool:
+    codec.configure(GREEDY)
+    return codec.decode(EMBEDDINGS, "eng_Latn") == EXPECTED["decoded"]["eng_Latn_beam1"]
+
+
+def test_an_encoders_file_has_its_decoder_and_tokenizer_beside_it(tmp_path: Path) -> None:
+    folder = as_published(tmp_path / "full")
+    codec = hf_codec(weights=str(folder / "sonar_text_encoder.pt"))
+    np.testing.assert_allclose(codec.encode(SENTENCES, "eng_Latn"), EMBEDDINGS, atol=1e-5)
+    assert decodes_as_published(codec)
+
+
+def test_an_encoders_file_alone_belongs_to_the_published_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "alone" / "mine.pt"
+    file.parent.mkdir()
+    shutil.copy(REFERENCE / "encoder.pt", file)
+    monkeypatch.setenv("LEXALCM_SONAR", str(as_published(tmp_path / "published", "decoder", "tokenizer")))
+    codec = hf_codec(weights=str(file))
+    np.testing.assert_allclose(codec.encode(SENTENCES, "eng_Latn"), EMBEDDINGS, atol=1e-5)
+    assert decodes_as_published(codec)
+
+
+@pytest.mark.parametrize("suffix", ["bin", "safetensors"])
+def test_both_halves_in_one_file(tmp_path: Path, suffix: str) -> None:
+    """Transformers' whole model under another name than `model.safetensors`."""
+    state: dict[str, torch.Tensor] = {}
+    for half in ("encoder", "decoder"):
+        state |= {f"model.{half}.{name}": part.clone() for name, part in as_fairseq(state_of(half), half).items()}
+    del state["model.decoder.output_projection.weight"]
+    file = tmp_path / f"whole.{suffix}"
+    save_file(state, file) if suffix == "safetensors" else torch.save(state, file)
+    shutil.copy(REFERENCE / "sentencepiece.model", tmp_path)
+    codec = hf_codec(weights=str(file))
+    np.testing.assert_allclose(codec.encode(SENTENCES, "eng_Latn"), EMBEDDINGS, atol=1e-5)
+    assert decodes_as_published(codec)
+
+
+# weights that are elsewhere than when the data was made
+
+
+def test_weights_that_were_moved_are_found_by_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = hf_codec(as_published(tmp_path / "then")).record()
+    (tmp_path / "then").rename(tmp_path / "now")
+    moved = load_codec(record, tmp_path, options=GREEDY)
+    message = r"there are no SONAR weights in .*then: .*, or set LEXALCM_SONAR to the folder where the weights are"
+    with pytest.raises(CodecError, match=message):
+        moved.encode(SENTENCES, "eng_Latn")
+    with pytest.raises(CodecError, match=message):
+        moved.decode(EMBEDDINGS, "eng_Latn")
+    monkeypatch.setenv("LEXALCM_SONAR", str(tmp_path / "now"))
+    np.testing.assert_allclose(moved.encode(SENTENCES, "eng_Latn"), EMBEDDINGS, atol=1e-5)
+    assert decodes_as_published(moved)
+    assert moved.record() == record
+
+
+def test_weights_that_were_moved_into_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = hf_codec(as_published(tmp_path / "then")).record()
+    monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "then").rename(tmp_path / "cache" / "sonar")
+    assert decodes_as_published(load_codec(record, tmp_path))
+
+
+def test_other_weights_in_the_old_place_give_way_to_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = hf_codec(as_published(tmp_path / "then")).record()
+    state = state_of("encoder")
+    state["layer_norm.bias"] = state["layer_norm.bias"] + 0.1
+    torch.save({"model": state}, tmp_path / "then" / "sonar_text_encoder.pt")
+    monkeypatch.setenv("LEXALCM_SONAR", str(as_published(tmp_path / "now")))
+    np.testing.assert_allclose(load_codec(record, tmp_path).encode(SENTENCES, "eng_Latn"), EMBEDDINGS, atol=1e-5)
+    torch.save({"model": state}, tmp_path / "now" / "sonar_text_encoder.pt")
+    with pytest.raises(CodecError, match=r"fingerprint .* expected .* LEXALCM_SONAR"):
+        load_codec(record, tmp_path).encode(SENTENCES, "eng_Latn")
+
+
+def test_a_new_codec_takes_no_other_weights_than_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEXALCM_SONAR", str(as_published(tmp_path / "published")))
+    with pytest.raises(CodecError, match=r"no SONAR weights in /nowhere: give a folder, a file or a hub repository$"):
+        hf_codec(weights="/nowhere").encode(SENTENCES, "eng_Latn")
+
+
+# decoding alone
+
+
+def test_decoding_needs_no_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its three gigabytes are not downloaded to count heads; nobody answers at the published address here."""
+    monkeypatch.setenv("LEXALCM_SONAR", str(as_published(tmp_path, "decoder", "tokenizer")))
+    assert decodes_as_published(hf_codec(weights=None))
+    (tmp_path / "config.json").write_text(json.dumps({"encoder_attention_heads": OPTIONS_HEADS}))
+    with_config = hf_codec(weights=None, heads=None)
+    shutil.copy(REFERENCE / "encoder.pt", tmp_path)
+    assert decodes_as_published(with_config)
+    assert "_encoder_weights" not in with_config.__dict__
+    with pytest.raises(CodecError, match="decodes 64 dimensions, not 128"):
+        hf_codec(weights=None).decode(np.zeros((2, 128)), "eng_Latn")
+
+
+def test_heads_of_a_repository_are_read_without_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def snapshot_download(_repository: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        folder = tmp_path / "-".join(allow_patterns).replace("*", "all")
+        return str(folder if folder.is_dir() else hub_folder(folder))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert sonar_files.encoder_heads("some/encoder") == OPTIONS_HEADS
+    assert asked == [["config.json"]]
+
+
+def test_decoders_of_other_dimensions_than_the_encoder(codec: SonarHfCodec, tmp_path: Path) -> None:
+    record = codec.record().model_copy(update={"dim": 32})
+    with pytest.raises(CodecError, match="the SONAR decoder is for 64 dimensions, the encoder makes 32"):
+        load_codec(record, tmp_path).decode(np.zeros((1, 32)), "eng_Latn")
+
+
+@pytest.mark.parametrize(("batch", "beam", "sentences"), [(None, 5, 32), (640, 1, 10), (640, 5, 2), (64, 5, 1)])
+def test_a_batch_in_tokens_bounds_decoding_too(batch: int | None, beam: int, sentences: int) -> None:
+    """64 tokens are reckoned for each of a sentence's hypotheses."""
+    decoding = DecodingOptions(beam=beam, max_tokens=8)
+    codec = configured(batch=batch, decoding=decoding)
+    sizes: list[int] = []
+    search = codec.decoder._search_batch
+    codec.decoder._search_batch = lambda part, *rest: sizes.append(len(part)) or search(part, *rest)
+    vectors = np.resize(EMBEDDINGS, (33, 64))
+    assert codec.decode(vectors, "eng_Latn") == configured(decoding=decoding).decode(vectors, "eng_Latn")
+    assert sizes == [sentences] * (33 // sentences) + [33 % sentences] * (33 % sentences > 0)
+
+
 # bad input
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_a_gpu_without_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, side: str) -> None:
+    codec = configured(batch=4096)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    name = {"encoder": "embed", "decoder": "write"}[side]
+    monkeypatch.setattr(getattr(codec, side), name, full)
+    with pytest.raises(CodecError, match=r"cpu has no memory left .* --codec-batch below 4096, .* --codec-device cpu$"):
+        codec.encode(SENTENCES, "eng_Latn") if side == "encoder" else codec.decode(EMBEDDINGS, "eng_Latn")
+
+
+def test_an_address_or_a_cache_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LEXALCM_SONAR_URL", "mirror.example/SONAR")
+    with pytest.raises(
+        CodecError, match=r"LEXALCM_SONAR_URL is mirror\.example/SONAR, no address: write it like https:"
+    ):
+        hf_codec(weights=None).encode(SENTENCES, "eng_Latn")
+    monkeypatch.setenv("LEXALCM_SONAR_URL", "http://[bad")
+    with pytest.raises(CodecError, match="cannot be downloaded"):
+        hf_codec(weights=None).encode(SENTENCES, "eng_Latn")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write in .*file.*: set LEXALCM_CACHE to another folder"):
+        hf_codec(weights=None).encode(SENTENCES, "eng_Latn")
+
+
+@pytest.mark.parametrize("name", ["ProxyError", "ReadError", "InvalidURL"])
+def test_a_hub_that_breaks_off_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Errors of the hub's client that are no OSErrors."""
+    httpx = pytest.importorskip("httpx", reason="the hub's client is another")
+
+    def fail(*_: object, **__: object) -> None:
+        raise getattr(httpx, name)("403 Forbidden")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(CodecError, match="no hub repository of that name can be read: check the name and the network"):
+        hf_codec(weights="some/encoder").encode(SENTENCES, "eng_Latn")
 
 
 def test_an_unknown_language_is_answered_with_the_nearest(codec: SonarHfCodec) -> None:

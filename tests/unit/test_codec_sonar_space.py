@@ -232,6 +232,26 @@ def test_what_is_measured_does_not_depend_on_what_was_embedded_before(codec: Son
     assert codec.fingerprint == hf_codec().fingerprint
 
 
+def test_data_of_other_places_is_read_if_the_weights_are_the_same(
+    pipelines: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
+    monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path))
+    options = {"weights": "/then/encoder.pt", "decoder": "/then", "tokenizer": "/then/x.model", "heads": 4}
+    monkeypatch.setattr("lexalcm.codec.sonar_base.SONAR_LANGUAGES", tuple(LANGUAGES))
+    record = hf_codec().record().model_copy(update={"options": options})
+    installed(monkeypatch, "sonar")
+    for name in ("sonar-space", "sonar"):
+        codec = load_codec(record, tmp_path, name=name, options=CodecOptions(device="cpu"))
+        assert codec.encode(["abc"], "fra_Latn")[0, 0] == 3
+        other = load_codec(record.model_copy(update={"fingerprint": "f" * 64}), tmp_path, name=name)
+        with pytest.raises(CodecError, match=r"fingerprint .* expected ffffffffffff"):
+            other.encode(["abc"], "fra_Latn")
+    longer = record.model_copy(update={"options": {"max_seq_len": 64}})
+    with pytest.raises(CodecError, match="sonar-space has no option max_seq_len"):
+        load_codec(longer, tmp_path, name="sonar-space")
+
+
 def test_a_model_that_cannot_be_fetched(codec: SonarSpaceCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("asset download failed") from OSError("Name or service not known")
