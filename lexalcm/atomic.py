@@ -32,7 +32,7 @@ def _beside(path: Path, suffix: str = "tmp") -> Path:
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove what writers on this machine left behind in a folder when they were killed: of `name`, or of anything."""
     goal = r".+" if name is None else re.escape(name)
-    pattern = re.compile(rf"\.{goal}\.{_MACHINE}\.(\d+)\.tmp")
+    pattern = re.compile(rf"\.{goal}\.{_MACHINE}\.(\d+)\.(?:tmp|old)")
     for entry in folder.iterdir():
         match = pattern.fullmatch(entry.name)
         if match and not _is_running(int(match[1])):
@@ -168,10 +168,10 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | No
 
 def remove_folder(path: Path) -> None:
     """Remove a folder that others may be looking into: it is gone in one step, never half there."""
-    temporary = _beside(path)
+    removed = _beside(path, "old")
     with suppress(FileNotFoundError):
-        path.rename(temporary)
-        shutil.rmtree(temporary, ignore_errors=True)
+        path.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def check_output(path: Path | str, *, overwrite: bool = False, marker: str | None = None) -> None:

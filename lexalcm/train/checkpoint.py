@@ -188,21 +188,27 @@ def read_progress(path: Path) -> Progress:
     """Check a checkpoint's files against their hashes and give its counters.
 
     Raises:
-        TrainingError: a file is missing, truncated or damaged; the message says which.
+        TrainingError: a file is missing, truncated, damaged or cannot be read; the message says which.
     """
     try:
         state = State.model_validate_json((path / STATE).read_bytes())
     except (OSError, ValidationError) as error:
         raise TrainingError(f"{path / STATE} is missing or damaged") from error
     for name, record in state.files.items():
-        file = path / name
-        if not file.is_file():
-            raise TrainingError(f"{file} is missing")
-        if file.stat().st_size != record.bytes:
-            raise TrainingError(f"{file} is truncated: {file.stat().st_size} of {record.bytes} bytes")
-        if file_sha256(file) != record.sha256:
-            raise TrainingError(f"{file} is damaged: its hash is not the one in {STATE}")
+        try:
+            _check_file(path / name, record)
+        except OSError as error:  # of the disk
+            raise TrainingError(f"{path / name} cannot be read: {error.strerror}") from error
     return state.progress
+
+
+def _check_file(file: Path, record: FileRecord) -> None:
+    if not file.is_file():
+        raise TrainingError(f"{file} is missing")
+    if file.stat().st_size != record.bytes:
+        raise TrainingError(f"{file} is truncated: {file.stat().st_size} of {record.bytes} bytes")
+    if file_sha256(file) != record.sha256:
+        raise TrainingError(f"{file} is damaged: its hash is not the one in {STATE}")
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from lexalcm.config import RunConfig, load_settings
 from lexalcm.data.loader import TrainingBatches, ValidationBatches
@@ -32,8 +31,9 @@ from lexalcm.train.layers import freeze
 from lexalcm.train.log_file import LogFile
 from lexalcm.train.monitor import Display, Logged, Monitor, Silent
 from lexalcm.train.peak_memory import peak_bytes
-from lexalcm.train.run_folder import Fingerprints, RunFolder, decide_start, prepare, run_folder, saved_run
+from lexalcm.train.run_folder import Fingerprints, RunFolder, run_folder, saved_run
 from lexalcm.train.run_lock import locked
+from lexalcm.train.run_start import check_apart, decide_start, prepare, record_export
 from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.stop import StopRequest
 from lexalcm.train.tensor_file import file_sha256
@@ -104,7 +104,7 @@ def read_run_config(file: Path | None, overrides: Iterable[str], resume: str) ->
     base: dict[str, Any] = {}
     if resume not in ("auto", "never"):
         run, _ = saved_run(resume)
-        base = {**yaml.safe_load(run.config.read_text(encoding="utf-8")), "name": run.path.resolve().name}
+        base = {**run.saved_settings().model_dump(mode="json"), "name": run.path.resolve().name}
     return load_settings(RunConfig, file, overrides, base)
 
 
@@ -127,6 +127,7 @@ def train(
     parts = _assemble(config)
     world = parts.world
     run, checkpoint = (run_folder(config), None) if resume in ("auto", "never") else saved_run(resume)
+    check_apart(run, config)
     display = Logged(display if display is not None and world.is_main else Silent())
     group = joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout)
     with LogFile(world) as log, group, StopRequest() as stop, locked(run, world):
@@ -150,7 +151,7 @@ def train(
                 display.note(f"{config.data.names} has no {VALIDATION_SPLIT} split: there will be no validation loss")
             for bad in parts.mixture.bad_shards() if config.data.on_bad_shard == "skip" else ():
                 display.note(f"skipping documents: {bad}")
-            world.from_main(lambda: prepare(run, config, fingerprints, start))
+            world.from_main(lambda: prepare(run, config, fingerprints, start, display.note))
             log.open(run.logs)
             logger.info("engine %s in %s, from step %d", engine.name, engine.precision, start.progress.step)
             saver = CheckpointSaver(
@@ -171,6 +172,7 @@ def train(
                 return _result("stopped", run, progress, saver.last)
             dataset = parts.mixture.datasets[0].path
             world.from_main(lambda: export_model(_saved(saver), config.model, dataset, run.model))
+            world.from_main(lambda: record_export(run, fingerprints, progress))
             return _result("finished", run, progress, saver.last)
 
 

@@ -1,56 +1,26 @@
-"""The folder of a run, and the decision whether a run begins, goes on, or is done.
+"""The folder of a run: what is where in it, and which one is meant.
 
-    runs/NAME/
-      config.yaml      the settings, ready for --config
-      run.json         what the settings cannot show: fingerprints of the model and of the data set it began with
-      checkpoints/     see checkpoint.py
-      latest           the newest checkpoint's name
-      metrics.jsonl    one JSON object a line, steps ascending
-      samples.jsonl    what the model wrote on the way, where it can
-      tb/              TensorBoard
-      logs/            a log of each process
-      model/           the exported model, at the end
-
-A run goes on only with the settings that it began with: mixing two would give a loss curve that no settings explain.
-What cannot change the curve may change (engine, logging, checkpoints, loader processes), and `train.steps` may grow.
+runs/NAME/
+  config.yaml      the settings, ready for --config
+  run.json         what the settings cannot show: fingerprints of the model and of the data set it began with
+  checkpoints/     see checkpoint.py
+  latest           the newest checkpoint's name
+  metrics.jsonl    one JSON object a line, steps ascending
+  samples.jsonl    what the model wrote on the way, where it can
+  tb/              TensorBoard
+  logs/            a log of each process
+  model/           the exported model, at the end
+  set_aside/1/     what was beyond the checkpoint that the run went on from, if anything was: a folder like this one
 """
 
-import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lexalcm.atomic import check_output, write_text
-from lexalcm.config import RunConfig, Settings, load_settings
-from lexalcm.errors import ConfigError, TrainingError, UserError
+from pydantic import ValidationError
+
+from lexalcm.config import NonNegativeInt, RunConfig, Settings, load_settings
+from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.locate import RUNS
-from lexalcm.train.checkpoint import Progress, list_checkpoints, read_progress
-
-MAY_CHANGE = (
-    "name",
-    "deepspeed",
-    "data.num_workers",
-    "data.on_bad_shard",
-    "data.check_hashes",
-    "train.engine",
-    "train.fsdp",
-    "train.activation_checkpointing",
-    "train.log_every",
-    "train.validate_every",
-    "train.max_bad_steps",
-    "train.timeout",
-    "train.checkpoint",
-    "train.peak_tflops",
-    "train.watch",
-    "train.samples",
-    "train.wandb",
-)
-MAY_GROW = "train.steps"
-
-Note = Callable[[str], None]
-"""Says something to the user, one line."""
 
 
 class Fingerprints(Settings):
@@ -58,6 +28,7 @@ class Fingerprints(Settings):
 
     weights: str  # SHA-256 of the initial weights
     dataset: str  # SHA-256 of the data set's manifest, which holds its shards' hashes
+    exported: NonNegativeInt | None = None  # the step whose weights are in model/; none: of an earlier end, or nothing
 
 
 @dataclass(frozen=True)
@@ -106,14 +77,35 @@ class RunFolder:
         """The exported model."""
         return self.path / "model"
 
+    @property
+    def set_aside(self) -> Path:
+        """The folder of what was beyond a checkpoint that the run went on from."""
+        return self.path / "set_aside"
 
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins or goes on."""
+    def saved_settings(self) -> RunConfig:
+        """The settings that it was last started with.
 
-    progress: Progress
-    checkpoint: Path | None = None  # none: from the initial weights
-    complete: bool = False  # all steps done and the model exported
+        Raises:
+            ConfigError: they cannot be read.
+        """
+        settings = load_settings(RunConfig, self.config)
+        if not self.config.read_bytes().strip():  # never written so by a run
+            raise ConfigError(f"{self.config} is empty, so that the run cannot go on: put its settings back")
+        return settings
+
+    def saved_fingerprints(self) -> Fingerprints:
+        """What it began with, beside its settings.
+
+        Raises:
+            UserError: that cannot be read.
+        """
+        try:
+            return Fingerprints.model_validate_json(self.fingerprints.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise UserError(
+                f"{self.fingerprints} is missing or damaged, so that the run cannot go on: put it back, or make a "
+                "model of a checkpoint (lcm bootstrap --from-checkpoint) and train that under another --name"
+            ) from error
 
 
 def run_folder(config: RunConfig) -> RunFolder:
@@ -140,117 +132,3 @@ def saved_run(path: str | Path, option: str = "--resume") -> tuple[RunFolder, Pa
         if run.config.is_file() and (checkpoint is None or checkpoint.parent == run.checkpoints):
             return run, checkpoint
     raise UserError(f"{option} {path}: neither the folder of a run nor one of its checkpoints")
-
-
-def decide_start(
-    run: RunFolder,
-    config: RunConfig,
-    fingerprints: Fingerprints,
-    *,
-    resume: str,
-    checkpoint: Path | None = None,
-    overwrite: bool = False,
-    note: Note,
-) -> Start:
-    """Decide how a run starts, changing nothing on disk.
-
-    Args:
-        run: its folder.
-        config: the settings asked for.
-        fingerprints: of the model and data set that the settings name.
-        resume: `auto`: go on where there is something to go on from; `never`: begin anew.
-        checkpoint: go on from this one and no other.
-        overwrite: `never` may replace an earlier run.
-        note: where to say that a damaged checkpoint is passed over.
-
-    Raises:
-        ConfigError: the settings are not those that the run began with.
-        UserError: the folder is taken, or its checkpoints are all damaged.
-    """
-    if overwrite and resume != "never":
-        raise ConfigError("--overwrite goes with --resume never; without them a run goes on where it stopped")
-    if resume == "never":
-        check_output(run.path, overwrite=overwrite, marker=run.config.name)
-        return Start(Progress())
-    if not run.config.is_file():
-        if run.path.exists() and any(run.path.iterdir()):
-            raise UserError(f"{run.path} holds no {run.config.name}, so it is no run: choose another --name")
-        check_output(run.path)
-        return Start(Progress())
-    check_unchanged(run, config, fingerprints)
-    candidates = [checkpoint] if checkpoint else list_checkpoints(run.checkpoints)
-    for candidate in candidates:
-        try:
-            progress = read_progress(candidate)
-        except TrainingError as error:
-            note(f"passing over the checkpoint {candidate.name}: {error}")
-            continue
-        complete = progress.step >= config.train.steps and run.model.is_dir()
-        return Start(progress, candidate, complete)
-    if candidates:
-        raise UserError(f"no checkpoint in {run.checkpoints} can be used: begin anew with --resume never --overwrite")
-    return Start(Progress())
-
-
-def check_unchanged(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> None:
-    """Make sure that a run goes on with what it began with.
-
-    Raises:
-        ConfigError: names the first setting that differs, and what to do.
-    """
-    advice = "use --name NEW for another run, or --resume never --overwrite to begin this one anew"
-    saved = load_settings(RunConfig, run.config)
-    for key, old, new in differences(saved.model_dump(mode="json"), config.model_dump(mode="json")):
-        if any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE):
-            continue
-        if key == MAY_GROW and new > old:
-            continue
-        raise ConfigError(f"{run.path} was begun with {key} = {old}, not {new}: {advice}")
-    began = Fingerprints.model_validate_json(run.fingerprints.read_bytes())
-    if began.weights != fingerprints.weights:
-        raise ConfigError(f"{run.path} was begun from other weights than {config.model} holds now: {advice}")
-    if began.dataset != fingerprints.dataset:
-        raise ConfigError(f"{run.path} was begun on another data set than {config.data.names} is now: {advice}")
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Keys in which two settings differ, with both values."""
-    for key, value in old.items():
-        if isinstance(value, Mapping) and isinstance(new[key], Mapping):
-            yield from differences(value, new[key], f"{prefix}{key}.")
-        elif value != new[key]:
-            yield f"{prefix}{key}", value, new[key]
-
-
-def prepare(run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start: Start) -> None:
-    """Make the run's folder as it is to be at this start: the first change on disk.
-
-    A run that begins has nothing in it; one that goes on has no step beyond the one it goes on from.
-    """
-    if start.checkpoint is None and run.path.exists():
-        shutil.rmtree(run.path)
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
-    for leftover in run.checkpoints.glob(".*"):  # of a writer that was killed
-        shutil.rmtree(leftover)
-    for checkpoint in list_checkpoints(run.checkpoints):
-        if start.checkpoint is not None and checkpoint.name > start.checkpoint.name:
-            shutil.rmtree(checkpoint)
-    for lines in (run.metrics, run.samples):
-        keep_lines_until(lines, start.progress.step)
-    write_text(run.fingerprints, fingerprints.model_dump_json(indent=2) + "\n")
-    write_text(run.config, config.to_yaml())
-
-
-def keep_lines_until(file: Path, step: int) -> None:
-    """Drop the lines of later steps, and a last line that was not written to its end."""
-    if not file.exists():
-        return
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["step"] <= step:
-            kept.append(line + "\n")
-    write_text(file, "".join(kept))

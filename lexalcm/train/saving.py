@@ -5,7 +5,8 @@ background, the main process copies the state into its own memory, 12 bytes a pa
 it while the training goes on.
 
 A checkpoint that cannot be written costs nothing but itself: the run says so and goes on, and the one before stays.
-Only the last one of a run must succeed, because nothing would be left of the steps since.
+Only the last one of a run must succeed, because nothing would be left of the steps since. An old one that cannot be
+removed costs room, and the next save tries again.
 """
 
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from lexalcm.atomic import write_text
 from lexalcm.config import CheckpointSettings
-from lexalcm.errors import TrainingError
+from lexalcm.errors import TrainingError, UserError
 from lexalcm.train.checkpoint import (
     Content,
     Progress,
@@ -62,7 +63,7 @@ class CheckpointSaver:
         self._world = world
         self._note = note
         self._thread = ThreadPoolExecutor(1, "checkpoint") if settings.background and world.is_main else None
-        self._writing: Future[Path] | None = None
+        self._writing: Future[str | None] | None = None
 
     def save(self, progress: Progress, *, must: bool = False) -> None:
         """Save the state of a step; where it `must` be, this returns when it is.
@@ -100,25 +101,36 @@ class CheckpointSaver:
         if self._thread is not None:
             self._thread.shutdown()
 
-    def _settle(self, write: Callable[[], Path]) -> None:
+    def _settle(self, write: Callable[[], str | None]) -> None:
         try:
-            self.last = write()
-        except OSError as error:
+            untidy = write()
+        except (OSError, UserError) as error:
             kept = "no checkpoint is there yet" if self.last is None else f"{self.last.name} stays"
-            self._note(f"a checkpoint could not be saved in {self._folder}: {error.strerror}; the run goes on, {kept}")
+            self._note(f"a checkpoint could not be saved in {self._folder}: {_why(error)}; the run goes on, {kept}")
+        else:
+            if untidy is not None:
+                self._note(untidy)
 
-    def _write(self, content: Content) -> Path:
+    def _write(self, content: Content) -> str | None:
+        """Write a checkpoint and tidy up; gives what to say of what could not be tidied up."""
         try:
-            path = write_checkpoint(self._folder, content)
-        except OSError:
+            self.last = write_checkpoint(self._folder, content)
+        except (OSError, UserError):
             content.exhaust()
             raise
-        write_text(self._folder.parent / "latest", path.name + "\n")
-        for old in self._superfluous():
-            shutil.rmtree(old)
-        return path
+        try:
+            write_text(self._folder.parent / "latest", self.last.name + "\n")
+            for old in self._superfluous():
+                shutil.rmtree(old)
+        except OSError as error:
+            return f"{self.last} is saved, but what it replaces could not be removed: {error}"
+        return None
 
     def _superfluous(self) -> Iterator[Path]:
         every = self._settings.keep_every
         older = list_checkpoints(self._folder)[self._settings.keep :]
         return (path for path in older if every is None or step_of(path) % every)
+
+
+def _why(error: OSError | UserError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else str(error)

@@ -259,6 +259,41 @@ def test_a_run_is_replaced_only_when_asked(lcm_train: Lcm, workspace: Path) -> N
     assert len(Path("runs/base/metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_run_never_replaces_what_it_trains_with(lcm_train: Lcm, workspace: Path) -> None:
+    lcm_train()
+    Path("models/again").symlink_to("../runs/base/model")
+    anew = ["--resume", "never", "--overwrite"]
+    for model in ("runs/base", "runs/base/model", "models/again"):
+        message = (
+            f"the model {model} is in runs/base, the folder of the run that is to train with it: choose another name"
+        )
+        for options in ([], anew):
+            refused(lcm_train, workspace, ["--model", model, "--name", "base", *options], message)
+    shutil.copytree("data", "runs/base/data")
+    refused(lcm_train, workspace, ["--data", "runs/base/data", *anew], "the data set runs/base/data is in runs/base")
+    assert lcm_train("--model", "runs/base", "--name", "second", "--steps", "1")[0] == 0
+    assert lcm_train("--model", "runs/second", *anew, "--name", "base", "--steps", "1")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "config.yaml").write_text(""), "runs/base/config.yaml is empty"),
+        (lambda run: (run / "config.yaml").write_text("[]"), "runs/base/config.yaml must hold settings"),
+        (lambda run: (run / "run.json").unlink(), "runs/base/run.json is missing or damaged"),
+        (lambda run: (run / "run.json").write_text("{"), "runs/base/run.json is missing or damaged"),
+    ],
+    ids=["empty settings", "no settings", "no fingerprints", "half of them"],
+)
+def test_a_run_whose_files_are_damaged(
+    lcm_train: Lcm, workspace: Path, damage: Callable[[Path], Any], message: str
+) -> None:
+    lcm_train("--steps", "1")
+    damage(Path("runs/base"))
+    refused(lcm_train, workspace, ["--resume", "runs/base"], message, config=None)
+    refused(lcm_train, workspace, [], message)
+
+
 def test_a_folder_that_is_no_run_is_left_alone(lcm_train: Lcm, workspace: Path) -> None:
     Path("runs/base").mkdir(parents=True)
     Path("runs/base/thesis.txt").write_text("years of work")

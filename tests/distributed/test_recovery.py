@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked_runs import ForkServer, Run, wait_until
-from training_workspace import curve, largest_difference, rewind
+from safetensors.numpy import load_file
+from training_workspace import curve, final_weights, largest_difference, rewind
 
+import lexalcm.train.run
+from lexalcm.errors import UserError
 from lexalcm.train.run import read_run_config, train
 
 STEPS = 60
@@ -121,6 +124,18 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
 
 
+def put_on_a_failing_disk(file: Path) -> None:
+    """The system gives EIO to whoever reads it, and its size is as expected."""
+    state = file.with_name("state.json")
+    record = json.loads(state.read_text())
+    record["files"][file.name]["bytes"] = 0
+    state.write_text(json.dumps(record))
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error"):
+        file.read_bytes()
+
+
 def flip_a_bit(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -133,6 +148,7 @@ def flip_a_bit(file: Path) -> None:
         (truncate, "weights.safetensors"),
         (flip_a_bit, "optimizer.safetensors"),
         (Path.unlink, "weights.safetensors"),
+        (put_on_a_failing_disk, "weights.safetensors"),
         (truncate, "state.json"),
     ],
 )
@@ -155,19 +171,58 @@ def test_what_a_killed_writer_left_is_cleared_away(here: Path) -> None:
     train(read_run_config(Path("config.yaml"), ["name=leftover"], "auto"))
     again = rewind(Path("runs/leftover"), Path("runs/leftover-again"), 3)
     (again / "checkpoints/.step_00000006.123.tmp").mkdir()
+    (again / "checkpoints/.nfs0000123").write_text("a file")
     (again / "metrics.jsonl").open("a").write('{"step": 6, "lo')
     train(read_run_config(Path("config.yaml"), ["name=leftover-again"], "auto"))
     assert sorted(path.name for path in (again / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
     assert [line[0] for line in curve(again)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_resume_from_a_given_checkpoint_forgets_what_came_after(here: Path) -> None:
-    train(read_run_config(Path("config.yaml"), ["name=back"], "auto"))
-    before = [json.loads(line)["loss"] for line in Path("runs/back/metrics.jsonl").read_text().splitlines()]
+def test_resume_from_a_given_checkpoint_sets_aside_what_came_after(here: Path) -> None:
+    first = train(read_run_config(Path("config.yaml"), ["name=back", "train.checkpoint.every=1"], "auto")).run
+    before = [json.loads(line)["loss"] for line in (first / "metrics.jsonl").read_text().splitlines()]
+    weights = {path.name: (path / "weights.safetensors").read_bytes() for path in (first / "checkpoints").iterdir()}
     assert notes_of([], resume="runs/back/checkpoints/step_00000003") == [
-        "going on from step 3 (runs/back/checkpoints/step_00000003)"
+        "going on from step 3 (runs/back/checkpoints/step_00000003)",
+        "what is beyond step_00000003 is set aside in runs/back/set_aside/1",
     ]
-    assert [json.loads(line)["loss"] for line in Path("runs/back/metrics.jsonl").read_text().splitlines()] == before
+    assert [json.loads(line)["loss"] for line in (first / "metrics.jsonl").read_text().splitlines()] == before
+    aside = first / "set_aside/1"
+    assert [json.loads(line)["loss"] for line in (aside / "metrics.jsonl").read_text().splitlines()] == before
+    kept = {path.name: (path / "weights.safetensors").read_bytes() for path in (aside / "checkpoints").iterdir()}
+    assert kept == {f"step_{step:08d}": weights[f"step_{step:08d}"] for step in (4, 5, 6)}
+    train(read_run_config(None, [], str(aside)), resume=str(aside))  # it is a run that can be gone on with
+    assert final_weights(aside).keys() == final_weights(first).keys()
+    notes_of([], resume="runs/back/checkpoints/step_00000003")
+    assert (first / "set_aside/2/checkpoints/step_00000006").is_dir()
+
+
+def test_a_given_checkpoint_that_is_damaged_is_the_one_that_is_named(here: Path) -> None:
+    train(read_run_config(Path("config.yaml"), ["name=given"], "auto"))
+    given = "runs/given/checkpoints/step_00000003"
+    truncate(Path(given, "optimizer.safetensors"))
+    with pytest.raises(
+        UserError, match=rf"^{given} cannot be used .*truncated.* or --resume runs/given to go on"
+    ) as raised:
+        notes_of([], resume=given)
+    assert "begin anew" not in str(raised.value)
+    assert sorted(path.name for path in Path("runs/given/checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
+
+
+def test_a_longer_run_that_is_killed_before_its_model_is_written_is_not_complete(here: Path) -> None:
+    settings = ["name=unwritten", "train.schedule=constant"]
+    first = train(read_run_config(Path("config.yaml"), settings, "auto")).run
+    shorter = final_weights(first)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lexalcm.train.run, "export_model", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(read_run_config(Path("config.yaml"), [*settings, "train.steps=8"], "auto"))
+    assert train(read_run_config(Path("config.yaml"), [*settings, "train.steps=8"], "auto")).status == "finished"
+    average = load_file(first / "checkpoints/step_00000008/ema.safetensors")
+    longer = final_weights(first)
+    assert all(np.array_equal(longer[name], weight) for name, weight in average.items())
+    assert any(not np.array_equal(shorter[name], weight) for name, weight in longer.items())
+    assert train(read_run_config(Path("config.yaml"), [*settings, "train.steps=8"], "auto")).status == "complete"
 
 
 def test_only_the_newest_checkpoints_are_kept(here: Path) -> None:

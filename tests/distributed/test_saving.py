@@ -1,8 +1,11 @@
 """Checkpoints in the background, over a full disk, kept for good; every optimizer's state goes on as it was."""
 
 import resource
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,16 @@ def checkpoints(name: str) -> list[str]:
     return sorted(path.name for path in Path("runs", name, "checkpoints").iterdir())
 
 
+def after_what_is_being_saved(change: Callable[[], None]) -> Callable[[], None]:
+    """Makes a change when what may be written in the background has had its time."""
+
+    def wait() -> None:
+        time.sleep(0.3)
+        change()
+
+    return wait
+
+
 @contextmanager
 def files_no_larger_than(limit: int) -> Iterator[Callable[[], None]]:
     """Gives a function after whose call every file that grows larger fails, as on a disk that is full."""
@@ -71,7 +84,8 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(here: Path, background: 
     display = Notes()
     settings = ["train.checkpoint.every=1", "train.checkpoint.keep=2", f"train.checkpoint.background={background}"]
     with files_no_larger_than(20_000) as fill:
-        display.at_step = {2: fill, 5: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))}
+        empty = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (-1, -1))
+        display.at_step = {2: after_what_is_being_saved(fill), 5: after_what_is_being_saved(empty)}
         result = run(name, *settings, display=display)
     assert result.status == "finished"
     failures = [note for note in display.notes if "could not be saved" in note]
@@ -80,6 +94,48 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(here: Path, background: 
     assert checkpoints(name) == ["step_00000005", "step_00000006"]
     run("disk-with-room", "train.checkpoint.every=1") if not Path("runs/disk-with-room").exists() else None
     assert largest_difference(Path("runs/disk-with-room"), Path("runs", name)) == 0
+
+
+def test_a_folder_that_takes_nothing_costs_a_checkpoint_and_not_the_run(here: Path) -> None:
+    """As where a disk is remounted read-only: no folder can be made from step 2 to step 4."""
+    folder, away = Path("runs/read-only/checkpoints"), Path("runs/read-only/away")
+    display = Notes()
+
+    def no_folder() -> None:
+        folder.rename(away)
+        folder.touch()
+
+    def folder_again() -> None:
+        folder.unlink()
+        away.rename(folder)
+
+    display.at_step = {2: no_folder, 5: folder_again}
+    assert run("read-only", "train.checkpoint.every=1", display=display).status == "finished"
+    failures = [note for note in display.notes if "could not be saved" in note]
+    assert len(failures) == 3
+    assert failures[0].endswith("the run goes on, step_00000001 stays")
+    assert checkpoints("read-only") == ["step_00000001", "step_00000005", "step_00000006"]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_an_old_checkpoint_that_cannot_be_removed_does_not_cost_the_new_one(here: Path, background: bool) -> None:
+    name = f"stuck-{background}"
+    old = Path("runs", name, "checkpoints/step_00000001")
+    display = Notes()
+
+    def stick() -> None:
+        shutil.rmtree(old)
+        old.touch()  # which is no folder to remove
+
+    display.at_step = {2: after_what_is_being_saved(stick), STEPS: after_what_is_being_saved(old.unlink)}
+    settings = ["train.checkpoint.every=1", "train.checkpoint.keep=1", f"train.checkpoint.background={background}"]
+    result = run(name, *settings, display=display)
+    assert (result.status, result.checkpoint) == ("finished", old.with_name("step_00000006"))
+    said = [note for note in display.notes if "could not be removed" in note]
+    assert len(said) == 4
+    assert "step_00000002 is saved, but what it replaces could not be removed" in said[0]
+    assert not any("could not be saved" in note for note in display.notes)
+    assert checkpoints(name) == ["step_00000006"]
 
 
 def test_the_last_step_must_be_saved_and_the_run_can_be_finished_later(here: Path) -> None:

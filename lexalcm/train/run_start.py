@@ -1,0 +1,229 @@
+"""The start of a run: whether it begins, goes on, or is done; and its folder made ready for that.
+
+A run goes on only with the settings that it began with: mixing two would give a loss curve that no settings explain.
+What cannot change the curve may change (engine, logging, checkpoints, loader processes), and `train.steps` may grow.
+
+A folder that a run begins in appears whole, so that a kill at any moment leaves a run or nothing. What lies beyond the
+checkpoint that a run goes on from is set aside: whoever goes back may want to return.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lexalcm.atomic import atomic_folder, check_output, remove_folder, write_text
+from lexalcm.config import RunConfig
+from lexalcm.errors import ConfigError, TrainingError, UserError
+from lexalcm.train.checkpoint import Progress, list_checkpoints, read_progress
+from lexalcm.train.run_folder import Fingerprints, RunFolder
+
+MAY_CHANGE = (
+    "name",
+    "deepspeed",
+    "data.num_workers",
+    "data.on_bad_shard",
+    "data.check_hashes",
+    "train.engine",
+    "train.fsdp",
+    "train.nvme_path",
+    "train.activation_checkpointing",
+    "train.log_every",
+    "train.validate_every",
+    "train.max_bad_steps",
+    "train.timeout",
+    "train.checkpoint",
+    "train.peak_tflops",
+    "train.watch",
+    "train.samples",
+    "train.wandb",
+)
+MAY_GROW = "train.steps"
+
+Note = Callable[[str], None]
+"""Says something to the user, one line."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins or goes on."""
+
+    progress: Progress
+    checkpoint: Path | None = None  # none: from the initial weights
+    complete: bool = False  # all steps done and the model exported
+
+
+def check_apart(run: RunFolder, config: RunConfig) -> None:
+    """Make sure that a run does not train on what is in its own folder, which beginning anew would remove.
+
+    Raises:
+        ConfigError: the model or a data set is there.
+    """
+    inside = run.path.resolve()
+    for kind, path in (("model", config.model), *(("data set", one.path) for one in config.data.all_sets)):
+        if Path(path).resolve().is_relative_to(inside):
+            raise ConfigError(
+                f"the {kind} {path} is in {run.path}, the folder of the run that is to train with it: choose another "
+                "name for the new run with --name"
+            )
+
+
+def decide_start(
+    run: RunFolder,
+    config: RunConfig,
+    fingerprints: Fingerprints,
+    *,
+    resume: str,
+    checkpoint: Path | None = None,
+    overwrite: bool = False,
+    note: Note,
+) -> Start:
+    """Decide how a run starts, changing nothing on disk.
+
+    Args:
+        run: its folder.
+        config: the settings asked for.
+        fingerprints: of the model and data set that the settings name.
+        resume: `auto`: go on where there is something to go on from; `never`: begin anew.
+        checkpoint: go on from this one and no other.
+        overwrite: `never` may replace an earlier run.
+        note: where to say that a damaged checkpoint is passed over.
+
+    Raises:
+        ConfigError: the settings are not those that the run began with.
+        UserError: the folder is taken; the one checkpoint, or all there are, cannot be used.
+    """
+    if overwrite and resume != "never":
+        raise ConfigError("--overwrite goes with --resume never; without them a run goes on where it stopped")
+    if resume == "never":
+        check_output(run.path, overwrite=overwrite, marker=run.config.name)
+        return Start(Progress())
+    if not run.config.is_file():
+        if run.path.exists() and any(run.path.iterdir()):
+            raise UserError(f"{run.path} holds no {run.config.name}, so it is no run: choose another --name")
+        check_output(run.path)
+        return Start(Progress())
+    check_unchanged(run, config, fingerprints)
+    if checkpoint is not None:
+        try:
+            return _start_from(checkpoint, run, config)
+        except TrainingError as error:
+            raise UserError(
+                f"{checkpoint} cannot be used ({error}): choose another checkpoint, or --resume {run.path} to go on "
+                "from the newest one that is whole"
+            ) from error
+    candidates = list_checkpoints(run.checkpoints)
+    for candidate in candidates:
+        try:
+            return _start_from(candidate, run, config)
+        except TrainingError as error:
+            note(f"passing over the checkpoint {candidate.name}: {error}")
+    if candidates:
+        raise UserError(f"no checkpoint in {run.checkpoints} can be used: begin anew with --resume never --overwrite")
+    return Start(Progress())
+
+
+def _start_from(checkpoint: Path, run: RunFolder, config: RunConfig) -> Start:
+    """The start from a checkpoint; raises `TrainingError` where it cannot be used."""
+    progress = read_progress(checkpoint)
+    exported = run.model.is_dir() and run.saved_fingerprints().exported == progress.step
+    return Start(progress, checkpoint, exported and progress.step >= config.train.steps)
+
+
+def check_unchanged(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> None:
+    """Make sure that a run goes on with what it began with.
+
+    Raises:
+        ConfigError: names the first setting that differs, and what to do.
+        UserError: what it began with cannot be read.
+    """
+    advice = "use --name NEW for another run, or --resume never --overwrite to begin this one anew"
+    saved = run.saved_settings().model_dump(mode="json")
+    for key, old, new in differences(saved, config.model_dump(mode="json")):
+        if any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE):
+            continue
+        if key == MAY_GROW and new > old:
+            continue
+        raise ConfigError(f"{run.path} was begun with {key} = {old}, not {new}: {advice}")
+    began = run.saved_fingerprints()
+    if began.weights != fingerprints.weights:
+        raise ConfigError(f"{run.path} was begun from other weights than {config.model} holds now: {advice}")
+    if began.dataset != fingerprints.dataset:
+        raise ConfigError(f"{run.path} was begun on another data set than {config.data.names} is now: {advice}")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Keys in which two settings differ, with both values."""
+    for key, value in old.items():
+        if isinstance(value, Mapping) and isinstance(new[key], Mapping):
+            yield from differences(value, new[key], f"{prefix}{key}.")
+        elif value != new[key]:
+            yield f"{prefix}{key}", value, new[key]
+
+
+def prepare(run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start: Start, note: Note) -> None:
+    """Make the run's folder as it is to be at this start: the first change on disk.
+
+    A run that begins has nothing in it; one that goes on has no step beyond the one it goes on from.
+    """
+    if start.checkpoint is None:
+        remove_folder(run.path)
+        with atomic_folder(run.path) as folder:
+            new = RunFolder(folder)
+            new.checkpoints.mkdir()
+            _write_beginning(new, config, fingerprints)
+        return
+    for leftover in run.checkpoints.glob(".*"):  # of a writer that was killed
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    later = [path for path in list_checkpoints(run.checkpoints) if path.name > start.checkpoint.name]
+    if later:
+        note(f"what is beyond {start.checkpoint.name} is set aside in {_set_aside(run, later)}")
+    for lines in (run.metrics, run.samples):
+        keep_lines_until(lines, start.progress.step)
+    _write_beginning(run, config, fingerprints)
+
+
+def record_export(run: RunFolder, fingerprints: Fingerprints, progress: Progress) -> None:
+    """Note which step's weights the exported model has: a run may be made longer, and stop before its next end."""
+    _write_fingerprints(run, fingerprints.model_copy(update={"exported": progress.step}))
+
+
+def _write_beginning(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> None:
+    _write_fingerprints(run, fingerprints)
+    write_text(run.config, config.to_yaml())
+
+
+def _write_fingerprints(run: RunFolder, fingerprints: Fingerprints) -> None:
+    write_text(run.fingerprints, fingerprints.model_dump_json(indent=2) + "\n")
+
+
+def _set_aside(run: RunFolder, checkpoints: list[Path]) -> Path:
+    """Move checkpoints into a folder that is a run of its own, with the lines until now; gives that folder."""
+    run.set_aside.mkdir(exist_ok=True)
+    numbers = [int(path.name) for path in run.set_aside.iterdir() if path.name.isdecimal()]
+    aside = RunFolder(run.set_aside / str(max(numbers, default=0) + 1))
+    with atomic_folder(aside.path) as folder:
+        for file in (run.config, run.fingerprints, run.metrics, run.samples):
+            if file.exists():
+                shutil.copyfile(file, folder / file.name)
+        RunFolder(folder).checkpoints.mkdir()
+    for checkpoint in checkpoints:
+        checkpoint.rename(aside.checkpoints / checkpoint.name)
+    return aside.path
+
+
+def keep_lines_until(file: Path, step: int) -> None:
+    """Drop the lines of later steps, and a last line that was not written to its end."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    write_text(file, "".join(kept))

@@ -1,0 +1,97 @@
+"""A start that is killed, at any of its steps on disk, leaves what the same line again can start from."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lexalcm.config import RunConfig
+from lexalcm.train.checkpoint import Progress
+from lexalcm.train.run_folder import Fingerprints, RunFolder
+from lexalcm.train.run_start import Start, decide_start, prepare
+
+CHANGES = {"open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "os.chmod"}
+FINGERPRINTS = Fingerprints(weights="1", dataset="2")
+CONFIG = RunConfig(name="x")
+RUN = RunFolder(Path("runs/x"))
+
+
+def nothing() -> None:
+    """No run of that name."""
+
+
+def no_checkpoint_yet() -> None:
+    begin()
+    RUN.logs.mkdir()
+    (RUN.logs / "rank_00000.log").write_text("a line\n")
+    RUN.metrics.write_text('{"step": 1}\n')
+
+
+def with_checkpoints() -> None:
+    no_checkpoint_yet()
+    for step in (1, 2):
+        (RUN.checkpoints / f"step_{step:08d}").mkdir()
+        (RUN.checkpoints / f"step_{step:08d}" / "state.json").write_text("{}")
+    shutil.copytree(RUN.checkpoints, RUN.model)
+
+
+def begin() -> None:
+    prepare(RUN, CONFIG, FINGERPRINTS, Start(Progress()), print)
+
+
+def kill_at_change(number: int) -> bool:
+    """Begin the run in a process that is killed before it changes something on disk for so many times; whether it was.
+
+    A file that is opened counts as changed.
+    """
+    child = os.fork()
+    if child == 0:
+        left = number
+
+        def count(event: str, _: object) -> None:
+            nonlocal left
+            if event not in CHANGES:
+                return
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        code = 1
+        try:
+            sys.addaudithook(count)
+            begin()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("before", "resume"), [(nothing, "auto"), (no_checkpoint_yet, "auto"), (with_checkpoints, "never")]
+)
+def test_a_start_that_is_killed_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], resume: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    number = 0
+    killed = True
+    while killed:
+        shutil.rmtree("runs", ignore_errors=True)
+        Path("runs").mkdir()
+        before()
+        killed = kill_at_change(number)
+        again = decide_start(RUN, CONFIG, FINGERPRINTS, resume=resume, overwrite=resume == "never", note=lambda _: None)
+        assert again.checkpoint is None
+        begin()
+        assert {path.name for path in RUN.path.iterdir()} == {"config.yaml", "run.json", "checkpoints"}
+        assert [path.name for path in Path("runs").iterdir()] == ["x"]
+        number += 1
+    assert number > 5
