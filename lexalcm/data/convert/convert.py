@@ -1,6 +1,6 @@
 """Convert a data set: find out what it is, read it in blocks, leave out what cannot be used, write it.
 
-Blocks are read in a thread of their own while the last one is checked, cast, hashed and written. Memory holds a few
+Blocks are read, checked and cast in a thread of their own while the last one is hashed and written. Memory holds a few
 blocks, and 30 bytes a document for the index.
 """
 
@@ -150,7 +150,7 @@ def _convert(
     total = reader.count()
     dim = 0
     with progress("converting", "documents") as report:
-        for block in read_ahead(_prepared(read_ahead(reader), dtype, settings)):
+        for block in read_ahead(_prepared(reader, dtype, settings)):
             left_out.add(block)
             if len(block):
                 dim = dim or codec.record_for(block.vectors.shape[1]).dim

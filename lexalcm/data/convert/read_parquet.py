@@ -5,7 +5,8 @@ of lists, a list of lists of fixed size, or the bytes of an array [n, dim] of li
 keeps such files in two folders, `Train/` and `Val/`; elsewhere a column `split` may say which side a row is on.
 
 Files are read in record batches, whose numbers become one numpy array without a Python object in between; memory holds
-a few batches, however large the files and their row groups.
+a few batches, however large the files and their row groups. Arrow's decoding of nested lists takes longer than all that
+follows, so it has a thread of its own.
 """
 
 import math
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lexalcm.data.convert.blocks import BLOCK_BYTES, Block
+from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
 from lexalcm.data.convert.settings import ALL_COLUMNS, ConvertSettings
 from lexalcm.data.languages import check_language
 from lexalcm.data.spool import document_position
@@ -111,7 +112,8 @@ class ParquetReader:
             self._check_columns(source, schema)
             columns = [name for name in schema.names if name in self._columns(schema)]
             row = 0
-            for batch in file.iter_batches(batch_size=_batch_rows(file), columns=columns, use_threads=False):
+            batches = file.iter_batches(batch_size=_batch_rows(file), columns=columns, use_threads=False)
+            for batch in read_ahead(batches):
                 yield self._block(source, batch, row)
                 row += len(batch)
 
