@@ -158,8 +158,8 @@ def train(
                 run.checkpoints, engine, config.train.checkpoint, world, display.note, start.checkpoint
             )
 
-            def dump(bad: BadStep) -> Path:
-                return dump_bad_step(run.path, bad, config.train.seed, engine, parts.batches, parts.mixture, world)
+            def dump(bad: BadStep) -> str:
+                return dump_bad_step(run.path, bad, config, engine, parts.batches, parts.mixture, world)
 
             model, step = parts.model.config, start.progress.step
             with closing(saver), open_monitor(config, model, run, display, step, world) as monitor:

@@ -18,7 +18,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -87,7 +86,7 @@ class Trainer:
         world: World,
         monitor: Monitor,
         save: Save,
-        dump: Callable[[BadStep], Path | None] = lambda _: None,
+        dump: Callable[[BadStep], str] = lambda _: "",
         gauges: Gauges | None = None,
     ) -> None:
         """Put a training together.
@@ -100,7 +99,8 @@ class Trainer:
             world: this process's place.
             monitor: where metrics go.
             save: writes a checkpoint; every process calls it at the same steps.
-            dump: writes what there is to know of a step that ends the run, and gives the file; called likewise.
+            dump: writes what there is to know of a step that ends the run, and gives words that say where; called
+                likewise.
             gauges: what to measure beside the loss.
         """
         self.engine = engine
@@ -200,7 +200,9 @@ class Trainer:
             logger.warning("step %d is skipped: loss %g, gradient norm %g", progress.step, loss, update.grad_norm)
         speed = self.gauges.speed(seconds, counted.concepts, counted.flops, self.world.size)
         self.monitor.display.advance({"step": progress.step, "loss": loss, "lr": lr, **speed})
-        bad = BadStep(progress.step, lr, loss, update.grad_norm, tuple(tally.numbers), tuple(tally.losses))
+        bad = BadStep(
+            progress.step, lr, loss, update.grad_norm, update.grad_norms, tuple(tally.numbers), tuple(tally.losses)
+        )
         return progress, _Step(counted, bad, update.grad_norm, seconds)
 
     def _line(self, progress: Progress, step: _Step, since: _Since, lr: float) -> dict[str, Any]:
@@ -229,13 +231,12 @@ class Trainer:
         return metrics
 
     def _give_up(self, progress: Progress, step: _Step) -> None:
-        file = self.dump(step.bad)
-        where = "" if file is None else f"; {file} has its documents, losses and the weights' norms"
+        where = self.dump(step.bad)
         raise TrainingError(
             f"the loss or its gradient was not finite in {progress.bad_steps} steps in a row (up to step "
-            f"{progress.step}, learning rate {step.bad.lr:.3g}){where}: lower train.lr or raise train.warmup_steps, "
-            "and look at grad_norm in metrics.jsonl before; if it fails from the first step, check the data: "
-            "lcm verify data"
+            f"{progress.step}, learning rate {step.bad.lr:.3g}){where and f'; {where}'}: lower train.lr or raise "
+            "train.warmup_steps, and look at grad_norm in metrics.jsonl before; if it fails from the first step, check "
+            "the data: lcm verify data"
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from safetensors.torch import load_file
 from training_workspace import add_codec, final_weights, make_workspace, rewind
 
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.loader import ValidationBatches
+from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.mixture import Mixture
-from lexalcm.errors import MissingExtraError, TrainingError
+from lexalcm.errors import MissingExtraError, ShardError, TrainingError
 from lexalcm.model import load_model
 from lexalcm.train.monitor import Silent
 from lexalcm.train.run import read_run_config, train
@@ -121,15 +122,15 @@ def test_a_resumed_run_writes_the_lines_of_one_never_stopped(here: Path) -> None
 
 
 def test_too_many_bad_steps_leave_what_there_is_to_look_at(here: Path) -> None:
-    settings = ["data.path=all-overflowing", "train.max_bad_steps=3"]
-    with pytest.raises(TrainingError, match=r"; runs/hopeless/bad_step_00000003\.json has its documents"):
-        run("hopeless", *settings)
-    dump = json.loads(Path("runs/hopeless/bad_step_00000003.json").read_text())
-    assert (dump["step"], dump["loss"], dump["processes"], dump["seed"]) == (3, "inf", 1, 0)
+    """Ten in a row, where nobody says how many."""
+    with pytest.raises(TrainingError, match=r"10 steps in a row.*; runs/hopeless/bad_step_00000010\.json has its docu"):
+        run("hopeless", "data.path=all-overflowing", "train.steps=12")
+    dump = json.loads(Path("runs/hopeless/bad_step_00000010.json").read_text())
+    assert (dump["step"], dump["loss"], dump["processes"], dump["seed"]) == (10, "inf", 1, 0)
     assert dump["grad_norm"] == "nan"
     assert [(one["rank"], one["number"], one["loss"]) for one in dump["micro_batches"]] == [
-        (0, 4, "inf"),
-        (0, 5, "inf"),
+        (0, 18, "inf"),
+        (0, 19, "inf"),
     ]
     split = Dataset.open("all-overflowing").split("train")
     for micro_batch in dump["micro_batches"]:
@@ -146,6 +147,30 @@ def test_too_many_bad_steps_leave_what_there_is_to_look_at(here: Path) -> None:
     log = Path("runs/hopeless/logs/rank_00000.log").read_text()
     assert "step 1 is skipped: loss inf, gradient norm nan" in log
     assert "lexalcm.errors.TrainingError: the loss or its gradient was not finite" in log
+
+
+def test_what_there_is_to_look_at_cannot_be_written_or_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run still ends because of its steps, and says what it was."""
+
+    def unreadable(*_: Any) -> None:
+        raise ShardError("train-000000.tar is gone", "train-000000.tar")
+
+    class Breaking(Silent):
+        def __init__(self, break_it: Callable[[], Any]) -> None:
+            self.break_it = break_it
+
+        def advance(self, metrics: Any) -> None:
+            if metrics["step"] == 2:
+                self.break_it()
+
+    bad = ["data.path=all-overflowing", "train.max_bad_steps=2"]
+    with pytest.raises(TrainingError, match=r"2 steps in a row.*; what there is to know .* not be written to runs/unw"):
+        run("unwritable", *bad, display=Breaking(Path("runs/unwritable/bad_step_00000002.json").mkdir))
+    break_it = partial(monkeypatch.setattr, TrainingBatches, "micro_batch", unreadable)
+    with pytest.raises(TrainingError, match=r"2 steps in a row.*bad_step_00000002\.json has its documents"):
+        run("unreadable", *bad, display=Breaking(break_it))
+    dump = json.loads(Path("runs/unreadable/bad_step_00000002.json").read_text())
+    assert [one["unreadable"] for one in dump["micro_batches"]] == ["train-000000.tar is gone"] * 2
 
 
 def test_samples_are_written_and_change_nothing_else(here: Path) -> None:

@@ -6,14 +6,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exploding import exploding_contexts
 from safetensors.numpy import load_file
-from training_workspace import CHECKPOINT_EVERY, STEPS, curve, final_weights, largest_difference, rewind, zero
+from training_workspace import (
+    CHECKPOINT_EVERY,
+    STEPS,
+    curve,
+    final_weights,
+    largest_difference,
+    rewind,
+    zero,
+)
 
+from lexalcm.data.loader import TrainingBatches
+from lexalcm.data.mixture import Mixture
 from lexalcm.errors import TrainingError
+from lexalcm.model import load_model
 from lexalcm.train.run import read_run_config, train
+from lexalcm.train.trainer import TRAINING, seed_generators
 
 STAGES = (0, 1, 2, 3)
+ENGINES = {
+    **{engine: f"train.engine={engine}" for engine in ("ddp", "fsdp")},
+    **{f"zero{stage}": zero(stage) for stage in STAGES},
+}
 HOPELESS = ["data.path=all-overflowing", "train.max_bad_steps=3"]
+EXPLODING = ["train.max_bad_steps=2", "data.global_batch=4", "train.freeze=[denoiser.norm.weight]"]
 SAME = 1e-4  # relative: float32 rounding over the steps of a run
 
 
@@ -33,7 +51,15 @@ def runs(workspace: Path, launch: Callable) -> Path:
             {"name": "single-then-fsdpx2", "set": ["train.engine=fsdp"]},
             *({"name": f"overflow{s}x2", "set": [zero(s), "data.path=one-overflowing"]} for s in STAGES),
             {"name": "overflow-fsdpx2", "set": ["train.engine=fsdp", "data.path=one-overflowing"]},
-            {"name": "hopeless", "set": [zero(2), *HOPELESS], "fails": "not finite in 3 steps in a row"},
+            *(
+                {
+                    "name": f"explodes-{name}",
+                    "set": [*EXPLODING, engine],
+                    "explodes": True,
+                    "fails": "in 2 steps in a row",
+                }
+                for name, engine in ENGINES.items()
+            ),
         ],
     )
     later = {
@@ -98,6 +124,41 @@ def test_too_many_bad_steps_in_a_row_stop_the_run(workspace: Path, monkeypatch: 
     monkeypatch.chdir(workspace)
     with pytest.raises(TrainingError, match=r"not finite in 3 steps in a row.*train\.lr.*lcm verify data"):
         train(read_run_config(Path("config.yaml"), ["name=hopeless-single", *HOPELESS], "auto"))
+
+
+@pytest.fixture(scope="module")
+def gradients(workspace: Path) -> dict[str, float]:
+    """Norms of the exploding run's gradients in its second step, by torch alone."""
+    config = read_run_config(workspace / "config.yaml", [f"data.path={workspace}/data", *EXPLODING[1:]], "auto")
+    batches = TrainingBatches(Mixture.open(config.data), config.data, config.train.seed)
+    model = load_model(workspace / "models/base").train()
+    for number in range(4, 8):
+        batch = batches.micro_batch(number)
+        seed_generators(TRAINING, config.train.seed, number)
+        (model(**batch.model_inputs()).sum / batches.targets_in_step(1)).backward()
+    return {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("engine", ["single", *ENGINES])
+def test_the_step_that_ended_a_run_shows_where_gradients_cease_to_be_finite(
+    runs: Path, workspace: Path, gradients: dict[str, float], monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """With frozen weights too, and as many of gradients as of trained weights, over one process or two."""
+    name = f"explodes-{engine}"
+    if engine == "single":
+        monkeypatch.chdir(workspace)
+        with exploding_contexts(), pytest.raises(TrainingError):
+            train(read_run_config(Path("config.yaml"), [f"name={name}", *EXPLODING], "auto"))
+    dump = json.loads((runs / name / "bad_step_00000002.json").read_text())
+    assert dump["weight_norms"].keys() - dump["grad_norms"].keys() == {"denoiser.norm.weight"}
+    broken = {name for name, norm in dump["grad_norms"].items() if isinstance(norm, str)}
+    assert broken == {name for name in gradients if name.startswith("contextualizer.")}
+    largest = max(gradients.values())
+    for name in gradients.keys() - broken - {"denoiser.norm.weight"}:
+        assert dump["grad_norms"][name] == pytest.approx(gradients[name], rel=1e-4, abs=1e-6 * largest)
+    assert dump["layers"]["contextualizer.layers.0"]["grad_norm"] in ("nan", "inf")
+    inside = [gradients[name] for name in gradients if name.startswith("denoiser.layers.1.")]
+    assert dump["layers"]["denoiser.layers.1"]["grad_norm"] == pytest.approx(float(np.linalg.norm(inside)), rel=1e-4)
 
 
 def test_the_average_is_that_of_the_weights_after_each_step(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

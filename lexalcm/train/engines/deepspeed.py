@@ -8,6 +8,8 @@ Decisions, and what they cost:
   is built on the spot by one, and pays off only with offloading.
 - DeepSpeed compiles a C++ operator for communication between CPUs as soon as it starts (tens of seconds, and a
   failure without a compiler). Only inference uses it, so it is not asked for: see `import_deepspeed`.
+- Where a gradient is not finite, DeepSpeed drops it without a look. So after a step that was skipped the next one's
+  gradients are gathered before the update, to tell each one's norm should that be skipped too.
 - DeepSpeed keeps the float32 truth in flat shards that each stage lays out in its own way. `deepspeed.utils` has
   functions that read a parameter's share back whole. Stage 0 shards nothing and has none: it is read directly.
 - Parameters are loaded whole by every process before they are sharded: the peak at start-up is one model.
@@ -72,6 +74,7 @@ class DeepSpeedEngine:
         except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:
             raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says: {' '.join(str(error).split())}") from error
         self._deepspeed = deepspeed
+        self._skipped = False  # the last step
         self._create_state(updates=0)
         decay = settings.ema.decay
         self.average = None if decay is None else MovingAverage(self._optimizer_tensors(), decay)
@@ -87,19 +90,30 @@ class DeepSpeedEngine:
     def update(self, lr: float) -> Update:
         """See `Engine.update`."""
         set_learning_rate(self._adamw, lr)
+        norms = self._gradient_norms() if self._skipped else {}
         if self._is_plain:  # DeepSpeed clips here too, but neither tells the norm nor looks whether it is finite
             norm = nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None]).item()
-            if not norm < float("inf"):
+            applied = norm < float("inf")
+            if applied:
+                self._engine.step()
+            else:
                 self._engine.zero_grad()
-                return Update(norm, applied=False)
-            self._engine.step()
-            update = Update(norm, applied=True)
         else:
             self._engine.step()
-            update = Update(float(self._engine.get_global_grad_norm()), self._engine.was_step_applied())
-        if update.applied and self.average is not None:
+            norm, applied = float(self._engine.get_global_grad_norm()), self._engine.was_step_applied()
+        if applied and self.average is not None:
             self.average.update()
-        return update
+        self._skipped = not applied
+        return Update(norm, applied, {} if applied else norms)
+
+    def _gradient_norms(self) -> dict[str, float]:
+        """The norm of each parameter's gradient of this step, gathered one at a time."""
+        norms = {}
+        for name, parameter in self._parameters.items():
+            gradient = self._deepspeed.utils.safe_get_full_grad(parameter)
+            if gradient is not None:
+                norms[name] = torch.linalg.vector_norm(gradient, dtype=torch.float64).item()
+        return norms
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> Loss:

@@ -61,7 +61,7 @@ class FSDPEngine(SingleEngine):
         there: Any = tensor.to(self._device)  # where shards can be exchanged, also those that are offloaded
         return there.full_tensor()
 
-    def _over_processes(self, squared_norm: Tensor) -> Tensor:
-        squared_norm = squared_norm.to(self._device)
-        dist.all_reduce(squared_norm)
-        return squared_norm
+    def _over_processes(self, squared_norms: Tensor) -> Tensor:
+        there = squared_norms.to(self._device, copy=True)
+        dist.all_reduce(there)
+        return there

@@ -12,7 +12,8 @@ stop under one engine, sharding or number of processes and go on under another. 
 enter: they are those of the model that the engine is made with.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -31,6 +32,7 @@ class Update(NamedTuple):
 
     grad_norm: float  # of all gradients together, before clipping
     applied: bool  # False: the gradient was not finite, so weights and optimizer state are as before
+    grad_norms: Mapping[str, float] = MappingProxyType({})  # of each parameter's, where it was not applied and is known
 
 
 class MemoryUse(NamedTuple):

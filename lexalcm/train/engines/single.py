@@ -62,9 +62,9 @@ class SingleEngine:
         """All of it, from all processes."""
         return tensor
 
-    def _over_processes(self, squared_norm: Tensor) -> Tensor:
-        """The squared norm of what all processes hold, from that of what this one holds."""
-        return squared_norm
+    def _over_processes(self, squared_norms: Tensor) -> Tensor:
+        """Squared norms of what all processes hold, from those of what this one holds."""
+        return squared_norms
 
     # Engine
 
@@ -78,22 +78,25 @@ class SingleEngine:
 
     def update(self, lr: float) -> Update:
         """See `Engine.update`."""
-        gradients = [self._mine(p.grad) for p in self._parameters.values() if p.grad is not None]
-        squared_norm = torch.stack(torch._foreach_norm(gradients)).double().square().sum()
-        norm = self._over_processes(squared_norm).sqrt().item()
+        gradients = {name: self._mine(p.grad) for name, p in self._parameters.items() if p.grad is not None}
+        squared_norms = torch.stack(torch._foreach_norm([*gradients.values()])).double().square()
+        norm = self._over_processes(squared_norms.sum()).sqrt().item()
         applied = norm < float("inf")  # also false for NaN
+        norms: dict[str, float] = {}
         if applied:
             factor = self._clip_norm / (norm + CLIP_EPS)
             if factor < 1:
-                torch._foreach_mul_(gradients, factor)
+                torch._foreach_mul_([*gradients.values()], factor)
             for optimizer in self._optimizers:
                 set_learning_rate(optimizer, lr)
                 optimizer.step()
             if self.average is not None:
                 self.average.update()
+        else:
+            norms = dict(zip(gradients, self._over_processes(squared_norms).sqrt().tolist(), strict=True))
         for optimizer in self._optimizers:
             optimizer.zero_grad()
-        return Update(norm, applied)
+        return Update(norm, applied, norms)
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> Loss:
