@@ -43,7 +43,10 @@ class Codec(Protocol):
 
     @classmethod
     def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Self:
-        """Make the codec, fitting it on (language, sentences) documents if it is one that is fitted."""
+        """Make the codec, fitting it on (language, sentences) documents if it is one that is fitted.
+
+        Options are checked before documents are read: it is tried without them before a corpus is segmented.
+        """
 
     @classmethod
     def load(cls, record: CodecRecord, folder: Path) -> Self:

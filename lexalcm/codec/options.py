@@ -53,6 +53,11 @@ class Configurable(Protocol):
         """Implementation, device and number type, e.g. `sonar-hf on cpu in fp32`."""
 
 
+def cut_sentences(codec: object) -> int:
+    """Sentences that were too long for a codec so far and lost their end; 0 of one that does not count them."""
+    return getattr(codec, "cut", 0)
+
+
 def choose_device(name: str | None) -> "torch.device":
     """The device of a name; none: the first GPU, else the CPU.
 

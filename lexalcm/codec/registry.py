@@ -73,5 +73,15 @@ def configure_codec(codec: Codec, options: CodecOptions, progress: Progress = si
     """
     if isinstance(codec, Configurable):
         codec.configure(options, progress)
-    elif chosen := options.chosen():
-        raise CodecError(f"the codec {codec.record().name} has no choice of {chosen[0]}: leave that option away")
+    else:
+        refuse_choices(codec.record().name, options)
+
+
+def refuse_choices(codec: str, options: CodecOptions) -> None:
+    """Make sure that nothing is asked of a codec that runs in one way only.
+
+    Raises:
+        CodecError: something is.
+    """
+    if chosen := options.chosen():
+        raise CodecError(f"the codec {codec} has no choice of {chosen[0]}: leave that option away")

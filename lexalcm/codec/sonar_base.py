@@ -19,7 +19,7 @@ from lexalcm.codec.base import STATED, not_finite
 from lexalcm.codec.options import CodecOptions, choose_device, choose_dtype
 from lexalcm.codec.sonar_files import FOLDER_VARIABLE
 from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
-from lexalcm.data.languages import SONAR_LANGUAGES, language_name, nearest_languages
+from lexalcm.data.languages import SONAR_LANGUAGES, shown_nearest
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
 
@@ -288,7 +288,7 @@ class SonarBase(ABC):
     def _check_language(self, lang: str) -> None:
         if lang in self._languages:
             return
-        near = ", ".join(f"{code} ({language_name(code)})" for code in nearest_languages(lang, self._languages))
+        near = shown_nearest(lang, self._languages)
         raise CodecError(f"SONAR does not know the language {lang!r}: near it are {near}")
 
 

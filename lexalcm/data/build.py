@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.atomic import atomic_folder, check_output
-from lexalcm.codec.options import CodecOptions
+from lexalcm.codec.options import CodecOptions, cut_sentences
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Document, Source, TextDocuments, find_sources, read_documents
 from lexalcm.data.dataset import Dataset
@@ -37,11 +37,17 @@ class BuildResult:
     documents_without_sentences: int = 0
     made: bool = True
     """False if it was there already and is as asked for."""
+    cut_sentences: int = 0
+    """Longer than the codec reads: their ends are not in the embeddings."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with the data set's summary."""
         summary = describe(self.dataset).to_json()
-        return summary | {"made": self.made, "documents_without_sentences": self.documents_without_sentences}
+        return summary | {
+            "made": self.made,
+            "documents_without_sentences": self.documents_without_sentences,
+            "cut_sentences": self.cut_sentences,
+        }
 
     def notes(self) -> list[str]:
         """What someone who built it should know."""
@@ -53,9 +59,16 @@ class BuildResult:
             chat = manifest.build["source"].get("chat", False)
             what = "conversations in which no assistant speaks" if chat else "documents without a sentence"
             notes.append(f"left out: {self.documents_without_sentences} {what}")
+        if self.cut_sentences:
+            notes.append(cut_note(self.cut_sentences))
         if "validation" not in manifest.splits and manifest.build["validation"] > 0:
             notes.append("no validation split: it takes two documents with two sentences each")
         return notes
+
+
+def cut_note(count: int) -> str:
+    """What is said of sentences that lost their ends."""
+    return f"cut: {count:,} sentences were longer than the codec reads; a lower --max-chars keeps all of them"
 
 
 def build_dataset(
@@ -90,9 +103,10 @@ def build_dataset(
     try:
         with atomic_folder(out, overwrite=overwrite, marker=MANIFEST_FILE) as folder:
             workspace = Workspace(folder, settings, parts=1, codec_options=codec_options)
+            languages = workspace.try_codec(progress)
             workspace.begin(build_record(settings, source or {}))
             with progress("segmenting", "sentences") as report:
-                workspace.segment(0, documents, Counter(report))
+                workspace.segment(0, documents, Counter(report), languages)
             with progress(f"fitting the codec {settings.codec}", "sentences") as report:
                 plan = workspace.prepare(Counter(report), progress)
             codec = workspace.codec.open(progress)
@@ -100,10 +114,11 @@ def build_dataset(
                 counter = Counter(report, plan.sentences)
                 for unit in plan.units:
                     workspace.embed(plan, unit, codec, counter)
+            cut = cut_sentences(codec)
             workspace.finish(plan, source or {})
     except OSError as error:
         raise UserError(f"cannot write the data set {out}: {error.strerror or error}") from error
-    return BuildResult(Dataset.open(out), plan.dropped)
+    return BuildResult(Dataset.open(out), plan.dropped, cut_sentences=cut)
 
 
 def build_from_paths(

@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 import zstandard
 
 from lexalcm.data.chat import Turn, read_turns
-from lexalcm.data.languages import check_language
+from lexalcm.data.languages import find_language
 from lexalcm.errors import DataError, UserError
 
 SUFFIXES = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -101,7 +101,8 @@ def read_documents(
 
     Args:
         sources: what `find_sources` found.
-        lang: SONAR code for documents that do not say theirs (a `lang` field does).
+        lang: SONAR code for documents that do not say theirs (a `lang` field does, in any way that `find_language`
+            knows).
         text_field: the field of JSON lines and the column of parquet that hold the text, or a list of its sentences.
             The fields `id`, `title` and `lang` are used too; further ones that hold a plain value are kept as metadata.
             A record without that field but with `source` and `target` is a pair.
@@ -269,7 +270,7 @@ def _about(record: Mapping[str, Any], where: str, default_id: str, lang: str, us
     """What a record says of its document; fields that are `used` hold the text."""
     return {
         "id": default_id if record.get("id") is None else _writable(str(record["id"])),
-        "lang": lang if record.get("lang") is None else check_language(str(record["lang"]), where),
+        "lang": lang if record.get("lang") is None else _language(str(record["lang"]), where),
         "title": _writable(str(record.get("title") or "")),
         "metadata": {
             name: _writable(value) if isinstance(value, str) else value
@@ -277,6 +278,13 @@ def _about(record: Mapping[str, Any], where: str, default_id: str, lang: str, us
             if name not in {"id", "lang", "title"} | used and _is_plain(value)
         },
     }
+
+
+def _language(text: str, where: str) -> str:
+    try:
+        return find_language(text)
+    except DataError as error:
+        raise DataError(f"{where}{error}") from None
 
 
 def _text(record: Mapping[str, Any], field: str, where: str) -> tuple[str, list[str] | None]:

@@ -9,14 +9,14 @@ A worker that finds a stage undone does it, its own share first and then what ot
 waits for one that never starts; for units it keeps to its share. Killed workers are started again with the same line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lexalcm.atomic import check_output
-from lexalcm.codec.options import CodecOptions
-from lexalcm.data.build import BuildResult, source_record
+from lexalcm.codec.options import CodecOptions, cut_sentences
+from lexalcm.data.build import BuildResult, cut_note, source_record
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Source, TextDocuments, find_sources, read_documents
 from lexalcm.data.dataset import Dataset
@@ -42,10 +42,18 @@ class EmbedResult:
     """Units that this worker embedded."""
     built: BuildResult | None = None
     """The data set, once it is finished."""
+    cut: int = 0
+    """Sentences of this worker's units that the codec cut."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with the data set's summary once it is finished."""
-        state = {"finished": self.built is not None, "units": self.units, "done": self.done, "own": self.own}
+        state = {
+            "finished": self.built is not None,
+            "units": self.units,
+            "done": self.done,
+            "own": self.own,
+            "cut_sentences": self.cut,
+        }
         return state | ({} if self.built is None else self.built.to_json())
 
     def note(self) -> str:
@@ -53,6 +61,7 @@ class EmbedResult:
         return (
             f"{self.own} units embedded; {self.done} of {self.units} are done in {self.out}: "
             "the last task to end finishes the data set, or run this again without --task"
+            + (f"\n{cut_note(self.cut)}" if self.cut else "")
         )
 
 
@@ -85,8 +94,8 @@ class EmbedJob:
         """What the manifest says of where the documents came from."""
         return source_record(self.sources, self.chat)
 
-    def segment(self, part: int, counter: Counter) -> None:
-        """Segment one source, unless that is done."""
+    def segment(self, part: int, counter: Counter, languages: Collection[str] | None = None) -> None:
+        """Segment one source, unless that is done; `languages` as for `Workspace.segment`."""
         found = read_documents(
             self.sources[part : part + 1],
             lang=self.lang,
@@ -94,7 +103,7 @@ class EmbedJob:
             documents=self.documents,
             chat=self.chat,
         )
-        self.workspace.segment(part, found, counter)
+        self.workspace.segment(part, found, counter, languages)
 
     def finished(self) -> BuildResult | None:
         """The data set if it is finished, and was made from the same with the same settings.
@@ -186,32 +195,36 @@ def _work(job: EmbedJob, task: Task, progress: Progress) -> EmbedResult:
     if finished is not None:
         return EmbedResult(job.out, built=finished)
     workspace = job.workspace
+    languages = workspace.try_codec(progress)  # before anything is begun: a mistake binds nobody
     workspace.begin(job.request())
     with progress("segmenting", "sentences") as report:
         counter = Counter(report)
         for part in task.from_own_on(range(len(job.sources))):
-            job.segment(part, counter)
+            job.segment(part, counter, languages)
     with progress(f"making the codec {job.settings.codec}", "sentences") as report:
         plan = workspace.prepare(Counter(report), progress)
-    return finish(job, plan, _embed_units(workspace, plan, task, progress))
+    return finish(job, plan, *_embed_units(workspace, plan, task, progress))
 
 
-def _embed_units(workspace: Workspace, plan: UnitPlan, task: Task, progress: Progress) -> int:
+def _embed_units(workspace: Workspace, plan: UnitPlan, task: Task, progress: Progress) -> tuple[int, int]:
+    """Embed what is undone of a share: how many units that were, and how many sentences the codec cut."""
     undone: list[Unit] = [unit for unit in task.share(plan.units) if not workspace.is_done(unit)]
+    cut = 0
     if undone:
         codec = workspace.codec.open(progress)
         with progress("embedding", "sentences") as report:
             counter = Counter(report, sum(unit.sentences for unit in undone))
             for unit in undone:
                 workspace.embed(plan, unit, codec, counter)
-    return len(undone)
+        cut = cut_sentences(codec)
+    return len(undone), cut
 
 
-def finish(job: EmbedJob, plan: UnitPlan, own: int) -> EmbedResult:
-    """Make the data set if all units are done; `own` says how many this worker did."""
+def finish(job: EmbedJob, plan: UnitPlan, own: int, cut: int = 0) -> EmbedResult:
+    """Make the data set if all units are done; `own` says how many this worker did, `cut` what it lost of them."""
     workspace = job.workspace
     done = sum(workspace.is_done(unit) for unit in plan.units)
-    state = EmbedResult(job.out, done=done, units=len(plan.units), own=own)
+    state = EmbedResult(job.out, done=done, units=len(plan.units), own=own, cut=cut)
     if done < len(plan.units):
         return state
-    return replace(state, built=BuildResult(workspace.finish(plan, job.source()), plan.dropped))
+    return replace(state, built=BuildResult(workspace.finish(plan, job.source()), plan.dropped, cut_sentences=cut))

@@ -304,6 +304,11 @@ def nearest_languages(text: str, among: Collection[str], count: int = 3) -> list
     return list(dict.fromkeys(ways[way] for way in near))[:count] or list(among)[:count]
 
 
+def shown_nearest(text: str, among: Collection[str]) -> str:
+    """`nearest_languages` for a message: `fra_Latn (French), fur_Latn (Friulian), fuv_Latn (Nigerian Fulfulde)`."""
+    return ", ".join(f"{code} ({language_name(code)})" for code in nearest_languages(text, among))
+
+
 def _fold(text: str) -> str:
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return plain.casefold().strip().replace("_", "-")

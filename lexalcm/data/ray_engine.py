@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lexalcm.codec.options import cut_sentences
 from lexalcm.data.embed import EmbedJob, EmbedResult, finish, unwritable
 from lexalcm.data.progress import Counter, Progress, silent
 from lexalcm.data.units import Unit, UnitPlan
@@ -29,18 +30,24 @@ class _Embedder:
         self.plan = plan
         self.codec = job.workspace.codec.open()
 
-    def embed(self, unit: Unit) -> Unit:
+    def embed(self, unit: Unit) -> tuple[Unit, int]:
+        """Embed a unit; with how many of its sentences the codec cut."""
+        before = cut_sentences(self.codec)
         try:
             self.job.workspace.embed(self.plan, unit, self.codec, lambda _sentences: None)
         except OSError as error:
             raise unwritable(self.job.out, error) from error
-        return unit
+        return unit, cut_sentences(self.codec) - before
 
 
-def _segment(job: EmbedJob, part: int) -> int:
+def _try_codec(job: EmbedJob) -> frozenset[str] | None:
+    return job.workspace.try_codec()
+
+
+def _segment(job: EmbedJob, part: int, languages: frozenset[str] | None) -> int:
     counter = Counter(lambda _done, _total: None)
     try:
-        job.segment(part, counter)
+        job.segment(part, counter, languages)
     except OSError as error:
         raise unwritable(job.out, error) from error
     return counter.done
@@ -71,9 +78,10 @@ def embed_on_ray(
     if finished is not None:
         return EmbedResult(job.out, built=finished)
     with _connected(ray, address):
-        job.workspace.begin(job.request())
         try:
-            return _work(ray, job, workers, progress)
+            languages = ray.get(ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_try_codec).remote(job))
+            job.workspace.begin(job.request())
+            return _work(ray, job, workers, languages, progress)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
 
@@ -108,19 +116,22 @@ def _check_address(address: str) -> None:
             raise UserError(f"no Ray cluster at {address} ({error.strerror or error}): {advice}") from error
 
 
-def _work(ray: Any, job: EmbedJob, workers: int | None, progress: Progress) -> EmbedResult:
+def _work(
+    ray: Any, job: EmbedJob, workers: int | None, languages: frozenset[str] | None, progress: Progress
+) -> EmbedResult:
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     cpus = int(resources.get("CPU", 1))
     segment = ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_segment)
     with progress("segmenting", "sentences") as report:
         counter = Counter(report)
-        parts = (lambda part=part: segment.remote(job, part) for part in range(len(job.sources)))
+        parts = (lambda part=part: segment.remote(job, part, languages) for part in range(len(job.sources)))
         for sentences in _in_turn(ray, parts, 2 * cpus):
             counter(sentences)
     with progress(f"making the codec {job.settings.codec}", "sentences"):
         plan = ray.get(ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_prepare).remote(job))
     undone = [unit for unit in plan.units if not job.workspace.is_done(unit)]
+    cut = 0
     if undone:
         count = min(len(undone), workers or gpus or cpus)
         options = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": ATTEMPTS}
@@ -129,9 +140,10 @@ def _work(ray: Any, job: EmbedJob, workers: int | None, progress: Progress) -> E
         actors = [embedder.remote(job, shared) for _ in range(count)]
         with progress("embedding", "sentences") as report:
             counter = Counter(report, sum(unit.sentences for unit in undone))
-            for unit in _on_actors(ray, actors, undone):
+            for unit, lost in _on_actors(ray, actors, undone):
                 counter(unit.sentences)
-    return finish(job, plan, len(undone))
+                cut += lost
+    return finish(job, plan, len(undone), cut)
 
 
 def _in_turn(ray: Any, starts: Iterable[Callable[[], Any]], at_once: int) -> Iterator[Any]:
@@ -145,8 +157,8 @@ def _in_turn(ray: Any, starts: Iterable[Callable[[], Any]], at_once: int) -> Ite
     yield from ray.get(pending)
 
 
-def _on_actors(ray: Any, actors: list[Any], units: Iterable[Unit]) -> Iterator[Unit]:
-    """Give each free actor the next unit, and yield the units as they end."""
+def _on_actors(ray: Any, actors: list[Any], units: Iterable[Unit]) -> Iterator[tuple[Unit, int]]:
+    """Give each free actor the next unit, and yield the units as they end, with the sentences that were cut."""
     queue = deque(units)
     running: dict[Any, Any] = {}
     for actor in actors:

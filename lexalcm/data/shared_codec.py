@@ -10,7 +10,7 @@ whatever they made themselves, work with that: a fit on another machine may diff
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ from lexalcm.codec.registry import (
     configure_codec,
     fit_codec,
     load_codec,
+    refuse_choices,
 )
-from lexalcm.codec.special import SPECIAL_FILE, read_special, write_special
+from lexalcm.codec.special import SPECIAL_FILE, encode_special, read_special, write_special
 from lexalcm.config import CodecRecord, validate
+from lexalcm.data.languages import shown_nearest
 from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, UserError
@@ -70,6 +72,77 @@ def codec_of_folder(folder: Path) -> CodecRecord:
         raise CodecError(f"{folder} is neither a data set nor a model that notes its codec") from error
 
 
+class _FittedError(BaseException):
+    """A codec wants the text to be fitted on. No `Exception`, so that no codec takes it for a fault of the text."""
+
+
+class _NoText(Iterable[tuple[str, Sequence[str]]]):
+    def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
+        raise _FittedError
+
+
+def try_codec(
+    codec: str, options: Mapping[str, Any], run: CodecOptions | None = None, progress: Progress = silent
+) -> frozenset[str] | None:
+    """Make a codec and embed a sentence, before long work: what it lacks, and options that are wrong, show now.
+
+    Of one that is fitted on the text only the options are checked, as far as it looks at them before the text.
+
+    Args:
+        codec: a name, or the folder of a data set or a model.
+        options: of a codec that is made by its name.
+        run: how it is run.
+        progress: opens reports of downloads.
+
+    Returns:
+        The languages that it knows; None where any will do, or where it is fitted on the text.
+
+    Raises:
+        UserError: it cannot be made, or not be run as asked for.
+    """
+    run = run or CodecOptions()
+    try:
+        made = _make(codec, options, _NoText(), run, progress)
+        encode_special(made)
+    except _FittedError:
+        if not hasattr(codec_class(codec), "configure"):
+            refuse_choices(codec, run)
+        return None
+    return made.languages
+
+
+def check_language_of(known: Collection[str] | None, lang: str) -> None:
+    """Make sure that a codec that knows some languages only knows this one.
+
+    Raises:
+        CodecError: it does not, with the nearest that it knows.
+    """
+    if known is not None and lang not in known:
+        near = shown_nearest(lang, sorted(known))
+        raise CodecError(
+            f"the codec does not know the language {lang}: near it are {near}; say which it is with --lang, "
+            "or with a field lang"
+        )
+
+
+def _make(
+    codec: str,
+    options: Mapping[str, Any],
+    documents: Iterable[tuple[str, Sequence[str]]],
+    run: CodecOptions,
+    progress: Progress,
+) -> Codec:
+    """The codec of a name, fitted if it is one that is, or of a folder, run as asked for."""
+    if codec in codec_names():
+        made = fit_codec(codec, documents, **options)
+        configure_codec(made, run, progress)
+        return made
+    record = codec_of_folder(Path(codec))
+    if options:
+        raise UserError(f"--codec-option: the codec of {codec} is made already, it takes no options")
+    return load_codec(record, Path(codec) / CODEC_FOLDER, options=run, progress=progress)
+
+
 class SharedCodec:
     """The codec's folder."""
 
@@ -107,14 +180,7 @@ class SharedCodec:
         Raises:
             UserError: it cannot be made, or not be run as asked for.
         """
-        if codec in codec_names():
-            made = fit_codec(codec, documents(), **options)
-            configure_codec(made, self.options, progress)
-        else:
-            record = codec_of_folder(Path(codec))
-            if options:
-                raise UserError(f"--codec-option: the codec of {codec} is made already, it takes no options")
-            made = load_codec(record, Path(codec) / CODEC_FOLDER, options=self.options, progress=progress)
+        made = _make(codec, options, documents(), self.options, progress)
         with first_folder(self.folder) as folder:
             made.save(folder / FILES_FOLDER)
             write_special(folder / SPECIAL_FILE, made, special)

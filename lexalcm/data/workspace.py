@@ -13,7 +13,7 @@ nothing. Nothing is locked. Two workers at the same unit write the same bytes, a
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_no
 from lexalcm.data.progress import Progress, silent
 from lexalcm.data.segmenters import make_segmenter
 from lexalcm.data.shards import FinishedShard, ShardFile, document_json, read_shard, stored_numbers, write_index
-from lexalcm.data.shared_codec import SharedCodec
+from lexalcm.data.shared_codec import SharedCodec, check_language_of, try_codec
 from lexalcm.data.spoken import spoken_concepts
 from lexalcm.data.spool import Part, Spool
 from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_unit, training_documents
@@ -85,13 +85,39 @@ class Workspace:
                 change = f"{shown[0]}, now {shown[1]}" if max(map(len, shown)) < 40 else "something else"
                 raise UserError(f"{self.out} was begun with {name} {change}: ask for the same, or choose another --out")
 
-    def segment(self, part: int, documents: Iterable[Document], report: Callable[[int], None]) -> None:
-        """Segment a part, unless it is there; the report is called with each document's sentences."""
+    def try_codec(self, progress: Progress = silent) -> frozenset[str] | None:
+        """The languages of `segment`; says what is wrong with the codec, unless it is made, before text is read.
+
+        Raises:
+            UserError: as `shared_codec.try_codec`.
+        """
+        if self.codec.made():
+            return None
+        return try_codec(self.settings.codec, self._codec_options(), self.codec.options, progress)
+
+    def segment(
+        self,
+        part: int,
+        documents: Iterable[Document],
+        report: Callable[[int], None],
+        languages: Collection[str] | None = None,
+    ) -> None:
+        """Segment a part, unless it is there.
+
+        Args:
+            part: its number.
+            documents: read once, in order.
+            report: called with each document's sentences.
+            languages: those that documents with text may be in; none: any.
+
+        Raises:
+            CodecError: a document is in another one.
+        """
         if not self.spool.has(part):
             settings = self.settings
             self.spool.write(
                 part,
-                documents,
+                _in_languages(documents, languages),
                 max_chars=settings.max_chars,
                 min_chars=settings.min_chars,
                 segmenter=make_segmenter(settings.segmenter, settings.segmenter_options),
@@ -197,15 +223,16 @@ class Workspace:
         return map(self.spool.part, range(self.parts))
 
     def _make_codec(self, plan: UnitPlan, report: Callable[[int], None], progress: Progress) -> None:
-        seed = self.settings.seed
-
         def documents() -> Iterator[tuple[str, list[str]]]:
             for document in training_documents(plan, self.spool):
                 report(len(document["sentences"]))
                 yield document["lang"], without_roles(document)
 
-        options = self.settings.codec_options | ({} if seed is None else {"seed": seed})
-        self.codec.make(self.settings.codec, options, documents, self.settings.special, progress)
+        self.codec.make(self.settings.codec, self._codec_options(), documents, self.settings.special, progress)
+
+    def _codec_options(self) -> dict[str, Any]:
+        seed = self.settings.seed
+        return self.settings.codec_options | ({} if seed is None else {"seed": seed})
 
     def _record_file(self, unit: Unit) -> Path:
         return self.folder / "shards" / f"{unit.shard}.json"
@@ -225,6 +252,14 @@ def _whole_shard(path: Path) -> FinishedShard | None:
         return None
 
 
+def _in_languages(documents: Iterable[Document], known: Collection[str] | None) -> Iterator[Document]:
+    """The documents, as long as the codec knows the languages of those that hold text."""
+    for document in documents:
+        if document.text.strip() or document.sentences or document.turns:
+            check_language_of(known, document.lang)
+        yield document
+
+
 def embed_documents(codec: Codec, documents: list[dict[str, Any]], roles: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Embed documents, those of one language together: float32 [n, dim] each, in their order.
 
@@ -238,8 +273,7 @@ def embed_documents(codec: Codec, documents: list[dict[str, Any]], roles: Mappin
     """
     embeddings: list[np.ndarray] = [np.empty((0, codec.dim), np.float32)] * len(documents)
     for lang in sorted({document["lang"] for document in documents}):
-        if codec.languages is not None and lang not in codec.languages:
-            raise CodecError(f"the codec does not know the language {lang}: set another with --lang")
+        check_language_of(codec.languages, lang)
         members = [i for i, document in enumerate(documents) if document["lang"] == lang]
         spoken = [without_roles(documents[i]) for i in members]
         sentences = [sentence for document in spoken for sentence in document]

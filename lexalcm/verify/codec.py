@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.options import Configurable
+from lexalcm.codec.options import Configurable, cut_sentences
 from lexalcm.data.languages import language_name
 from lexalcm.errors import CodecError
 
@@ -59,6 +59,8 @@ class CodecReport:
     decoded_per_second: float
     across_languages: float | None
     """Mean cosine of the first sentence and its translations; none with a single language."""
+    cut: int = 0
+    """Sentences, and what they were decoded to, that were longer than the codec reads."""
 
     @property
     def problems(self) -> list[str]:
@@ -99,6 +101,7 @@ class CodecReport:
             f"{self.dim} dimensions, fingerprint {self.fingerprint[:12]}; mean cosine {self.similarity:.3f}{across}\n"
             f"opened in {self.seconds_to_open:.1f} s; then {self.encoded_per_second:,.1f} sentences/s embedded, "
             f"{self.decoded_per_second:,.1f} decoded (in batches this small)"
+            + (f"\ncut: {self.cut} sentences were longer than the codec reads" if self.cut else "")
             + "".join(f"\nproblem: {problem}" for problem in self.problems)
         )
 
@@ -122,6 +125,7 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
     start = time.perf_counter()
     codec.decode(codec.encode(SAMPLES["eng_Latn"][:1], english), _writes(codec, english))
     opened = time.perf_counter() - start
+    cut_before = cut_sentences(codec)
     encoding = decoding = 0.0
     round_trips: list[RoundTrip] = []
     first: list[np.ndarray] = []
@@ -149,6 +153,7 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
         seconds_to_open=opened,
         encoded_per_second=len(round_trips) / encoding,
         decoded_per_second=len(round_trips) / decoding,
+        cut=cut_sentences(codec) - cut_before,
         across_languages=float(np.mean([_cosine(first[0], one) for one in first[1:]])) if len(first) > 1 else None,
     )
 

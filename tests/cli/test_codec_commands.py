@@ -9,13 +9,19 @@ import pytest
 from lexalcm.data.dataset import Dataset
 
 pytest.importorskip("transformers", reason="the extra hf is not installed")
-pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
+sentencepiece = pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
 
 WEIGHTS = Path(__file__).parents[1] / "data" / "reference_sonar"
 TEXT = "The sun rises over the hills. A river runs through the town. Nobody saw the boat return.\n\n" * 8
 CODEC = ("weights=" + str(WEIGHTS), "heads=4", "max_seq_len=64", "languages=[eng_Latn,fra_Latn,jpn_Jpan]")
 OPTIONS = [part for option in CODEC for part in ("--codec-option", option)]
 QUICK = ("--beam", 1, "--max-tokens", 12)
+
+
+def tokens(sentence):
+    """Of a sentence in source form, counted by SentencePiece itself."""
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(WEIGHTS / "sentencepiece.model"))
+    return len(pieces.encode(sentence)) + 2
 
 
 @pytest.fixture
@@ -78,7 +84,10 @@ def test_one_language_in_another_out(lcm, workspace):
 def test_verify_codec_shows_what_did_it(lcm, workspace):
     found = lcm("verify", "codec", "--codec", "sonar-hf", *OPTIONS, *QUICK, "--codec-dtype", "bf16", "--json")
     result = json.loads(found.out)
-    assert found.code == (0 if result["ok"] else 1)
+    empty = sum(not trip["decoded"].strip() for trip in result["round_trips"])  # random weights write what they like
+    assert result["problems"] == ([f"{empty} sentences came back empty"] if empty else [])
+    assert (found.code, result["ok"]) == ((1, False) if empty else (0, True))
+    assert result["cut"] == 0
     assert result["description"] == "sonar-hf on cpu in bf16, Transformers with SDPA"
     assert [trip["lang"] for trip in result["round_trips"]] == ["eng_Latn"] * 2 + ["fra_Latn"] * 2 + ["jpn_Jpan"] * 2
     assert result["encoded_per_second"] > 0
@@ -86,6 +95,25 @@ def test_verify_codec_shows_what_did_it(lcm, workspace):
     shown = lcm("verify", "codec", *OPTIONS, *QUICK, "--lang", "ja")
     assert "Japanese" in shown.out
     assert "sentences/s embedded" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("written", "code", "problems"), [("Words.", 0, []), (" ", 1, ["6 sentences came back empty"])]
+)
+def test_verify_codec_fails_where_sentences_come_back_empty(lcm, workspace, monkeypatch, written, code, problems):
+    write = "lexalcm.codec.sonar_decoder.SonarDecoder.write"
+    monkeypatch.setattr(write, lambda self, vectors, *_: [written] * len(vectors))
+    found = lcm("verify", "codec", "--codec", "sonar-hf", *OPTIONS, "--json")
+    result = json.loads(found.out)
+    assert (found.code, result["ok"], result["problems"]) == (code, code == 0, problems)
+
+
+def test_verify_codec_counts_what_was_cut(lcm, workspace):
+    command = ("verify", "codec", *OPTIONS, "--codec-option", "max_seq_len=8", *QUICK, "--lang", "en")
+    result = json.loads(lcm(*command, "--json").out)
+    embedded = [trip[text] for trip in result["round_trips"] for text in ("sentence", "decoded")]
+    assert result["cut"] == sum(tokens(text) > 10 for text in embedded) >= 2
+    assert f"cut: {result['cut']} sentences were longer than the codec reads" in lcm(*command).out
 
 
 def test_verify_codec_of_a_data_set_without_choices(lcm, workspace):
@@ -129,3 +157,73 @@ def test_a_codec_without_choices_and_a_device_that_is_not_there(lcm, workspace):
     missing = lcm("data", "build", "text.txt", "--out", "b", "--codec", "sonar", *OPTIONS, "--codec-device", "cuda:77")
     assert missing.code == 2
     assert "'cuda:77' cannot be used" in missing.err
+
+
+# mistakes are found before a corpus is segmented
+
+
+@pytest.fixture
+def unread(workspace, monkeypatch):
+    """Text that is not to be segmented."""
+    monkeypatch.setattr("lexalcm.data.spool.Spool.write", lambda *_, **__: pytest.fail("the text was segmented"))
+    return workspace
+
+
+@pytest.mark.parametrize("command", ["build", "embed"])
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [
+        (("sonar", *OPTIONS, "--codec-device", "cuda:77"), "the device 'cuda:77' cannot be used"),
+        (("sonar-hf",), "sonar_text_encoder.pt"),  # no weights
+        (("sonar", "--codec-option", "weights=/nowhere"), "there are no SONAR weights in /nowhere"),
+        (("sonar", *OPTIONS, "--codec-option", "heads=7"), "cannot be divided among 7 heads"),
+        (("sonar", "--codec-option", "weight=x"), "codec.weight: did you mean weights"),
+        (("lsa", "--codec-option", "dmi=3"), "codec.dmi: did you mean dim"),
+        (("lsa", "--codec-dtype", "fp16"), "lsa has no choice of dtype"),
+    ],
+)
+def test_a_codec_that_cannot_be_had_is_said_before_text_is_read(lcm, unread, command, codec, message):
+    found = lcm("data", command, "text.txt", "--out", "d", "--codec", *codec)
+    assert (found.code, message in found.err, found.err.count("\n")) == (2, True, 1), found.err
+    assert not Path("d").exists()  # nothing is begun that a corrected line would have to agree with
+
+
+def test_the_codec_of_a_folder_is_tried_too(lcm, workspace, monkeypatch):
+    assert lcm("data", "build", "text.txt", "--out", "d", "--codec", "sonar", *OPTIONS).code == 0
+    monkeypatch.setattr("lexalcm.data.spool.Spool.write", lambda *_, **__: pytest.fail("the text was segmented"))
+    again = ("data", "build", "text.txt", "--out", "e", "--codec", "d")
+    assert "'cuda:77' cannot be used" in lcm(*again, "--codec-device", "cuda:77").err
+    assert "it takes no options" in lcm(*again, "--codec-option", "heads=4").err
+
+
+@pytest.mark.parametrize("command", ["build", "embed"])
+def test_a_language_that_the_codec_does_not_know_ends_the_reading(lcm, workspace, command):
+    """At the document that is in it: the broken line behind it is not come to. An empty one is left out anyway."""
+    rows = [
+        {"text": " ", "lang": "zul"},
+        {"text": "The sun rises.", "lang": "en"},
+        {"text": "Il pleut.", "lang": "oci"},
+    ]
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{broken")
+    found = lcm("data", command, "rows.jsonl", "--out", "d", "--codec", "sonar", *OPTIONS)
+    assert found.code == 2
+    assert "the codec does not know the language oci_Latn: near it are " in found.err
+    assert "(French)" in found.err
+    assert "--lang, or with a field lang" in found.err
+
+
+# sentences that the codec cuts
+
+
+@pytest.mark.parametrize("command", ["build", "embed"])
+def test_sentences_that_were_cut_are_counted(lcm, workspace, command):
+    long = "The sun rises over the hills and a river runs through the town where nobody saw the boat return, " * 2
+    assert tokens(long[:-2]) > 66 > tokens(TEXT.partition("\n")[0])
+    Path("long.txt").write_text((TEXT.partition("\n")[0] + "\n" + long[:-2] + ".\n\n") * 3)
+    build = ("data", command, "long.txt", "--out", "d", "--codec", "sonar", *OPTIONS)
+    found = lcm(*build, "--json")
+    assert found.code == 0, found.err
+    assert json.loads(found.out)["cut_sentences"] == 3
+    assert "cut: 3 sentences were longer than the codec reads; a lower --max-chars keeps all of them" in found.err
+    shorter = lcm("data", command, "long.txt", "--out", "e", "--codec", "sonar", *OPTIONS, "--max-chars", 100)
+    assert "cut:" not in shorter.err

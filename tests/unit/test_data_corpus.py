@@ -90,7 +90,8 @@ def test_lone_surrogates_of_json_do_not_reach_the_files(tmp_path: Path) -> None:
         ("a.jsonl", b'["ok"]\n', "a.jsonl:1: expected a JSON object"),
         ("a.jsonl", b'{"txt": "ok", "id": 1}\n', "a.jsonl:1: no field 'text': choose one with --text-field"),
         ("a.jsonl", b'{"text": null}\n', "a.jsonl:1: field 'text' holds NoneType, not text"),
-        ("a.jsonl", b'{"text": "ok", "lang": "en"}\n', "a.jsonl:1: language 'en' is not a SONAR code: write eng_Latn"),
+        ("a.jsonl", b'{"text": "ok", "lang": "Japonese"}\n', "a.jsonl:1: unknown language 'Japonese': did you mean jpn_Jpan (Japanese)"),
+        ("a.jsonl", b'{"text": "ok", "lang": "qq"}\n', "a.jsonl:1: unknown language 'qq': write it like eng_Latn, en or English"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "ok"}\n' * 99)[:-9], "a.jsonl.gz is not a whole compressed file"),
         ("a.jsonl.gz", b"no gzip at all", "cannot read"),
         ("a.txt.zst", zstandard.ZstdCompressor().compress(bytes(range(250)) * 9)[:-4], "not a whole compressed file"),
@@ -105,6 +106,12 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message:
         read(tmp_path / name)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_documents_language_is_named_in_any_way(tmp_path: Path) -> None:
+    given = {"ja": "jpn_Jpan", "French": "fra_Latn", "DEU": "deu_Latn", "pt-BR": "por_Latn", "xyz_Latn": "xyz_Latn"}
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "ok", "lang": lang}) for lang in given))
+    assert [document.lang for document in read(tmp_path / "a.jsonl")] == list(given.values())
 
 
 def test_missing_paths_and_empty_folders(tmp_path: Path) -> None:
