@@ -2,7 +2,9 @@
 
 A codec is found by its name in the entry point group `lexalcm.codecs`; the entry point names a class with this
 protocol. Data sets and models keep the codec's `record()`, so that what one codec made is never read as another's.
-A codec that can be run on several devices or in several ways also has `configure`, see `lexalcm.codec.options`.
+A codec that can be run on several devices or in several ways also has `configure`, see `lexalcm.codec.options`. One
+that answers with sentences of a bank says so by the class attribute `from_bank = True`: small models then read on from
+the decoded text. One that cuts long sentences may count them in an attribute `cut`.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -60,6 +60,7 @@ class LsaCodec:
 
     languages: frozenset[str] | None = None
     files = ("lsa.safetensors", "lsa.json")
+    from_bank = True
 
     def __init__(
         self,

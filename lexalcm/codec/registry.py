@@ -35,6 +35,14 @@ def codec_class(name: str) -> type[Codec]:
     raise CodecError(f"unknown codec {name!r}: {hint}")
 
 
+def answers_from_bank(name: str) -> bool:
+    """Whether a codec decodes to the nearest of its own sentences, as far as is known here."""
+    try:
+        return bool(getattr(codec_class(name), "from_bank", False))
+    except (CodecError, ImportError):
+        return False
+
+
 def fit_codec(name: str, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Codec:
     """Make the codec `name`; one that is fitted learns from the (language, sentences) documents."""
     return codec_class(name).create(documents, **options)

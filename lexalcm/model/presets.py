@@ -9,6 +9,7 @@ contextualizer under a larger denoiser, as in the published models. `lcm bootstr
 import difflib
 from typing import Any
 
+from lexalcm.codec.registry import answers_from_bank
 from lexalcm.config import validate
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
@@ -58,26 +59,37 @@ GENERATION: dict[str, dict[str, Any]] = {
     # Trained for minutes, the context decides little of the next concept, and an unguided sample hardly shows it:
     # strong guidance, few steps. Chosen on training documents held out for it, among 1 to 40 steps and scales 1 to 20:
     # 1, 4 and 10 steps came out alike; of them 4 is the cheapest that still denoises.
-    # Fed with its own concepts, so guided, it soon says one thing for ever: what follows is read from the decoded text.
     "two-tower-tiny": {
         "sampler": "ddim",
         "steps": 4,
         "guidance_scale": 20.0,
         "guidance_rescale": 0.9,
         "initial_noise_scale": 0.3,
-        "reencode": True,
     },
-    "base-tiny": {"reencode": True},
     "one-tower-tiny": {
         "sampler": "ddim",
         "steps": 4,
         "guidance_scale": 3.0,
         "guidance_rescale": 0.9,
         "initial_noise_scale": 0.3,
-        "reencode": True,
     },
 }
-"""Generation options of presets that are not the published ones; kept in a new model's `generation_config.json`."""
+"""Generation options of presets that are not the published ones."""
+
+REENCODED = ("two-tower-tiny", "base-tiny", "one-tower-tiny")
+"""Presets that, fed with their own concepts (strongly guided, or averages), soon say one thing of a bank for ever."""
+
+
+def generation_options(name: str, codec: str) -> dict[str, Any]:
+    """What a new model of a preset keeps in its `generation_config.json`.
+
+    Args:
+        name: the preset.
+        codec: the name of its concepts' codec. Only where that answers from a bank is the decoded text read again: a
+            decoder that writes what a concept says leaves it to `--reencode`.
+    """
+    reencoded = {"reencode": True} if name in REENCODED and answers_from_bank(codec) else {}
+    return GENERATION.get(name, {}) | reencoded
 
 
 def preset(name: str, dim: int) -> ModelConfig:

@@ -25,7 +25,7 @@ from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model
 from lexalcm.model.import_fairseq2 import import_fairseq2
 from lexalcm.model.locate import CONFIG_FILE
-from lexalcm.model.presets import GENERATION
+from lexalcm.model.presets import generation_options
 from lexalcm.train.checkpoint import list_checkpoints, read_progress
 from lexalcm.train.export import export_model
 from lexalcm.train.run_folder import saved_run
@@ -106,7 +106,7 @@ def bootstrap(
     if len(stats["center"]) != dataset.dim:
         raise DataError(f"{normalizer} is for {len(stats['center'])} dimensions, {dataset.address} has {dataset.dim}")
     model.normalizer.set_statistics(stats)
-    model.generation_config = dict(GENERATION.get(request.preset, {}))
+    model.generation_config = generation_options(request.preset, dataset.manifest.codec.name)
     with _new_model_folder(model, dataset, out, overwrite) as folder:
         (folder / REQUEST_FILE).write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return model

@@ -40,6 +40,7 @@ def test_from_text_to_text(lcm, workspace):
     assert "codec sonar" in built.out
     assert 'narrator "Says:"' in built.out
     assert lcm("bootstrap", "--data", "d", "--out", "m").code == 0
+    assert "reencode" not in json.loads(Path("m/generation_config.json").read_text())
     assert "[[End of Text.]]" in lcm("verify", "model", "m", "--json").out
 
     written = lcm("infer", "The sun rises.", "-m", "m", "-n", 2, "--steps", 2, "--lang", "French", *QUICK, "--json")

@@ -55,6 +55,7 @@ def test_the_example_is_found_builds_and_decodes(lcm, plugin):
     assert json.loads((Path("d") / "dataset.json").read_text())["codec"]["options"] == {"model": "mine"}
     assert lcm("verify", "data", "d").code == 0
     assert lcm("bootstrap", "--data", "d", "--out", "m").code == 0
+    assert json.loads(Path("m/generation_config.json").read_text())["reencode"] is True  # it answers from a bank
     written = lcm("infer", "The sun rises over the hills.", "-m", "m", "-n", 2, "--steps", 2, "--json")
     assert written.code == 0, written.err
     known = set(re.findall(r"[A-Z][^.]*\.", TEXT))

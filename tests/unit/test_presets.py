@@ -7,6 +7,7 @@ import pytest
 
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model import DEFAULT_PRESET, PRESETS, count_parameters, preset
+from lexalcm.model.presets import generation_options
 
 SONAR_DIM = 1024
 
@@ -28,6 +29,20 @@ def test_published_presets_have_the_published_size(name: str, published: int) ->
 def test_presets_in_between(architecture: str, size: str, parameters: float) -> None:
     count = sum(count_parameters(preset(f"{architecture}-{size}", SONAR_DIM)).values())
     assert count == pytest.approx(parameters, rel=0.06)
+
+
+@pytest.mark.parametrize("name", ["two-tower-tiny", "base-tiny", "one-tower-tiny"])
+def test_the_decoded_text_is_read_again_only_where_it_is_of_a_bank(name: str) -> None:
+    assert generation_options(name, "lsa")["reencode"] is True
+    for codec in ("sonar", "sonar-hf", "a-codec-that-is-not-here"):
+        assert "reencode" not in generation_options(name, codec)
+        assert generation_options(name, "lsa") == generation_options(name, codec) | {"reencode": True}
+
+
+@pytest.mark.parametrize("codec", ["lsa", "sonar"])
+def test_other_presets_keep_the_published_options(codec: str) -> None:
+    tiny = {name for name in PRESETS if name.endswith("-tiny")}
+    assert [generation_options(name, codec) for name in PRESETS if name not in tiny] == [{}] * (len(PRESETS) - 3)
 
 
 def test_all_presets_fit_common_codecs() -> None:
