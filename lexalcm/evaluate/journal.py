@@ -3,7 +3,9 @@
 Beside the report `FILE` stands a folder `FILE.unfinished` until the report is written. Each process appends to a file
 of its own there, one line for every batch that a predictor was scored on, with the numbers of each document; a line
 counts when its end is there. Who starts again, with any number of processes, reads all files and goes on with what is
-missing. A fingerprint of settings, data and models makes sure that it is the same evaluation.
+missing. A fingerprint of settings, data and models makes sure that it is the same evaluation: `about.json` says it to
+those that would begin another one, and files of lines carry it in their names, so that lines can never count for an
+evaluation that they are not of, whatever of the folder a kill has left.
 """
 
 import hashlib
@@ -48,7 +50,7 @@ class Journal:
             rank: this process's number, which names its file.
 
         Raises:
-            UserError: the folder holds another evaluation, or one that is going on.
+            UserError: the folder holds lines of another evaluation, or one is going on there.
         """
         self.folder = folder
         folder.mkdir(exist_ok=True)
@@ -66,14 +68,15 @@ class Journal:
             found = None
         except (ValueError, KeyError, TypeError):
             found = "unreadable"
-        if found is None:
+        if found != mark:
+            if found is not None and any(_has_line(part) for part in folder.glob("part-*.jsonl")):
+                raise UserError(
+                    f"{folder} holds an unfinished evaluation of other models, data or settings: "
+                    "finish that one, delete the folder, or give another --out"
+                )
             write_text(file, json.dumps({"fingerprint": mark, "about": about}, ensure_ascii=False, indent=2) + "\n")
-        elif found != mark:
-            raise UserError(
-                f"{folder} holds an unfinished evaluation of other models, data or settings: "
-                "finish that one, delete the folder, or give another --out"
-            )
-        self._own = folder / f"part-{rank:05d}.jsonl"
+        self._mark = mark[:16]
+        self._own = folder / f"part-{rank:05d}-{self._mark}.jsonl"
         _drop_torn_line(self._own)
 
     def read(self) -> Iterator[dict[str, Any]]:
@@ -92,12 +95,18 @@ class Journal:
             os.fsync(file.fileno())
 
     def remove(self) -> None:
-        """The evaluation is finished."""
-        self._lock.release()
+        """The evaluation is finished. Lines go first: without them nothing in the folder stands in anyone's way."""
+        for part in self.folder.glob("part-*.jsonl"):
+            part.unlink()
         shutil.rmtree(self.folder)
+        self._lock.release()
 
     def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.jsonl"))
+        return sorted(self.folder.glob(f"part-*-{self._mark}.jsonl"))
+
+
+def _has_line(part: Path) -> bool:
+    return b"\n" in part.read_bytes()
 
 
 def _drop_torn_line(file: Path) -> None:

@@ -176,3 +176,13 @@ def test_an_interrupted_report_goes_on_and_another_one_is_not_mixed_in(lcm, writ
     assert "unfinished evaluation of other models, data or settings" in other.err
     assert evaluate().code == 0
     assert [file.name for file in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_line_that_failed_is_not_in_the_way_of_the_corrected_one(lcm, written, tmp_path):
+    line = ["evaluate", written / "one", "--data", written / "data", "--free", "-n", 2, "--metrics", "squared_l2"]
+    line += ["--baselines", "none", "--resamples", 100, "-o", tmp_path / "r.json"]
+    failed = lcm(*line, "--prefix", 30)
+    assert (failed.code, failed.err.count("\n")) == (2, 1)
+    assert "no document of 31 concepts or more" in failed.err
+    assert lcm(*line, "--prefix", 3).code == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["r.json"]

@@ -31,6 +31,15 @@ def make_trial(seconds=0.0):
     return Trial(UNITS, score, metrics=2, bins=2)
 
 
+def make_other_trial():
+    """The same units with other numbers."""
+
+    def score(predictor, unit):
+        return Scored(np.full((2, 2, TOGETHER, 2), 7.0))
+
+    return Trial(UNITS, score, metrics=2, bins=2)
+
+
 def predictors():
     for seed, name in enumerate(["one", "two"]):
         yield Predictor(name, "model", lambda batch, number: None, {"seed": seed})
@@ -152,6 +161,39 @@ def test_an_unfinished_evaluation_of_something_else_is_not_continued(tmp_path):
     run(tmp_path / "work")
     with pytest.raises(UserError, match="of other models, data or settings"):
         Journal(tmp_path / "work", {"models": ["one", "three"]})
+
+
+@pytest.mark.parametrize("torn", ["", '{"predictor": 0'])
+def test_one_that_got_nothing_done_is_in_nobodys_way(tmp_path, torn):
+    begun = Journal(tmp_path / "work", {"models": ["mistyped"]})
+    begun._lock.release()
+    (tmp_path / "work" / "part-00000-0123.jsonl").write_text(torn)
+    same(run(tmp_path / "work"), run(None))
+
+
+def test_lines_of_another_evaluation_are_not_read_where_nothing_says_whose_they_are(tmp_path):
+    journal = Journal(tmp_path / "work", {"models": ["one", "three"]})
+    run_trial(predictors(), make_other_trial(), journal=journal, processes=Alone(), progress=silent)
+    journal._lock.release()
+    (tmp_path / "work" / "about.json").unlink()  # as a removal in any order leaves it, when it is killed
+    same(run(tmp_path / "work"), run(None))
+
+
+def test_a_removal_that_is_killed_leaves_no_lines_without_their_fingerprint(tmp_path, monkeypatch):
+    run(tmp_path / "work")
+    journal = Journal(tmp_path / "work", ABOUT)
+
+    def killed(folder):
+        assert (folder / "about.json").exists()
+        assert lines(folder) == []
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lexalcm.evaluate.journal.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            journal.remove()
+    journal._lock.release()
+    same(run(tmp_path / "work"), run(None))
 
 
 def test_two_evaluations_do_not_write_one_report(tmp_path):
