@@ -144,7 +144,8 @@ def check_texts(codec: SonarHfCodec, reference: Reference) -> Iterator[Check]:
             if ours != text
         ]
         note = f"{len(worse)} of {len(expected)} texts differ" if worse else "all texts are equal"
-        yield Check(f"text of beam {beam}, {lang}", max([0.0, *worse]), LOG_PROBABILITY_TOLERANCE, note)
+        error = float(np.max([0.0, *worse]))  # NaN, if one is, which max() would pass over
+        yield Check(f"text of beam {beam}, {lang}", error, LOG_PROBABILITY_TOLERANCE, note)
 
 
 def _sentence_of(tokens: list[int], reference: Reference, row: int) -> int:

@@ -76,6 +76,45 @@ def test_another_text_passes_if_ours_is_as_probable(tmp_path: Path) -> None:
     assert "differ" in check.note
 
 
+@pytest.mark.parametrize("probabilities", [[np.nan, -1.0], [-1.0, np.nan], [np.nan, np.nan]])
+@pytest.mark.parametrize("place", [0, 4])
+def test_a_probability_that_is_no_number_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probabilities: list[float], place: int
+) -> None:
+    """Of either text, the first or the last that differs."""
+    folder = shutil.copytree(REFERENCE, tmp_path / "reference")
+    expected = json.loads((folder / "expected.json").read_bytes())
+    texts = expected["decoded"]["eng_Latn_beam5"]
+    expected["decoded"] = {"eng_Latn_beam5": [f"{text} Otherwise." for text in texts]}
+    (folder / "expected.json").write_text(json.dumps(expected))
+    said = iter([probabilities if number == place else [-2.0, -1.0] for number in range(len(texts))])
+    pair: list[float] = []
+
+    def log_probability(*_: object) -> float:
+        pair[:] = pair or next(said)
+        return pair.pop(0)
+
+    monkeypatch.setattr("lexalcm.codec.sonar_decoder.SonarDecoder.log_probability", log_probability)
+    (check,) = [check for check in check_sonar(folder) if check.name.startswith("text")]
+    assert (check.passed, check.note) == (False, "5 of 5 texts differ")
+
+
+@pytest.mark.parametrize("name", ["embeddings_fra_Latn", "logits"])
+def test_numbers_that_are_none_fail(tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(REFERENCE, tmp_path / "reference")
+    tensors = load_file(folder / "expected.safetensors")
+    tensors[name][(0,) * tensors[name].ndim] = np.nan
+    save_file(tensors, folder / "expected.safetensors")
+    failed = {check.name for check in check_sonar(folder) if not check.passed}
+    assert (
+        failed
+        == {
+            "embeddings_fra_Latn": {"embeddings, fra_Latn", "embeddings, one by one, fra_Latn"},
+            "logits": {"logits, 0"},
+        }[name]
+    )
+
+
 def test_tool_says_what_is_missing(tmp_path: Path) -> None:
     result = run_tool(tmp_path)
     assert result.returncode == 2
