@@ -151,7 +151,12 @@ Eta = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        "--seed", metavar="N", min=0, help="Seed of the noise: same seed, same text.", rich_help_panel=_SAMPLING
+        "--seed",
+        metavar="N",
+        min=0,
+        max=2**63 - 1,
+        help="Seed of the noise: same seed, same text.",
+        rich_help_panel=_SAMPLING,
     ),
 ]
 Reencode = Annotated[

@@ -57,7 +57,7 @@ def read_examples(file: Path, limit: int | None = None) -> list[TaskExample]:
 def _example(line: str, where: str, number: int) -> TaskExample:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON: write one object a line, with source and reference") from error
     texts = {}
     for name in ("source", "reference"):
@@ -65,12 +65,24 @@ def _example(line: str, where: str, number: int) -> TaskExample:
         if not isinstance(text, str):
             raise DataError(f"{where}: the field {name} must be a text")
         texts[name] = text
-    lang = find_language(record["lang"]) if record.get("lang") else language_of(texts["source"])
+    lang = _language(record.get("lang"), where) or language_of(texts["source"])
     sentences = {name: segment(text, lang) for name, text in texts.items()}
     for name, found in sentences.items():
         if not found:
             raise DataError(f"{where}: {name} has no sentence")
-    return TaskExample(str(record.get("id", number)), lang, sentences["source"], sentences["reference"])
+    name = str(record.get("id", number)).encode("utf-8", "replace").decode()  # no report can hold half a character
+    return TaskExample(name, lang, sentences["source"], sentences["reference"])
+
+
+def _language(given: object, where: str) -> str | None:
+    if given is None or given == "":
+        return None
+    if not isinstance(given, str):
+        raise DataError(f"{where}: lang must be a language's code or name")
+    try:
+        return find_language(given)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def score_examples(codec: Codec, examples: Sequence[TaskExample], written: Sequence[Sequence[str]]) -> np.ndarray:

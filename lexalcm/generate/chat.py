@@ -20,7 +20,7 @@ from lexalcm.data.chat import ASSISTANT, ROLES, Turn
 from lexalcm.data.languages import language_of
 from lexalcm.data.segment import segment
 from lexalcm.errors import UserError
-from lexalcm.generate.prompt import Prompt, check_prompt_length
+from lexalcm.generate.prompt import Prompt, check_prompt_length, check_seed
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,10 @@ def chat_prompt(
         max_sentences: a longer conversation is a mistake.
 
     Raises:
-        UserError: nobody says anything, the assistant has had the last word, or too many sentences.
+        UserError: nobody says anything, the assistant has had the last word, too many sentences, or a seed that no
+            generator takes.
     """
+    check_seed(seed)
     whole = "\n".join(turn.text for turn in turns)
     lang = lang or language_of(whole)
     said = [(turn.role, spoken) for turn in turns if (spoken := segment(turn.text, lang))]

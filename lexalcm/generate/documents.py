@@ -16,7 +16,7 @@ from lexalcm.data.chat import Turn, read_turns
 from lexalcm.data.languages import find_language
 from lexalcm.errors import DataError, UserError
 from lexalcm.generate.chat import chat_prompt
-from lexalcm.generate.prompt import Prompt, read_prompt
+from lexalcm.generate.prompt import Prompt, check_seed, read_prompt
 
 STDIN = "-"
 JSON_SUFFIXES = (".jsonl", ".json")
@@ -89,9 +89,12 @@ def read_documents(lines: Iterable[bytes], source: str | Path, defaults: Default
             is_json = line.startswith("{")
         record = _record(line, place) if is_json else {"text": line}
         try:
-            yield InputDocument(str(record.get("id", number)), _prompt(record, defaults), place)
+            prompt = _prompt(record, defaults)
         except UserError as error:
             raise DataError(f"{place}: {error}") from error
+        # No file can hold half a character, which JSON can spell; in texts segmentation replaces it.
+        name_of = str(record.get("id", number)).encode("utf-8", "replace").decode()
+        yield InputDocument(name_of, prompt, place)
     if is_json is None:
         raise DataError(f"{name} has no document: give one a line")
 
@@ -99,7 +102,7 @@ def read_documents(lines: Iterable[bytes], source: str | Path, defaults: Default
 def _record(line: str, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not valid JSON ({error})") from error
     if not isinstance(record, dict):
         raise DataError(f'{place}: expected a JSON object like {{"text": "..."}}')
@@ -118,9 +121,7 @@ def _prompt(record: dict[str, Any], defaults: Defaults) -> Prompt:
         raise UserError("sentences must be a list of texts")
     if content is not None and "sentences" not in record and not isinstance(content, str):
         raise UserError("text must be a text")
-    seed = record.get("seed", defaults.seed)
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise UserError(f"seed {seed!r} is not a whole number from 0 up")
+    seed = check_seed(record.get("seed", defaults.seed))
     languages = {}
     for key in ("lang", "to"):
         given = record.get(key)

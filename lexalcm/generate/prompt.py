@@ -12,6 +12,9 @@ from lexalcm.data.languages import language_name, language_of, nearest_languages
 from lexalcm.data.segment import MAX_CHARS, paragraphs_of, segment
 from lexalcm.errors import CodecError, UserError
 
+MAX_SEED = 2**63 - 1
+"""The largest that is taken: generators know larger ones only up to a point, and samples count on from it."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -48,8 +51,9 @@ def read_prompt(
         max_sentences: a longer prompt is a mistake.
 
     Raises:
-        UserError: no sentence with words in it, or too many sentences.
+        UserError: no sentence with words in it, too many sentences, or a seed that no generator takes.
     """
+    check_seed(seed)
     whole = text if isinstance(text, str) else "\n".join(text)
     lang = lang or language_of(whole)
     if isinstance(text, str):
@@ -63,6 +67,17 @@ def read_prompt(
         raise UserError("the prompt has no sentence: give a text with words")
     check_prompt_length(len(sentences), max_sentences, len(whole))
     return Prompt(tuple(sentences), lang, to or lang, seed)
+
+
+def check_seed(seed: object) -> int:
+    """Return a seed that generators of noise take.
+
+    Raises:
+        UserError: it is none.
+    """
+    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed {seed!r} is not a whole number from 0 to {MAX_SEED}")
+    return seed
 
 
 def check_prompt_length(sentences: int, most: int | None, characters: int) -> None:

@@ -17,7 +17,7 @@ from lexalcm.data.languages import find_language
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.continuation import WrittenSentence, embed
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.prompt import Prompt, check_languages
+from lexalcm.generate.prompt import Prompt, check_languages, check_seed
 from lexalcm.generate.text import TextModel
 
 HELP = """\
@@ -157,9 +157,7 @@ class Session:
             raise UserError("say what to set: /set steps 20")
         given = None if value == "-" else value
         if field == "seed":
-            if given is not None and not given.isdecimal():
-                raise UserError(f"seed {value!r} is not a whole number from 0 up")
-            self.seed = int(given or 0)
+            self.seed = 0 if given is None else check_seed(_parsed(given))
         elif field in ("lang", "to"):
             setattr(self, field, find_language(given) if given else None)
         else:
@@ -195,5 +193,5 @@ class Session:
 def _parsed(value: str) -> Any:
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value

@@ -186,6 +186,8 @@ MISTAKES = [
     ("infer Hello. --eta 0.5 --sampler dpm-solver++", "adds no noise"),
     ("infer Hello. --steps 101", "trained with 100"),
     ("infer Hello. --stop-similarity 2", "--stop-similarity"),
+    (f"infer Hello. --seed {2**70}", "--seed"),
+    (f"infer --interactive --seed {2**70}", "--seed"),
     ("infer Hello. --samples 2 --model models/base", "draws no noise"),
     ("infer Hello. --device abacus", "no device abacus"),
     ("infer Hello. --dtype fp7", "unknown number type fp7"),

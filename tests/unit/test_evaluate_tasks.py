@@ -66,6 +66,9 @@ def test_examples_are_segmented_and_named(tmp_path):
     assert (first.id, first.lang, len(first.source), len(first.reference)) == ("first", "eng_Latn", 2, 1)
     assert (second.id, second.lang, second.source) == ("2", "jpn_Jpan", ["猫が走る。", "犬が見える。"])
     assert third.id == "3"
+    with (tmp_path / "task.jsonl").open("a") as file:
+        file.write(json.dumps({**RECORDS[0], "id": "half \ud83d"}) + "\n")
+    assert read_examples(tmp_path / "task.jsonl")[3].id == "half ?"
     assert len(read_examples(tmp_path / "task.jsonl", limit=2)) == 2
 
 
@@ -77,7 +80,12 @@ def test_examples_are_segmented_and_named(tmp_path):
         ('{"source": 3, "reference": "A text."}', "line 2: the field source must be a text"),
         ("[]", "line 2: the field source must be a text"),
         ('{"source": " ", "reference": "A text."}', "line 2: source has no sentence"),
-        ('{"source": "A text.", "reference": "A text.", "lang": "Klingonish"}', "Klingonish"),
+        (
+            '{"source": "A text.", "reference": "A text.", "lang": "Klingonish"}',
+            "line 2: unknown language 'Klingonish'",
+        ),
+        ('{"source": "A text.", "reference": "A text.", "lang": 5}', "line 2: lang must be"),
+        ("[" * 100_000, "line 2: not JSON"),
     ],
 )
 def test_wrong_lines_are_named(tmp_path, line, message):

@@ -228,6 +228,8 @@ WRONG_LINES = {
     '{"text": ""}': "no sentence",
     '{"text": "Peace.", "seed": -1}': "seed -1",
     '{"text": "Peace.", "seed": true}': "seed True",
+    '{"text": "Peace.", "seed": 9223372036854775808}': "seed 9223372036854775808",
+    "[" * 100_000: "not valid JSON",
     '{"text": "Peace.", "lang": "klingon"}': "unknown language",
     '{"text": "Peace.", "lang": 3}': "lang must be",
     '{"text": "It goes on. It goes on. It goes on."}': "max_prompt is 2",
@@ -235,7 +237,7 @@ WRONG_LINES = {
 }
 
 
-@pytest.mark.parametrize("line", WRONG_LINES)
+@pytest.mark.parametrize("line", WRONG_LINES, ids=lambda line: line[:40])
 def test_a_wrong_line_is_named_before_anything_is_made(line: str, tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b'{"text": "Good."}\n\n' + line.encode("utf-8", "surrogateescape") + b"\n")
@@ -249,6 +251,14 @@ def test_a_language_that_the_codec_lacks_is_named_with_its_line(writer: TextMode
     documents = read_documents([b'{"text": "Hallo Welt.", "lang": "de"}'], "prompts.jsonl", Defaults())
     with pytest.raises(UserError, match=r"prompts\.jsonl:1: .*no sentence in deu_Latn"):
         write_documents(writer, documents, job(writer), lambda _results: None)
+
+
+def test_half_a_character_is_no_reason_to_fail_when_it_is_written(writer: TextModel, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"id": "\ud800 a", "text": "Peace \udc00 is near."}), encoding="ascii")
+    run(writer, path, tmp_path / "out.jsonl", job(writer))
+    [answer] = records(tmp_path / "out.jsonl")
+    assert (answer["id"], answer["prompt"]) == ("? a", ["Peace \ufffd is near."])
 
 
 def test_plain_text_has_a_document_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,18 @@ def test_another_language_than_the_codec_has(model: LCM) -> None:
         model.generate(ENGLISH, to="fra_Latn")
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
+def test_a_seed_that_no_generator_takes(model: LCM, writer: TextModel, seed: int) -> None:
+    with pytest.raises(UserError, match=f"seed {seed} is not a whole number from 0 to 9223372036854775807"):
+        model.generate(ENGLISH, seed=seed)
+    session = Session(writer, {}, seed=4)
+    with pytest.raises(UserError, match=f"seed {seed}"):
+        session.command(f"/set seed {seed}")
+    assert session.seed == 4
+    session.command(f"/set seed {2**63 - 1}")
+    assert next(session.say(ENGLISH)).text
+
+
 FILES = {
     "config.json": "no config.json",
     "model.safetensors": "no model.safetensors",
