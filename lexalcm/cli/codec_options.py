@@ -34,7 +34,7 @@ Batch = Annotated[
         "--codec-batch",
         metavar="TOKENS",
         min=1,
-        help="Tokens embedded at once.  \\[default: by device]",
+        help="Tokens embedded, or decoded with all beams, at once.  \\[default: by device]",
         rich_help_panel=PANEL,
     ),
 ]

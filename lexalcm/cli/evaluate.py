@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lexalcm.cli.codec_options import PANEL, Batch, Beam, Device, Dtype, codec_run_options
 from lexalcm.cli.console import out, progress
 
 if TYPE_CHECKING:
@@ -77,11 +78,13 @@ def evaluate(
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples of documents.")] = 2000,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     codec: Annotated[
-        str | None, typer.Option("--codec", help="Another implementation of the codec, e.g. sonar-hf.")
+        str | None,
+        typer.Option("--codec", help="Another implementation of the codec, e.g. sonar-hf.", rich_help_panel=PANEL),
     ] = None,
-    codec_device: Annotated[
-        str | None, typer.Option("--codec-device", metavar="DEVICE", help="Where it computes.  \\[default: a GPU]")
-    ] = None,
+    codec_device: Device = None,
+    codec_dtype: Dtype = "auto",
+    codec_batch: Batch = None,
+    beam: Beam = None,
     to: Annotated[
         list[Path] | None,
         typer.Option("--out", "-o", help="Also write the report here, .json, .md or .html; may be given again."),
@@ -136,7 +139,7 @@ def evaluate(
             "neighbours": neighbours,
             "free": {"prefix": prefix, "sentences": sentences or 10} if free else None,
             "language_model": {"name": lm} if lm else None,
-            "codec": {"name": codec, "device": codec_device},
+            "codec": {"name": codec, "run": codec_run_options(codec_device, codec_dtype, codec_batch, beam=beam)},
             "window": window,
             "generation": {"steps": steps, "guidance_scale": guidance, "max_sentences": None if free else sentences},
             "device": str(world.device) if device == "auto" and world.size > 1 else device,

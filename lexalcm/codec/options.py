@@ -33,7 +33,7 @@ class CodecOptions(Settings):
 
     device: str | None = None  # as torch names it: cpu, cuda, cuda:1, mps; None: a GPU if there is one
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: fp16 on a GPU, fp32 on a CPU
-    batch: PositiveInt | None = None  # tokens embedded at once, padding counted; None: by device
+    batch: PositiveInt | None = None  # tokens embedded, or decoded with all beams, at once; None: by device
     decoding: DecodingOptions = DecodingOptions()
 
     def chosen(self) -> list[str]:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from lexalcm.codec.options import CodecOptions
 from lexalcm.data.build import BuildResult, build_dataset
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Source, read_documents
@@ -31,6 +32,7 @@ def build_sample(
     out: Path | str | None = None,
     settings: BuildSettings | None = None,
     *,
+    codec_options: CodecOptions | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> BuildResult:
@@ -39,6 +41,7 @@ def build_sample(
     Args:
         out: the folder. None: `SAMPLE_OUT`, and if that already holds what is asked for, nothing is done.
         settings: how.
+        codec_options: how the codec is run, which the data set does not depend on.
         overwrite: replace a data set that is there, even one that is what is asked for.
         progress: opens a report of each stage.
     """
@@ -47,7 +50,15 @@ def build_sample(
     out = SAMPLE_OUT if out is None else out
     with packaged_text() as path:
         documents = read_documents([Source(path, SAMPLE_FILE)])
-        return build_dataset(documents, out, settings, source=_source(), overwrite=overwrite, progress=progress)
+        return build_dataset(
+            documents,
+            out,
+            settings,
+            source=_source(),
+            codec_options=codec_options,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
 
 def holds_sample(out: Path | str, settings: BuildSettings | None = None) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
@@ -24,7 +23,7 @@ from lexalcm.evaluate.catalogue import DEFAULT, METRICS
 from lexalcm.evaluate.journal import Journal
 from lexalcm.evaluate.report import Evaluation, Example, Size
 from lexalcm.evaluate.scene import Prediction, Scene, Tools
-from lexalcm.evaluate.settings import EvaluationSettings
+from lexalcm.evaluate.settings import CodecChoice, EvaluationSettings
 from lexalcm.evaluate.tally import BINS, bin_name, sums_per_document
 from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
 
@@ -97,13 +96,13 @@ def needs_text(settings: EvaluationSettings) -> bool:
 
 def _open_codec(dataset: Dataset, settings: EvaluationSettings) -> Codec:
     choice = settings.codec
-    if choice.name is None and choice.device is None:
+    if choice == CodecChoice():
         return dataset.codec()
     return load_codec(
         dataset.manifest.codec,
         dataset.path / CODEC_FOLDER,
         name=choice.name,
-        options=CodecOptions(device=choice.device),
+        options=choice.run,
     )
 
 

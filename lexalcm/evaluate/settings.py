@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from lexalcm.codec.options import CodecOptions
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.errors import ConfigError
 from lexalcm.evaluate.catalogue import DEFAULT, choose_metrics
@@ -28,10 +29,13 @@ class LanguageModelSettings(Settings):
 
 
 class CodecChoice(Settings):
-    """Another implementation of the codec, and where it computes; none: as the data set or the model says."""
+    """Another implementation of the codec than the data set or the model says, and how it is run."""
 
     name: str | None = None
-    device: str | None = None
+    run: CodecOptions = CodecOptions()
+
+
+_OF_THE_MACHINE: Any = {"resamples": True, "device": True, "codec": {"run": {"device", "batch"}}}
 
 
 class EvaluationSettings(Settings):
@@ -88,4 +92,4 @@ class EvaluationSettings(Settings):
 
     def scores_depend_on(self) -> dict[str, Any]:
         """The settings that a document's numbers depend on: all but those of the intervals and of the machine."""
-        return self.model_dump(mode="json", exclude={"resamples": True, "device": True, "codec": {"device"}})
+        return self.model_dump(mode="json", exclude=_OF_THE_MACHINE)

@@ -14,7 +14,6 @@ import numpy as np
 from lexalcm import __version__
 from lexalcm.atomic import check_output_file
 from lexalcm.codec.base import Codec
-from lexalcm.codec.options import CodecOptions
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, ConfigError
 from lexalcm.evaluate.assemble import assemble
@@ -107,7 +106,7 @@ def _open(folder: Path, settings: EvaluationSettings) -> TextModel:
         folder,
         device=settings.device,
         codec=settings.codec.name,
-        codec_options=CodecOptions(device=settings.codec.device),
+        codec_options=settings.codec.run,
     )
 
 

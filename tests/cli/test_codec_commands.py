@@ -150,6 +150,38 @@ def test_how_the_codec_is_run_is_no_property_of_the_data(lcm, workspace):
     assert "is complete already" in again.err
 
 
+def test_an_evaluation_runs_the_codec_as_told(lcm, workspace, monkeypatch):
+    """Text is continued freely; by default at beam 5 in fp32, and 32 sentences at once."""
+    assert lcm("data", "build", "text.txt", "--out", "d", "--codec", "sonar", *OPTIONS, "--validation", 0.5).code == 0
+    assert lcm("bootstrap", "--data", "d", "--out", "m").code == 0
+    seen = set()
+
+    def search(self, embeddings, lang, options):
+        seen.add((options.beam, str(self.module.dtype), self.batch_sentences(options.beam)))
+        return [[*self.tokenizer.prompt(lang), self.tokenizer.eos]] * len(embeddings)
+
+    monkeypatch.setattr("lexalcm.codec.sonar_decoder.SonarDecoder.search", search)
+    evaluate = ("evaluate", "m", "--data", "d", "--free", "--prefix", 1, "-n", 1, "--steps", 1, "--baselines", "none")
+    found = lcm(*evaluate, "--beam", 2, "--codec-dtype", "bf16", "--codec-batch", 256, "--json")
+    assert found.code == 0, found.err
+    assert seen == {(2, "torch.bfloat16", 2)}
+    seen.clear()
+    assert lcm(*evaluate, "--json").code == 0
+    assert seen == {(5, "torch.float32", 32)}
+    Path("task.jsonl").write_text(json.dumps({"source": "The sun rises.", "reference": "It sets.", "lang": "en"}))
+    seen.clear()
+    done = lcm("evaluate", "m", "--task", "task.jsonl", "-n", 1, "--steps", 1, "--beam", 3, "--codec-dtype", "bf16")
+    assert done.code == 0, done.err
+    assert {(beam, dtype) for beam, dtype, _ in seen} == {(3, "torch.bfloat16")}
+
+
+@pytest.mark.parametrize("choice", [("--codec-device", "cpu"), ("--codec-dtype", "fp16"), ("--codec-batch", 64)])
+def test_the_sample_is_made_as_told(lcm, workspace, choice):
+    made = lcm("data", "sample", *choice)
+    assert made.code == 2
+    assert f"lsa has no choice of {choice[0].rpartition('-')[2]}" in made.err
+
+
 def test_a_codec_without_choices_and_a_device_that_is_not_there(lcm, workspace):
     for command in ("build", "embed"):
         chosen = lcm("data", command, "text.txt", "--out", f"a-{command}", "--codec-dtype", "fp16")

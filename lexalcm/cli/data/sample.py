@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lexalcm.cli.codec_options import Batch, Device, Dtype, codec_run_options
 from lexalcm.cli.console import progress
 from lexalcm.cli.data.options import AsJson, Codec, CodecOptions, Overwrite, Seed, show_built
 
@@ -13,6 +14,9 @@ def sample(
     to: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to make.  \\[default: data/sample]")] = None,
     codec: Codec = "lsa",
     codec_option: CodecOptions = None,
+    codec_device: Device = None,
+    codec_dtype: Dtype = "auto",
+    codec_batch: Batch = None,
     seed: Seed = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -28,6 +32,7 @@ def sample(
     Examples:
       lcm data sample
       lcm data sample --codec-option dim=128 --out data/small-vectors
+      lcm data sample --codec sonar --codec-device cuda:1 --out data/sonar
     """
     from lexalcm.config import load_settings
     from lexalcm.data.build_settings import BuildSettings
@@ -36,5 +41,6 @@ def sample(
     base = {"codec": codec, "seed": seed}
     overrides = [f"codec_options.{option}" for option in codec_option or []]
     settings = load_settings(BuildSettings, overrides=overrides, base=base)
-    result = build_sample(to, settings, overwrite=overwrite, progress=progress)
+    run = codec_run_options(codec_device, codec_dtype, codec_batch)
+    result = build_sample(to, settings, codec_options=run, overwrite=overwrite, progress=progress)
     show_built(result, as_json)
