@@ -217,9 +217,7 @@ class DataSettings(Settings):
     end_of_text: bool = True  # append the codec's end-of-text concept to every document
     num_workers: NonNegativeInt = 0  # loader processes of each rank
     on_bad_shard: Literal["error", "skip"] = "error"  # where one is missing or damaged: stop, or leave gaps and count
-    check_hashes: bool | Literal["auto"] = (
-        "auto"  # before a process first reads of a shard; auto: local sets below 1 GiB
-    )
+    check_hashes: bool = False  # all of a shard, before a process first reads of it, not only what is read
 
     @model_validator(mode="after")
     def _weights_all_or_none(self) -> Self:

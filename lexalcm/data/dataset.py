@@ -2,7 +2,8 @@
 
 Opening a folder reads the manifest and the shards' sizes: a missing or truncated shard is an error here, before any
 work is begun. Numbers are mapped into memory, so that reading a document costs one page fault where it is not cached,
-and processes on one machine share the pages. The index takes 16 bytes a document.
+and processes on one machine share the pages. The index takes 16 bytes a document, and a
+bit that says whether its numbers were compared with their checksum.
 
 Opening an address, e.g. `s3://bucket/set`, reads the manifest and what stands beside the shards; shards are asked for
 when they are read first, in blocks that a cache on the local disk keeps (see `lexalcm.data.storage`).
@@ -11,6 +12,7 @@ when they are read first, in blocks that a cache on the local disk keeps (see `l
 import hashlib
 import json
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +43,16 @@ class Split:
     Loader processes may be handed one: what it holds open is opened anew there.
     """
 
-    def __init__(self, address: str, record: SplitRecord, dim: int, dtype: Dtype, index: Index, shards: Shards) -> None:
+    def __init__(
+        self,
+        address: str,
+        record: SplitRecord,
+        dim: int,
+        dtype: Dtype,
+        index: Index,
+        crc32: np.ndarray | None,
+        shards: Shards,
+    ) -> None:
         """Read documents.
 
         Args:
@@ -50,6 +61,7 @@ class Split:
             dim: numbers of a concept.
             dtype: their type as stored.
             index: where the documents are.
+            crc32: uint32 [documents] of their numbers; None in data sets that have none.
             shards: their bytes.
         """
         self.address = address
@@ -57,7 +69,12 @@ class Split:
         self.dim = dim
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self._stored = dtype
-        self._shard, self._offset, self.lengths = index
+        self._ends = np.searchsorted(index.shard, np.arange(len(record.shards)), side="right")
+        """The number of the document behind the last of each shard."""
+        self._offset, self.lengths = index.offset, index.n
+        self._crc32 = crc32
+        self._checked = bytearray(len(index.n) // 8 + 1)
+        """A bit for each document whose numbers were compared with their checksum."""
         self._shards = shards
         self.check_hashes = False
         """Whether a shard's bytes are compared with its SHA-256 before the first document of it is read."""
@@ -71,12 +88,15 @@ class Split:
         """Concepts of document i: [n, dim] in the stored type, read-only; of local shards not copied.
 
         Raises:
-            ShardError: its shard is missing, truncated, or not the one that the index speaks of.
+            ShardError: its shard is missing, truncated, or not the one that the index speaks of; or a byte of it is
+                another than when it was written.
             RemoteError: a remote address does not answer.
         """
-        shard, n = self._shard.item(i), self.lengths.item(i)  # twice as fast as int(array[i])
+        shard, n = self._shard_of(i), self.lengths.item(i)  # twice as fast as int(array[i])
         if shard not in self._recognised:
             self._check(shard, i)
+        if not self._checked[i >> 3] & 1 << (i & 7):
+            self._check_numbers(shard, i)
         content = self._shards.view(shard, self._offset.item(i), n * self.dim * self.dtype.itemsize)
         return np.ndarray((n, self.dim), self.dtype, content)
 
@@ -91,14 +111,16 @@ class Split:
             counts: int [n], how many.
         """
         width = self.dim * self.dtype.itemsize
-        shards = self._shard[documents].tolist()
+        shards = np.searchsorted(self._ends, documents, side="right").tolist()
         offsets = (self._offset[documents] + starts * width).tolist()
         sizes = (counts * width).tolist()
-        view = self._shards.view
+        view, checked = self._shards.view, self._checked
         for i, shard, offset, size in zip(documents.tolist(), shards, offsets, sizes, strict=True):
             try:
                 if shard not in self._recognised:
                     self._check(shard, i)
+                if not checked[i >> 3] & 1 << (i & 7):
+                    self._check_numbers(shard, i)
                 yield view(shard, offset, size)
             except ShardError as error:
                 yield error
@@ -110,7 +132,7 @@ class Split:
             ShardError: as `embeddings`, or its JSON is damaged.
             RemoteError: a remote address does not answer.
         """
-        shard = int(self._shard[i])
+        shard = self._shard_of(i)
         end = int(self._offset[i]) + int(self.lengths[i]) * self.dim * self.dtype.itemsize
         header = padded(end)
         try:
@@ -124,18 +146,21 @@ class Split:
 
     def where(self, i: int) -> str:
         """Shard and key of document i, e.g. `train-000001.tar 000001-000042`."""
-        shard = int(self._shard[i])
+        shard = self._shard_of(i)
         return f"{self.record.shards[shard].file} {self._key(shard, i)}"
 
+    def _shard_of(self, i: int) -> int:
+        return int(np.searchsorted(self._ends, i, side="right"))
+
     def _key(self, shard: int, i: int) -> str:
-        return document_key(shard, i - int(np.searchsorted(self._shard, shard)))
+        return document_key(shard, i - (int(self._ends[shard - 1]) if shard else 0))
 
     def prefetch(self, documents: Iterable[int]) -> None:
         """Bring documents that are read next near, several at a time; costs nothing where shards are local."""
         if not isinstance(self._shards, LocalShards):
             width = self.dim * self.dtype.itemsize
             self._shards.prefetch(
-                (int(self._shard[i]), int(self._offset[i]), int(self.lengths[i]) * width) for i in documents
+                (self._shard_of(i), int(self._offset[i]), int(self.lengths[i]) * width) for i in documents
             )
 
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
@@ -153,6 +178,19 @@ class Split:
             self._bad[shard] = error
             raise
         self._recognised.add(shard)
+
+    def _check_numbers(self, shard: int, i: int) -> None:
+        """Compare, once for each document, its numbers with their checksum: at 4 GB/s."""
+        size = self.lengths.item(i) * self.dim * self.dtype.itemsize
+        content = self._shards.view(shard, self._offset.item(i), size)
+        if self._crc32 is not None and zlib.crc32(content) != self._crc32.item(i):
+            name = self.record.shards[shard].file
+            raise ShardError(
+                f"{self.address}/{name} is damaged at document {self._key(shard, i)} (checksum): run "
+                f"`lcm verify data {self.address}`",
+                name,
+            )
+        self._checked[i >> 3] |= 1 << (i & 7)
 
     def _compare_hash(self, shard: int) -> None:
         record = self.record.shards[shard]
@@ -240,9 +278,12 @@ class Dataset:
             raise DataError(f"{self.address} has no split {name!r}: it has {', '.join(self.manifest.splits)}")
         record = self.manifest.splits[name]
         index = self.index(name)
-        if len(index.n) != record.documents or int(index.n.sum()) != record.sentences:
+        crc32 = self.columns(name, ("crc32",)).get("crc32")
+        fits = len(index.n) == record.documents and int(index.n.sum()) == record.sentences
+        ordered = not (index.shard[1:] < index.shard[:-1]).any()
+        if not (fits and ordered and (crc32 is None or len(crc32) == len(index.n))):
             raise DataError(f"the index of {self.address} does not fit its manifest ({name}): build the data set again")
-        return Split(self.address, record, self.dim, self.manifest.dtype, index, self.shards(name))
+        return Split(self.address, record, self.dim, self.manifest.dtype, index, crc32, self.shards(name))
 
     def index(self, name: str) -> Index:
         """Where the documents of a split are, as its index says.

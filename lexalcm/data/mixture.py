@@ -20,8 +20,6 @@ from lexalcm.data.windows import Documents
 from lexalcm.errors import CodecError, ConfigError, DataError, ShardError
 
 TRAIN_SPLIT = "train"
-CHEAP_TO_HASH = 2**30
-"""Bytes of a split's shards up to which a process hashes them unasked: one to three seconds."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,7 @@ class Mixture:
         if suffix is None:
             suffix = ("end_of_text",) if self.settings.end_of_text else ()
         split = dataset.split(name)
-        cheap = split.record.bytes <= CHEAP_TO_HASH and not is_remote(dataset.address)
-        split.check_hashes = cheap if self.settings.check_hashes == "auto" else self.settings.check_hashes
+        split.check_hashes = self.settings.check_hashes
         documents = Documents(
             lengths=split.lengths,
             **_targets(dataset, settings, split.lengths, name),

@@ -3,8 +3,9 @@
     train-000000.tar     000000-000000.emb.npy   float16 [n, dim], C order
                          000000-000000.json      id, lang, title, sentences, metadata
                          000000-000001.emb.npy   ...
-    train.index.npz      per document: shard, offset of the first number in the tar, n; and for what a training may
-                         choose by: lang, a number in `languages`, and source, the sentences of a pair's source
+    train.index.npz      per document: shard, offset of the first number in the tar, n; crc32 of its numbers; and for
+                         what a training may choose by: lang, a number in `languages`, and source, the sentences of a
+                         pair's source
 
 A key is `SHARD-PLACE`. Plain `webdataset` reads the tars front to back; training maps them into memory and takes an
 array by its offset: 16 bytes of index a document, no tar header read. Headers carry no time and no owner, so the same
@@ -14,6 +15,7 @@ documents give the same bytes.
 import hashlib
 import json
 import tarfile
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -142,6 +144,8 @@ class FinishedShard:
     """int32 [documents]"""
     lang: np.ndarray
     """uint16 [documents], number in the sorted languages"""
+    crc32: np.ndarray
+    """uint32 [documents], of a document's numbers as stored"""
     source: np.ndarray
     """int32 [documents], sentences of a pair's source; 0 where there is none"""
     marks: dict[str, Marks]
@@ -155,6 +159,7 @@ class FinishedShard:
             "offset": self.offset.tolist(),
             "n": self.n.tolist(),
             "lang": self.lang.tolist(),
+            "crc32": self.crc32.tolist(),
             "source": self.source.tolist(),
             **{name: marks.lists() for name, marks in self.marks.items() if len(marks.values)},
         }
@@ -166,7 +171,7 @@ class FinishedShard:
         tree = json.loads(text)
         languages = {lang: LanguageCount.model_validate(count) for lang, count in tree["languages"].items()}
         record = ShardRecord.model_validate(tree["record"])
-        columns = {"offset": np.int64, "n": np.int32, "lang": np.uint16, "source": np.int32}
+        columns = {"offset": np.int64, "n": np.int32, "lang": np.uint16, "crc32": np.uint32, "source": np.int32}
         arrays = {name: np.array(tree[name], dtype) for name, dtype in columns.items()}
         marks = {name: Marks.of(tree.get(name, [[]] * len(tree["n"])), numbers) for name, numbers in MARKS.items()}
         return cls(record, languages, **arrays, marks=marks)
@@ -203,6 +208,7 @@ class ShardFile:
         self.sentences: Counter[str] = Counter()
         self._tar = TarWriter(path)
         self._offset, self._n, self._source = array("q"), array("i"), array("i")  # as compact as the index
+        self._crc32 = array("I")
         self._lang: list[str] = []
         self._marks = {name: MarksWriter(numbers) for name, numbers in MARKS.items()}
 
@@ -224,6 +230,7 @@ class ShardFile:
         for name, marks in self._marks.items():
             marks.add(marks_of(document, name))
         content = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8).data
+        self._crc32.append(zlib.crc32(content))
         self._tar.add((f"{key}.emb.npy", (header, content)), (f"{key}.json", (text,)))
         self.documents[lang] += 1
         self.sentences[lang] += n
@@ -248,6 +255,7 @@ class ShardFile:
             offset=np.array(self._offset, np.int64),
             n=np.array(self._n, np.int32),
             lang=_numbered(self._lang, languages),
+            crc32=np.array(self._crc32, np.uint32),
             source=np.array(self._source, np.int32),
             marks={name: marks.finish() for name, marks in self._marks.items()},
         )
@@ -336,6 +344,7 @@ def write_index(folder: Path, split: str, shards: Iterable[FinishedShard]) -> Sp
             "n": np.concatenate([np.empty(0, np.int32), *(shard.n for shard in shards)]),
             "lang": np.concatenate([np.empty(0, np.uint16), *numbers]),
             "languages": np.array(names, np.str_),
+            "crc32": np.concatenate([np.empty(0, np.uint32), *(shard.crc32 for shard in shards)]),
         }
         if sources.any():
             arrays["source"] = sources
@@ -354,7 +363,7 @@ def read_shard(path: Path) -> FinishedShard:
         DataError: not a whole shard of this format.
     """
     digest = hashlib.sha256()
-    offset, n, source = array("q"), array("i"), array("i")
+    offset, n, source, crc32 = array("q"), array("i"), array("i"), array("I")
     marked = {name: MarksWriter(numbers) for name, numbers in MARKS.items()}
     langs: list[str] = []
     documents: Counter[str] = Counter()
@@ -370,6 +379,7 @@ def read_shard(path: Path) -> FinishedShard:
                     (length, _), _, _ = np.lib.format.read_array_header_1_0(file)
                     offset.append(file.tell())
                     n.append(length)
+                    crc32.append(zlib.crc32(file.read(member.offset_data + member.size - file.tell())))
                 else:
                     document = json.loads(file.read(member.size))
                     lang = document["lang"]
@@ -397,6 +407,7 @@ def read_shard(path: Path) -> FinishedShard:
         offset=np.array(offset, np.int64),
         n=np.array(n, np.int32),
         lang=_numbered(langs, languages),
+        crc32=np.array(crc32, np.uint32),
         source=np.array(source, np.int32),
         marks={name: marks.finish() for name, marks in marked.items()},
     )

@@ -32,7 +32,7 @@ def check_index(dataset: Dataset, name: str, found: DataReport) -> CheckedIndex 
     split = dataset.manifest.splits[name]
     try:
         index = dataset.index(name)
-        columns = dataset.columns(name, ("lang", "languages", "source"))
+        columns = dataset.columns(name, ("lang", "languages", "source", "crc32"))
         marks = {column: marks for column in MARKS if (marks := dataset.marks(name, column)) is not None}
     except DataError as error:
         found.error(file, str(error))
@@ -75,9 +75,10 @@ def _check_columns(
             if {key: count for key, count in counts.items() if count} != {k: n for k, n in expected.items() if n}:
                 found.error(file, "other numbers of documents per language than the manifest's")
             usable["lang"] = names[lang] if documents else names
-    if "source" in columns:
-        if len(columns["source"]) != documents:
-            found.error(file, "its sources are damaged")
-        else:
-            usable["source"] = columns["source"]
+    for column, called in (("source", "sources"), ("crc32", "checksums")):
+        if column in columns:
+            if len(columns[column]) != documents:
+                found.error(file, f"its {called} are damaged")
+            else:
+                usable[column] = columns[column]
     return usable

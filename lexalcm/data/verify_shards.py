@@ -6,6 +6,7 @@ they are read whole: what is checked is what lies at the address.
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -33,7 +34,7 @@ class ShardIndex(NamedTuple):
     offset: np.ndarray
     n: np.ndarray
     columns: dict[str, np.ndarray]
-    """Further columns: `lang` as text, `source`."""
+    """Further columns: `lang` as text, `source`, `crc32` of the numbers."""
     marks: dict[str, list[list[list[int]]]]
     """Of each document the targets and the turns; absent where no document has such."""
 
@@ -121,8 +122,10 @@ class ShardReader:
         self.document_read()
         if document is None or index is None or place >= len(index.n):
             return
+        crc32 = None if embeddings is None else zlib.crc32(np.ascontiguousarray(embeddings).data)
+        about = document | {"crc32": crc32}
         for column, values in index.columns.items():
-            stored = document.get(column, 0 if column == "source" else None)
+            stored = about.get(column, 0 if column == "source" else None)
             indexed = values[place].item()
             if stored != indexed:
                 self.found.error(where, f"its {column} is {stored!r}, the index says {indexed!r}")

@@ -244,7 +244,7 @@ def test_other_data_sets_have_no_marks(tmp_path: Path, hash_codec: type) -> None
     text = write(tmp_path / "text.jsonl", [{"text": "One here. Two here."}, {"text": "And three. And four."}])
     built = build_from_paths([text], tmp_path / "text", BuildSettings(codec="hash", validation=0))
     with np.load(built.dataset.path / "train.index.npz") as arrays:
-        assert sorted(arrays.files) == ["lang", "languages", "n", "offset", "shard"]
+        assert sorted(arrays.files) == ["crc32", "lang", "languages", "n", "offset", "shard"]
     assert built.dataset.marks("train", "targets") is None
     assert "chat" not in built.dataset.manifest.build["source"]
 

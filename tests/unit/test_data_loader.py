@@ -366,20 +366,30 @@ def damage(folder: Path, kind: str) -> str:
         content[:] = other.read_bytes().ljust(len(content), b"\0")[: len(content)]
         shard.write_bytes(content)
     else:
-        content[700] ^= 1  # in the first document's numbers
+        content[first_read(folder)[1]] ^= 1
         shard.write_bytes(content)
     return shard.name
 
 
+def first_read(folder: Path) -> tuple[int, int]:
+    """The first document of the second shard that a training reads, and where its numbers begin."""
+    with np.load(folder / "train.index.npz") as index:
+        document = int(np.flatnonzero((index["shard"] == 1) & (index["n"] > 1))[0])
+        return document, int(index["offset"][document])
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("kind", ["missing", "truncated", "swapped", "flipped"])
+@pytest.mark.parametrize("kind", ["missing", "truncated", "swapped", "flipped", "flipped, all hashed"])
 def test_a_bad_shard_is_an_error_or_is_skipped_and_counted(tmp_path: Path, kind: str, num_workers: int) -> None:
     dataset = write_dataset(tmp_path / "a", {"train": LENGTHS})
     per_shard = [shard.documents for shard in dataset.manifest.splits["train"].shards]
     lost = set(range(per_shard[0], per_shard[0] + per_shard[1]))
+    if kind == "flipped":  # its checksum tells which document
+        lost = {first_read(tmp_path / "a")[0]}
     usable = {i for i in lost if LENGTHS[i] > 1}
     one = SetSettings(path=str(tmp_path / "a"))
-    options = {"micro_batch": 1, "global_batch": 1, "num_workers": num_workers}
+    hashes = kind == "flipped, all hashed"
+    options = {"micro_batch": 1, "global_batch": 1, "num_workers": num_workers, "check_hashes": hashes}
     whole = epoch_of(mixed(one, **options))
     name = damage(tmp_path / "a", kind)
     with pytest.raises(ShardError, match=name) as caught:

@@ -318,3 +318,14 @@ def test_no_data_set(tmp_path: Path) -> None:
     report = verify_dataset(tmp_path)
     assert not report.ok
     assert report.to_json()["findings"][0]["where"] == "dataset.json"
+
+
+def test_numbers_that_are_not_those_of_their_checksum_are_named(folder: Path) -> None:
+    with np.load(folder / "train.index.npz") as index:
+        arrays = dict(index)
+    arrays["crc32"][0] ^= 1
+    np.savez(folder / "train.index.npz", **arrays)
+    for quick in (False, True):
+        [(where, what)] = errors(verify_dataset(folder, quick=quick))
+        assert where == "train-000000.tar 000000-000000"
+        assert what.startswith("its crc32 is")
