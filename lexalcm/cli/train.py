@@ -96,7 +96,7 @@ def train(
     if not plan and (gpus is not None or gpu_memory is not None):
         raise ConfigError("--gpus and --gpu-memory go with --plan; processes are started with --nproc or a launcher")
     if nproc is not None:
-        raise typer.Exit(_launch(nproc, max_restarts))
+        raise typer.Exit(_launch(nproc, max_restarts, stop_code))
     if max_restarts:
         raise ConfigError("--max-restarts goes with --nproc; torchrun has an option of its own for it")
     named: dict[str, str | int | list[str] | None] = {
@@ -126,12 +126,14 @@ def train(
         raise typer.Exit(stop_code)
 
 
-def _launch(processes: int, restarts: int) -> int:
+def _launch(processes: int, restarts: int, stop_code: int) -> int:
     from lexalcm.train.launcher import check_not_launched, run_processes, without_options
 
     check_not_launched(processes, os.environ)
     arguments = without_options(sys.argv[1:], ["--nproc", "--max-restarts"])
-    return run_processes([sys.executable, "-m", "lexalcm", *arguments], processes, restarts=restarts)
+    return run_processes(
+        [sys.executable, "-m", "lexalcm", *arguments], processes, restarts=restarts, stop_code=stop_code
+    )
 
 
 def _plan(config: Path | None, overrides: list[str], gpus: int | None, gpu_memory: str | None, as_json: bool) -> None:
@@ -146,21 +148,29 @@ def _train(
     config: Path | None, overrides: list[str], resume: str, overwrite: bool, dry_run: bool, as_json: bool
 ) -> str:
     """Train, or try to, and print what came of it; gives how it ended."""
-    from lexalcm.cli.training_display import training_display
-    from lexalcm.train import run
-    from lexalcm.train.world import find_world
+    from lexalcm.train.stop import SCHEDULERS, StopRequest
 
-    settings = run.read_run_config(config, overrides, resume)
-    speaks = find_world().is_main
-    if dry_run:
-        report = run.dry_run(settings)
-        if speaks:
-            _print_dry_run(report, as_json)
-        return "finished"
-    result = run.train(settings, resume=resume, overwrite=overwrite, display=training_display())
-    if speaks:
-        _print_result(result, as_json)
-    return result.status
+    with StopRequest(signals=SCHEDULERS) as stop:  # before torch is loaded, which takes seconds
+        from lexalcm.cli.training_display import training_display
+        from lexalcm.train import run
+        from lexalcm.train.monitor import is_of_no_audience
+        from lexalcm.train.world import find_world
+
+        settings = run.read_run_config(config, overrides, resume)
+        speaks = find_world().is_main
+        if dry_run:
+            report = run.dry_run(settings, stop=stop)
+            if speaks:
+                _print_dry_run(report, as_json)
+            return "finished"
+        result = run.train(settings, resume=resume, overwrite=overwrite, display=training_display(), stop=stop)
+        try:
+            if speaks:
+                _print_result(result, as_json)
+        except OSError as error:
+            if not is_of_no_audience(error):
+                raise
+        return result.status
 
 
 def _print_result(result: "RunResult", as_json: bool) -> None:
@@ -169,6 +179,8 @@ def _print_result(result: "RunResult", as_json: bool) -> None:
         return
     if result.status == "complete":
         err.print(f"{result.run} is complete: all {result.step} steps are done (more: --steps, another run: --name)")
+    elif result.status == "stopped" and result.checkpoint is None:
+        err.print("stopped before the first step: the same command begins")
     elif result.status == "stopped":
         err.print(f"stopped at step {result.step}, saved in {result.checkpoint}: the same command goes on from there")
     else:

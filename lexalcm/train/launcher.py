@@ -16,14 +16,15 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from lexalcm.errors import ConfigError
+from lexalcm.train.stop import heard
 
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 LAUNCHERS = {"RANK": "torchrun or deepspeed", "WORLD_SIZE": "torchrun or deepspeed", "SLURM_STEP_NUM_TASKS": "srun"}
 """Who has started a process that finds this in its environment."""
 
 GRACE = 10.0  # seconds that processes have to end by themselves when one of them has failed
 POLL = 0.05
 USER_ERROR = ConfigError.exit_code
+INTERRUPTED = 128 + signal.SIGINT
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -55,15 +56,17 @@ def without_options(arguments: Sequence[str], names: Sequence[str]) -> list[str]
     return kept
 
 
-def run_processes(command: Sequence[str], processes: int, *, restarts: int = 0) -> int:
+def run_processes(command: Sequence[str], processes: int, *, restarts: int = 0, stop_code: int = 0) -> int:
     """Run a command in several processes, each told its place as torchrun does it, until all have ended.
 
-    SIGTERM, SIGUSR1, SIGINT and SIGHUP are passed on. Where one process fails, the others are ended, and all started
-    again while `restarts` allow it, unless it was a mistake of the user (code 2) or a stop had been asked for.
+    SIGTERM, SIGUSR1, SIGINT and (not under `nohup`) SIGHUP are passed on. Where one process fails, the others are ended
+    and all are started again while `restarts` allow it, unless it was a mistake of the user (code 2) or a stop had been
+    asked for.
 
     Returns:
-        The exit code: 0 if all ended well; 2 for a mistake of the user; after a signal the processes' own, or as a
-        shell says it (128 + signal) where it ended one that was not ready for it yet; else 1.
+        The exit code: 0 if all ended well; 2 for a mistake of the user; after a signal the processes' own, or
+        `stop_code` where it ended one that did not listen yet, and so had nothing to save; after Ctrl-C 130 then;
+        else 1.
     """
     with _Forwarding() as forwarding:
         for attempt in range(restarts + 1):
@@ -74,7 +77,9 @@ def run_processes(command: Sequence[str], processes: int, *, restarts: int = 0) 
             if USER_ERROR in bad.values():
                 return USER_ERROR
             if forwarding.last is not None:
-                return 128 + forwarding.last if -forwarding.last in bad.values() else max(1, *bad.values())
+                if -forwarding.last in bad.values():
+                    return INTERRUPTED if forwarding.last == signal.SIGINT else stop_code
+                return max(1, *bad.values())
             rank, code = next(iter(bad.items()))
             if code < 0:
                 name = signal.Signals(-code).name
@@ -93,7 +98,7 @@ class _Forwarding:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "_Forwarding":
-        self._before = {number: signal.signal(number, self._forward) for number in FORWARDED}
+        self._before = {number: signal.signal(number, self._forward) for number in heard()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ since the line before; a checkpoint holds what has gathered for the next line, s
 one never stopped.
 """
 
+import errno
 import json
 import logging
 import math
@@ -64,17 +65,56 @@ class Silent:
         """Nothing."""
 
 
+def is_of_no_audience(error: OSError) -> bool:
+    """Whether a write failed because the terminal is closed, or the process that read it has ended."""
+    return isinstance(error, BrokenPipeError) or error.errno == errno.EIO
+
+
 class Logged:
-    """Another display, whose notes are also logged."""
+    """Another display, whose notes are also logged; when it is gone, nobody is shown anything and the run goes on.
+
+    It is gone when its terminal has been closed, or the process that read it has ended: a Ctrl-C also ends the `tee` of
+    `lcm train | tee`, while the run still has to save.
+    """
 
     def __init__(self, display: Display) -> None:
         self._display = display
-        self.begin, self.advance, self.line, self.end = display.begin, display.advance, display.line, display.end
+
+    def begin(self, step: int, steps: int) -> None:
+        """Show it."""
+        with self._while_it_is_there():
+            self._display.begin(step, steps)
+
+    def advance(self, metrics: Metrics) -> None:
+        """Show it."""
+        with self._while_it_is_there():
+            self._display.advance(metrics)
+
+    def line(self, metrics: Metrics) -> None:
+        """Show it."""
+        with self._while_it_is_there():
+            self._display.line(metrics)
 
     def note(self, text: str) -> None:
         """Log it and show it."""
         logger.info(text)
-        self._display.note(text)
+        with self._while_it_is_there():
+            self._display.note(text)
+
+    def end(self) -> None:
+        """Show it."""
+        with self._while_it_is_there():
+            self._display.end()
+
+    @contextmanager
+    def _while_it_is_there(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not is_of_no_audience(error):
+                raise
+            self._display = Silent()
+            logger.warning("nobody watches any more: the run goes on")
 
 
 class Elsewhere(Protocol):

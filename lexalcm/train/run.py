@@ -52,7 +52,7 @@ DRY_RUN_STEPS = 2
 class RunResult:
     """How a run ended."""
 
-    status: str  # "finished", "stopped" (asked to, and saved) or "complete" (it was finished before)
+    status: str  # "finished", "stopped" (asked to; what was done is saved) or "complete" (it was finished before)
     run: Path
     step: int
     train_loss: float | None  # mean per target over the last line's steps
@@ -109,7 +109,12 @@ def read_run_config(file: Path | None, overrides: Iterable[str], resume: str) ->
 
 
 def train(
-    config: RunConfig, *, resume: str = "auto", overwrite: bool = False, display: Display | None = None
+    config: RunConfig,
+    *,
+    resume: str = "auto",
+    overwrite: bool = False,
+    display: Display | None = None,
+    stop: StopRequest | None = None,
 ) -> RunResult:
     """Train a model as the settings say, in the folder `runs/NAME`.
 
@@ -119,6 +124,7 @@ def train(
             or one of its checkpoints, to go on from.
         overwrite: with `never`, replace an earlier run of this name.
         display: shows the run; asked on the main process only.
+        stop: has caught signals since before all this was loaded.
 
     Raises:
         UserError: something about settings, data, model or folders must be put right first.
@@ -130,7 +136,7 @@ def train(
     check_apart(run, config)
     display = Logged(display if display is not None and world.is_main else Silent())
     group = joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout)
-    with LogFile(world) as log, group, StopRequest() as stop, locked(run, world):
+    with LogFile(world) as log, group, StopRequest(stop) as stop, locked(run, world):
         fingerprints = world.from_main(lambda: _fingerprints(parts))
         start = world.from_main(
             lambda: decide_start(
@@ -139,6 +145,8 @@ def train(
         )
         if start.complete:
             return _result("complete", run, start.progress, start.checkpoint)
+        if world.sum([stop.made])[0]:  # while all was loaded: as long again would pass before the first step
+            return _result("stopped", run, start.progress, start.checkpoint)
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
         if parts.engine.note is not None:
@@ -176,15 +184,15 @@ def train(
             return _result("finished", run, progress, saver.last)
 
 
-def dry_run(config: RunConfig) -> DryRunResult:
-    """Make two steps and measure memory; nothing is written. Raises as `train` does."""
+def dry_run(config: RunConfig, *, stop: StopRequest | None = None) -> DryRunResult:
+    """Make two steps and measure memory; nothing is written. Arguments and errors are those of `train`."""
     parts = _assemble(config)
     world = parts.world
     settings = config.train.model_copy(update={"steps": DRY_RUN_STEPS})
     model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     with (
         joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout),
-        StopRequest() as stop,
+        StopRequest(stop) as stop,
         closing(start_engine(parts.engine, parts.model, config.train, world.device)) as engine,
     ):
         trainer = Trainer(engine, parts.batches, None, settings, world, Monitor(None, Silent()), _save_nothing)

@@ -1,17 +1,24 @@
 """`lcm train` from the command line: what it prints and writes, and what it refuses in one line."""
 
 import json
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from training_workspace import make_workspace, zero
 
+from lexalcm.cli import training_display
 from lexalcm.cli.app import main
+from lexalcm.data.loader import Batch
 from lexalcm.model import load_model
+from lexalcm.train import run
+from lexalcm.train.engines import single
 
 Lcm = Callable[..., tuple[int, str, str]]
 
@@ -144,6 +151,54 @@ def test_logging_engine_and_checkpoints_may_change(lcm_train: Lcm) -> None:
     )
     assert code == 0
     assert "going on from step 3" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_while_the_run_is_loaded_ends_it_well(
+    lcm_train: Lcm, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def load_and_signal(model: str) -> Any:
+        os.kill(os.getpid(), number)
+        return load_model(model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "load_model", load_and_signal)
+        code, out, err = lcm_train("--stop-code", "75")
+        assert (code, out, err) == (75, "", "stopped before the first step: the same command begins\n")
+        assert not list(Path("runs").iterdir())
+    assert lcm_train("--steps", "3")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "load_model", load_and_signal)
+        code, _, err = lcm_train()
+        assert code == 0
+        assert err.startswith("stopped at step 3, saved in runs/base/checkpoints/step_00000003: ")
+    assert "going on from step 3" in lcm_train()[2]
+
+
+@pytest.mark.parametrize(("during", "end"), [("reading", 3), ("after", 4)])
+def test_a_run_ends_with_the_step_in_which_it_is_asked_to_stop(
+    lcm_train: Lcm, monkeypatch: pytest.MonkeyPatch, during: str, end: int
+) -> None:
+    """Asked while the third step reads its second micro-batch, it ends with that; asked behind it, with the next."""
+    ask = partial(os.kill, os.getpid(), signal.SIGTERM)
+
+    def asking(batch: Batch) -> dict[str, Any]:
+        if during == "reading" and batch.number == 5:
+            ask()
+        return Batch.model_inputs(batch)
+
+    class Asking(training_display.LineDisplay):
+        def advance(self, metrics: Any) -> None:
+            if during == "after" and metrics["step"] == 3:
+                ask()
+
+    monkeypatch.setattr(single, "inputs_on", lambda device, batch: asking(batch.to(device)))
+    monkeypatch.setattr(training_display, "LineDisplay", Asking)
+    code, _, err = lcm_train("--set", "train.validate_every=100")
+    assert code == 0
+    assert f"stopped at step {end}, saved" in err
+    lines = Path("runs/base/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, end + 1))
 
 
 BAD = {

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -182,6 +183,23 @@ def test_slurm_saves_before_the_time_limit_and_goes_on_when_requeued(
     ends(start(command, **slurm))
     assert log.read_text().count("requeue") == 1
     assert largest_difference(alone, run) < SAME
+
+
+@pytest.mark.parametrize(("signals", "requeued"), [(["USR1"], True), (["TERM"], False), (["USR1", "TERM"], False)])
+def test_slurm_requeues_what_the_time_limit_ended_before_it_could_hear(
+    start: Start, slurm: dict[str, str], tmp_path: Path, signals: list[str], requeued: bool
+) -> None:
+    """But not what `scancel` ended."""
+    deaf = "trap '' USR1\n" if len(signals) > 1 else ""
+    (tmp_path / "srun").write_text(f"#!/bin/bash\n{deaf}touch {tmp_path}/ready\nexec sleep 100\n")
+    script = start(["bash", LAUNCH / "slurm.sbatch", "--steps", "1"], **slurm)
+    assert wait_until(lambda: (tmp_path / "ready").exists())
+    time.sleep(0.2)  # the script has set its traps
+    for name in signals:
+        script.send_signal(signal.Signals[f"SIG{name}"])
+        time.sleep(0.2)
+    ends(script, code=128 + signal.Signals[f"SIG{signals[-1]}"])
+    assert (tmp_path / "scontrol.log").exists() == requeued
 
 
 def test_slurm_does_not_requeue_a_mistake(start: Start, slurm: dict[str, str]) -> None:

@@ -13,10 +13,22 @@ import pytest
 from lexalcm.errors import ConfigError
 from lexalcm.train import launcher
 from lexalcm.train.launcher import check_not_launched, run_processes, without_options
+from lexalcm.train.stop import SIGNALS
 
 
-def run(code: str, processes: int = 2, restarts: int = 0) -> int:
-    return run_processes([sys.executable, "-c", "import os, signal, sys, time\n" + code], processes, restarts=restarts)
+def run(code: str, processes: int = 2, **options: int) -> int:
+    return run_processes([sys.executable, "-c", "import os, signal, sys, time\n" + code], processes, **options)
+
+
+def send_when_ready(number: signal.Signals, folder: Path, processes: int = 2) -> None:
+    """Signal this process as soon as those that it starts have each made a file `ready*`."""
+
+    def send() -> None:
+        while len(list(folder.glob("ready*"))) < processes:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
 
 
 def test_each_process_is_told_its_place(tmp_path: Path) -> None:
@@ -55,7 +67,7 @@ def test_a_mistake_of_the_user_is_not_tried_again(tmp_path: Path) -> None:
     assert (tmp_path / "0").read_text() == "x"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_signals_are_passed_on_and_the_processes_have_the_time_to_save(tmp_path: Path, number: signal.Signals) -> None:
     code = f"""
 def save(*_):
@@ -66,15 +78,29 @@ signal.signal({int(number)}, save)
 open('{tmp_path}/ready' + os.environ['RANK'], 'w')
 time.sleep(100)
 """
-
-    def send() -> None:
-        while len(list(tmp_path.glob("ready*"))) < 2:
-            time.sleep(0.01)
-        os.kill(os.getpid(), number)
-
-    threading.Thread(target=send).start()
+    send_when_ready(number, tmp_path)
     assert run(code, restarts=3) == 0
     assert [file.read_text() for file in sorted(tmp_path.glob("saved*"))] == ["x", "x"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_that_the_processes_do_not_hear_yet_is_a_stop_too(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """They end at once, and had nothing to save."""
+    send_when_ready(number, tmp_path)
+    ready = f"open('{tmp_path}/ready' + os.environ['RANK'], 'w')\ntime.sleep(100)"
+    assert run(ready, restarts=3, stop_code=75) == code
+
+
+def test_under_nohup_the_end_of_the_terminal_reaches_nobody(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        send_when_ready(signal.SIGHUP, tmp_path)
+        code = f"open('{tmp_path}/ready' + os.environ['RANK'], 'w')\ntime.sleep(0.3)\n"
+        assert run(code + "sys.exit(0 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else 3)") == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_processes_are_asked_to_stop_when_their_launcher_is_killed(tmp_path: Path) -> None:

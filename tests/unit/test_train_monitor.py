@@ -1,5 +1,6 @@
 """What a run tells: a JSON object a line, TensorBoard, and a line on the screen."""
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lexalcm.cli import training_display
-from lexalcm.train.monitor import Logged, Monitor, Silent
+from lexalcm.train.monitor import Logged, Metrics, Monitor, Silent
 from lexalcm.train.run_folder import RunFolder
 
 LINE = {
@@ -89,3 +90,28 @@ def test_a_line_on_the_screen_is_below_120_columns(capsys: pytest.CaptureFixture
     assert line.startswith("step 12345/100000  loss 1234.6  validation 1234.6  lr 1.00e-03  1,234 concepts/s, MFU 43%")
     assert line.endswith("  12 skipped")
     assert len(line) < 120
+
+
+@pytest.mark.parametrize("gone", [BrokenPipeError(), OSError(errno.EIO, "Input/output error")])
+def test_a_display_that_is_gone_ends_nothing(gone: OSError) -> None:
+    """A pipe that nobody reads, a terminal that is closed."""
+    asked = []
+
+    class Gone(Silent):
+        def line(self, metrics: Metrics) -> None:
+            asked.append(metrics)
+            raise gone
+
+    display = Logged(Gone())
+    display.line(LINE)
+    display.line(LINE)
+    assert asked == [LINE]
+
+
+def test_another_error_of_a_display_is_told() -> None:
+    class Broken(Silent):
+        def note(self, text: str) -> None:
+            raise FileNotFoundError(text)
+
+    with pytest.raises(FileNotFoundError):
+        Logged(Broken()).note("something")

@@ -1,4 +1,4 @@
-"""A start that is killed, at any of its steps on disk, leaves what the same line again can start from."""
+"""What a run may go on with; a start that is killed, at any of its steps on disk, can be made again."""
 
 import os
 import shutil
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.config import RunConfig
+from lexalcm.config import RunConfig, load_settings
+from lexalcm.errors import ConfigError
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.run_folder import Fingerprints, RunFolder
-from lexalcm.train.run_start import Start, decide_start, prepare
+from lexalcm.train.run_start import Start, check_unchanged, decide_start, prepare
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "os.chmod"}
 FINGERPRINTS = Fingerprints(weights="1", dataset="2")
@@ -95,3 +96,13 @@ def test_a_start_that_is_killed_can_be_made_again(
         assert [path.name for path in Path("runs").iterdir()] == ["x"]
         number += 1
     assert number > 5
+
+
+def test_a_run_moves_to_nvme_and_away_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nvme = load_settings(RunConfig, None, ["name=x", "deepspeed=configs/zero3_nvme.json", "train.nvme_path=/scratch"])
+    for before, after in ((CONFIG, nvme), (nvme, CONFIG)):
+        prepare(RUN, before, FINGERPRINTS, Start(Progress()), print)
+        check_unchanged(RUN, after, FINGERPRINTS)
+    with pytest.raises(ConfigError, match=r"begun with train\.lr"):
+        check_unchanged(RUN, load_settings(RunConfig, None, ["name=x", "train.lr=1"]), FINGERPRINTS)
