@@ -4,7 +4,8 @@ A codec is found by its name in the entry point group `lexalcm.codecs`; the entr
 protocol. Data sets and models keep the codec's `record()`, so that what one codec made is never read as another's.
 A codec that can be run on several devices or in several ways also has `configure`, see `lexalcm.codec.options`. One
 that answers with sentences of a bank says so by the class attribute `from_bank = True`: small models then read on from
-the decoded text. One that cuts long sentences may count them in an attribute `cut`.
+the decoded text. One that cuts long sentences may count them in an attribute `cut`. One that embeds best so many at a
+time says how many in an attribute `sentences_at_once`.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -43,6 +43,8 @@ _PROBES = (
 )
 """Text whose tokens tell tokenizers apart: their pieces, their normalisation, the order of their languages."""
 
+SENTENCES_AT_ONCE = {"cpu": 256, "cuda": 32768}
+
 
 class SonarOptions(Settings):
     """Which SONAR."""
@@ -221,6 +223,12 @@ class SonarBase(ABC):
     @abstractmethod
     def description(self) -> str:
         """Implementation, device and number type, e.g. `sonar-hf on cpu in fp32`."""
+
+    @property
+    def sentences_at_once(self) -> int:
+        """Sentences that are best embedded by one call: on a GPU so many that its first wait for tokens hardly counts,
+        on a CPU, which embeds a few in a second, so few that something is seen to happen."""
+        return SENTENCES_AT_ONCE.get(self.device.type, 4096)
 
     @abstractmethod
     def _encode(self, sentences: Sequence[str], lang: str) -> np.ndarray: ...

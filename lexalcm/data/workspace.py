@@ -14,6 +14,7 @@ nothing. Nothing is locked. Two workers at the same unit write the same bytes, a
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_u
 from lexalcm.errors import CodecError, DataError, UserError
 
 ENCODE_SENTENCES = 4096
-"""Sentences gathered, of whole documents, before they are embedded together."""
+"""Sentences gathered, of whole documents, before they are embedded together, by a codec that does not say how many."""
 
 
 class Workspace:
@@ -173,16 +174,33 @@ class Workspace:
         if finished is None:
             with scratch_file(self.folder / "shards" / unit.shard) as path:
                 shard = ShardFile(path, unit.number, self.settings.dtype)
-                roles = self.codec.special_concepts()
-                for group in _groups(read_unit(plan, unit, self.spool)):
-                    for document, vectors in zip(group, embed_documents(codec, group, roles), strict=True):
-                        numbers = stored_numbers(vectors, self.settings.dtype, document["id"])
-                        shard.add(document, document_json(document, text=self.settings.text), numbers)
-                        report(len(numbers))
+                self._embed_into(shard, read_unit(plan, unit, self.spool), codec, report)
                 finished = shard.close(unit.shard)
                 if not place_first(path, goal):
                     finished = read_shard(goal)
         write_text(self._record_file(unit), finished.to_json())
+
+    def _embed_into(
+        self, shard: ShardFile, documents: Iterable[dict[str, Any]], codec: Codec, report: Callable[[int], None]
+    ) -> None:
+        """Embed documents in groups; each is written, in a thread, while the next is embedded: no GPU waits for that."""
+        roles = self.codec.special_concepts()
+
+        def write(group: list[dict[str, Any]], embeddings: list[np.ndarray]) -> list[int]:
+            for document, vectors in zip(group, embeddings, strict=True):
+                numbers = stored_numbers(vectors, self.settings.dtype, document["id"])
+                shard.add(document, document_json(document, text=self.settings.text), numbers)
+            return [len(vectors) for vectors in embeddings]
+
+        with ThreadPoolExecutor(1, thread_name_prefix="shard writer") as thread:
+            written: Future[list[int]] | None = None
+            for group in _groups(documents, getattr(codec, "sentences_at_once", ENCODE_SENTENCES)):
+                embeddings = embed_documents(codec, group, roles)
+                for sentences in written.result() if written else ():
+                    report(sentences)
+                written = thread.submit(write, group, embeddings)
+            for sentences in written.result() if written else ():
+                report(sentences)
 
     def finish(self, plan: UnitPlan, source: dict[str, Any]) -> Dataset:
         """Write what turns finished units into a data set; may be done any number of times, by anyone.
@@ -289,13 +307,14 @@ def embed_documents(codec: Codec, documents: list[dict[str, Any]], roles: Mappin
     return embeddings
 
 
-def _groups(documents: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _groups(documents: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """Documents that have `size` sentences together, or just above."""
     group: list[dict[str, Any]] = []
     sentences = 0
     for document in documents:
         group.append(document)
         sentences += len(document["sentences"])
-        if sentences >= ENCODE_SENTENCES:
+        if sentences >= size:
             yield group
             group, sentences = [], 0
     if group:

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.embed import EmbedJob, embed, make_job
+from lexalcm.data.shards import ShardFile
 from lexalcm.data.tasks import Task
 from lexalcm.data.units import Unit
 from lexalcm.data.workspace import Workspace
@@ -195,6 +197,45 @@ def test_text_that_comes_in_sentences_is_taken_as_it_is(tmp_path: Path) -> None:
         for i in range(len(split))
     ]
     assert sorted(documents) == [["Second.", "Third."], ["no capital. two stops.", "x " * 300]]
+
+
+def test_a_group_is_written_while_the_next_is_embedded(
+    texts: Path, tmp_path: Path, undisturbed: Path, hash_codec: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first group's first document waits, in its writing, for the second group's embedding to begin."""
+    began, encode, add = [], hash_codec.encode, ShardFile.add
+    second = threading.Event()
+
+    def encode_and_tell(self, sentences: list[str], lang: str) -> np.ndarray:
+        if len(sentences) >= 20:  # not the special concepts, nor what is left at a unit's end
+            began.append(len(sentences))
+        if len(began) == 2:
+            second.set()
+        return encode(self, sentences, lang)
+
+    def add_after_the_next_began(self, *arguments: object) -> None:
+        assert second.wait(30)
+        add(self, *arguments)
+
+    settings = SETTINGS.model_copy(update={"shard_size": 2**20})
+    expected = build_from_paths([texts], tmp_path / "one", settings).dataset.path
+    monkeypatch.setattr(hash_codec, "sentences_at_once", 20, raising=False)
+    monkeypatch.setattr(hash_codec, "encode", encode_and_tell)
+    monkeypatch.setattr(ShardFile, "add", add_after_the_next_began)
+    job = make_job([texts], tmp_path / "two", settings)
+    embed(job)
+    assert_same(tmp_path / "two", expected)
+    assert len(began) > 10
+    assert max(began) < 20 + 6  # whole documents
+
+
+def test_numbers_that_cannot_be_stored_are_said_where_they_are_written(
+    texts: Path, tmp_path: Path, hash_codec: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hash_codec, "encode", lambda self, sentences, lang: np.full((len(sentences), 8), 1e9))
+    with pytest.raises(DataError, match=r"document \d-\d+: an embedding is not finite in float16"):
+        build_from_paths([texts], tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_text_all_but_the_sentences_is_stored(texts: Path, tmp_path: Path, undisturbed: Path) -> None:
