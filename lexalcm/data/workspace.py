@@ -183,7 +183,7 @@ class Workspace:
     def _embed_into(
         self, shard: ShardFile, documents: Iterable[dict[str, Any]], codec: Codec, report: Callable[[int], None]
     ) -> None:
-        """Embed documents in groups; each is written, in a thread, while the next is embedded: no GPU waits for that."""
+        """Embed documents in groups; each is written, in a thread, while the next is embedded."""
         roles = self.codec.special_concepts()
 
         def write(group: list[dict[str, Any]], embeddings: list[np.ndarray]) -> list[int]:
