@@ -68,7 +68,12 @@ def train(
     ] = 0,
     stop_code: Annotated[
         int,
-        typer.Option("--stop-code", help="Exit code when asked to stop; not 0 where a launcher is to start it again."),
+        typer.Option(
+            "--stop-code",
+            min=0,
+            max=255,
+            help="Exit code when asked to stop; not 0 where a launcher is to start it again.",
+        ),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     local_rank: Annotated[int, typer.Option("--local_rank", "--local-rank", hidden=True)] = 0,
@@ -95,6 +100,8 @@ def train(
     """
     if not plan and (gpus is not None or gpu_memory is not None):
         raise ConfigError("--gpus and --gpu-memory go with --plan; processes are started with --nproc or a launcher")
+    if plan and nproc is not None:
+        raise ConfigError(f"--nproc starts processes, and --plan needs none: say --gpus {nproc}")
     if nproc is not None:
         raise typer.Exit(_launch(nproc, max_restarts, stop_code))
     if max_restarts:

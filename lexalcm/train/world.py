@@ -129,7 +129,7 @@ def find_world(environment: dict[str, str] | None = None) -> World:
     """Read this process's place from the environment.
 
     Raises:
-        ConfigError: a launcher's variables are there in part, or are no numbers.
+        ConfigError: a launcher's variables are there in part, are no numbers, or make no place.
     """
     env = dict(os.environ) if environment is None else environment
     if "RANK" in env or "WORLD_SIZE" in env:
@@ -149,6 +149,16 @@ def find_world(environment: dict[str, str] | None = None) -> World:
         ) from error
     except ValueError as error:
         raise ConfigError(f"{', '.join(names)} must be numbers: start with torchrun, deepspeed or srun") from error
+    if not (0 <= rank < size and local_rank >= 0):
+        error = ConfigError(
+            f"{names[0]}={rank}, {names[1]}={local_rank} and {names[2]}={size} are no place of a process: ranks count "
+            "from 0 to below the number of processes"
+        )
+        error.said_elsewhere = False  # the others may have a place
+        raise error
+    port = env.get("MASTER_PORT", "1")
+    if not (port.isdecimal() and 0 < int(port) < 2**16):
+        raise ConfigError(f"MASTER_PORT={port} is no port: a number from 1 to 65535 that is free on the first machine")
     return World(rank, local_rank, size, int(local_size) if local_size.isdigit() else None)
 
 

@@ -214,6 +214,8 @@ BAD = {
     "single with a DeepSpeed file": (["--engine", "single", "--deepspeed", "x.json"], "leave out one of them"),
     "nothing to resume": (["--resume", "runs/none"], "neither the folder of a run nor one of its checkpoints"),
     "overwrite alone": (["--overwrite"], "--overwrite goes with --resume never"),
+    "a plan in several processes": (["--plan", "--nproc", "2"], "--plan needs none: say --gpus 2"),
+    "a code that is none": (["--stop-code", "256"], "Invalid value for '--stop-code'"),
     "row too short": (["--set", "data.row_length=1"], "data.row_length must be at least 2"),
 }
 
@@ -363,6 +365,18 @@ def test_damaged_checkpoints_alone(lcm_train: Lcm, workspace: Path) -> None:
     assert code == 2
     assert "passing over the checkpoint step_00000003" in err
     assert "begin anew with --resume never --overwrite" in err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"RANK": "5"}, "RANK=5, LOCAL_RANK=1 and"), ({"MASTER_PORT": "abc"}, "MASTER_PORT=abc")]
+)
+def test_a_launcher_that_says_nonsense(
+    lcm_train: Lcm, workspace: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], message: str
+) -> None:
+    local_rank = "1" if "RANK" in wrong else "0"
+    for name, value in ({"RANK": "0", "LOCAL_RANK": local_rank, "WORLD_SIZE": "2"} | wrong).items():
+        monkeypatch.setenv(name, value)
+    refused(lcm_train, workspace, [], message)
 
 
 def test_processes_without_a_common_engine(lcm_train: Lcm, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

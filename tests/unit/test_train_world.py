@@ -71,6 +71,26 @@ def test_half_a_launcher_is_an_error(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"RANK": "5"}, "RANK=5, LOCAL_RANK=0 and WORLD_SIZE=2 are no place"),
+        ({"RANK": "2"}, "no place"),
+        ({"RANK": "-1"}, "no place"),
+        ({"LOCAL_RANK": "-1"}, "no place"),
+        ({"WORLD_SIZE": "0"}, "no place"),
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT=abc is no port"),
+        ({"MASTER_PORT": "65536"}, "no port"),
+        ({"MASTER_PORT": ""}, "no port"),
+    ],
+)
+def test_a_place_that_is_none_and_a_port_that_is_none_are_named(wrong: dict[str, str], message: str) -> None:
+    right = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "29500"}
+    assert place(right) == (0, 0, 2)
+    with pytest.raises(ConfigError, match=message):
+        find_world(right | wrong)
+
+
+@pytest.mark.parametrize(
     ("nodes", "first"),
     [
         ("gpu7", "gpu7"),
