@@ -4,7 +4,11 @@ A line is a paragraph, and no sentence crosses it. A `Segmenter` splits the para
 sentences too short to mean much are joined with a neighbour if that is wished; a sentence above the cap is then cut
 where it hurts least, because encoders of sentences lose the end of long ones (the LCM paper caps at 250 characters,
 section 2.2.1). What it costs: whitespace is normalised (every run becomes one space) and control characters
-become spaces. Nothing else is lost or changed, and no cut falls inside a grapheme.
+become spaces. Nothing else is lost or changed, and no cut falls inside a grapheme that fits into the cap.
+
+A text has a sentence if it has anything to say: words, but also `?!`, `$`, `∑ = ∞` or `……`, and any single character.
+What has none is blank, or decoration: several of the characters that rules are drawn with and no other, as in `* * *`
+(and `!!!`, of which a row says no more than that).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +26,9 @@ _LINE_END = regex.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 _BLANK = regex.compile(r"[\s\p{Cc}\ufeff]+")  # control characters and stray byte order marks count as blank
 _SURROGATE = regex.compile(r"\p{Cs}")  # from broken escapes in JSON; UTF-8 cannot carry them
 _GRAPHEME = regex.compile(r"\X")
-_SPOKEN = regex.compile(r"[\p{L}\p{N}\p{So}]")
+_UNSEEN = r"\s\p{Cc}\p{Cf}\p{Cs}\p{Mn}\p{Me}"
+_UNSEEN_RUN = regex.compile(f"[{_UNSEEN}]+")
+_SAYS = regex.compile(rf"[^{_UNSEEN}\-‐-―_=~*#.·•+|!]")  # all but the characters of rules
 
 _CLOSING = r"[\"'”’»)\]}」』）】〉》]*"
 _BOUNDARIES = tuple(
@@ -85,15 +91,14 @@ def segment_texts(
 
     Args:
         texts: (any text, its SONAR code).
-        max_chars: longer sentences are cut; only a single grapheme may be longer.
+        max_chars: longer sentences are cut.
         min_chars: shorter sentences are joined with the next one of their paragraph, else with the one before, unless
             the two are above `max_chars`. One that is alone in its paragraph stays.
         segmenter: who finds the sentences; default `SentencexSegmenter`.
         join_lines: a single line end is a space, and only an empty line ends a paragraph (text wrapped by hand).
 
     Returns:
-        For each text its non-empty sentences in order, without blanks around them; none if the text has no letter,
-        digit or symbol.
+        For each text its non-empty sentences in order, without blanks around them; none if it is blank or decoration.
     """
     segmenter = segmenter or SentencexSegmenter()
     of_language: dict[str, list[tuple[int, str]]] = {}
@@ -110,7 +115,7 @@ def segment_texts(
 
 def paragraphs_of(text: str, join_lines: bool = False) -> list[str]:
     """The non-empty lines of a text, whitespace and control characters cleaned; none if it has nothing to say."""
-    if not _SPOKEN.search(text):
+    if not _SAYS.search(text) and len(_UNSEEN_RUN.sub("", text)) != 1:
         return []
     if join_lines:
         text = regex.sub(r"(?<!\n)\n(?!\n)", " ", text.replace("\r\n", "\n"))
@@ -119,16 +124,18 @@ def paragraphs_of(text: str, join_lines: bool = False) -> list[str]:
 
 
 def cut_long(sentence: str, max_chars: int = MAX_CHARS) -> list[str]:
-    """Cut a sentence into pieces of similar length, none above `max_chars` unless it is a single grapheme.
+    """Cut a sentence into pieces of similar length, none above `max_chars`.
 
     The sentence is halved (more exactly: divided so that the least number of pieces suffices) at the best kind of
-    boundary near the middle, and the halves again: behind a clause, behind a comma, at a space, between graphemes.
+    boundary near the middle, and the halves again: behind a clause, behind a comma, at a space, between graphemes. A
+    single grapheme above the cap, a letter under hundreds of accents, is cut between its code points.
     """
     if len(sentence) <= max_chars:
         return [sentence] if sentence else []
     graphemes = {match.end() for match in _GRAPHEME.finditer(sentence)} - {len(sentence)}
     if not graphemes:
-        return [sentence]
+        parts = (sentence[start : start + max_chars].strip() for start in range(0, len(sentence), max_chars))
+        return [part for part in parts if part]
     pieces = -(-len(sentence) // max_chars)
     middle = len(sentence) * (pieces // 2) / pieces
     reach = len(sentence) / (2 * pieces)

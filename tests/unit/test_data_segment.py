@@ -43,22 +43,40 @@ def graphemes(text: str) -> list[str]:
     return [kept for grapheme in regex.findall(r"\X", text) if (kept := visible(grapheme))]
 
 
+RULES = set("-‐‑‒–—―_=~*#.·•+|!")
+
+
+def says_something(text: str) -> bool:
+    """Whether a text has a sentence: one visible character, or one that no rule is drawn with."""
+    seen = [c for c in visible(text) if unicodedata.category(c) not in ("Cf", "Cs", "Mn", "Me")]
+    return len(seen) == 1 or not RULES.issuperset(seen)
+
+
 @given(texts, languages, caps, st.booleans())
 def test_nothing_is_lost_and_every_piece_fits(text: str, lang: str, cap: int, join_lines: bool) -> None:
     sentences = segment(text, lang, max_chars=cap, join_lines=join_lines)
+    assert bool(sentences) == says_something(text)
     if not sentences:
-        assert not any(c.isalnum() for c in text)
         return
     assert visible("".join(sentences)) == visible(text)
     assert all(sentence and sentence == sentence.strip() for sentence in sentences)
-    assert all(len(s) <= cap or len(regex.findall(r"\X", s)) == 1 for s in sentences)
+    assert all(len(sentence) <= cap for sentence in sentences)
 
 
 @given(texts, languages, caps)
-def test_no_grapheme_is_divided(text: str, lang: str, cap: int) -> None:
+def test_no_grapheme_is_divided_that_fits(text: str, lang: str, cap: int) -> None:
     sentences = segment(text, lang, max_chars=cap)
-    if sentences:
-        assert [g for sentence in sentences for g in graphemes(sentence)] == graphemes(text)
+    if not sentences:
+        return
+    parts = iter([g for sentence in sentences for g in graphemes(sentence)])
+    for grapheme in regex.findall(r"\X", text):
+        if not (wanted := visible(grapheme)):
+            continue
+        found = next(parts)
+        while len(grapheme) > cap and len(found) < len(wanted):
+            found += next(parts)
+        assert found == wanted
+    assert next(parts, None) is None
 
 
 @pytest.mark.parametrize(
@@ -79,6 +97,47 @@ def test_sentences(lang: str, text: str, expected: list[str]) -> None:
 @pytest.mark.parametrize("text", ["", "  \n\t", "\x00\x01", "...", "* * *\n---"])
 def test_a_text_without_words_has_no_sentence(text: str) -> None:
     assert segment(text, "eng_Latn") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=====", "-=-=-=-", "~*~", "\u2014\u2014", "+---+---+\n|   |   |", "# #", "!!!", "· · ·", "\u200b", "\u0301"],
+)
+def test_decoration_and_what_nobody_sees_has_no_sentence(text: str) -> None:
+    assert segment(text, "eng_Latn") == []
+
+
+@pytest.mark.parametrize("lang", ["eng_Latn", "jpn_Jpan", "arb_Arab"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "!",
+            "?",
+            "$",
+            "…",
+            "∑ = ∞",
+            "?!",
+            "¿?",
+            "€ £ ¥",
+            "……",
+            "「……」",
+            ":-)",
+            "→",
+            "⇒",
+            "±",
+            "✓",
+            "🙂",
+            "%",
+            "& co",
+        ),
+        *("-", "*", "=", "+", ".", "#"),  # alone each is said: a grade, a blood group, a language
+        *("؟", "।", "。", "、"),
+    ],
+)
+def test_a_text_of_symbols_is_a_sentence(text: str, lang: str) -> None:
+    assert visible("".join(segment(text, lang))) == visible(text)
+    assert segment(f"\n \x00{text}\t\ufeff", lang) == segment(text, lang)
 
 
 def test_lines_wrapped_by_hand_are_joined_on_request() -> None:
@@ -132,6 +191,12 @@ def test_text_without_any_boundary_is_cut_between_graphemes() -> None:
     assert all(len(piece) % 2 == 0 for piece in pieces)
 
 
-def test_a_grapheme_above_the_cap_stays_whole() -> None:
+def test_a_grapheme_above_the_cap_is_cut_at_the_cap() -> None:
+    """Nothing of it is lost, nor is anything beside it divided."""
     zalgo = "a" + "\u0301" * 300
-    assert segment(zalgo, "eng_Latn") == [zalgo]
+    assert segment(zalgo, "eng_Latn") == [zalgo[:250], zalgo[250:]]
+    found = segment(f"Before e\u0301. {zalgo} After.", "eng_Latn")
+    assert max(map(len, found)) <= 250
+    assert visible("".join(found)) == visible(f"Before e\u0301. {zalgo} After.")
+    assert found[0].startswith("Before e\u0301.")
+    assert found[-1].endswith("After.")
