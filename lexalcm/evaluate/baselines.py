@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from lexalcm.data.dataset import Split
+from lexalcm.data.normalize import Documents
 from lexalcm.errors import DataError
 from lexalcm.evaluate.batches import EvaluationBatch
 from lexalcm.evaluate.metrics import BLOCK, unit_rows
@@ -30,8 +30,12 @@ After = Callable[[np.ndarray], np.ndarray]
 """What comes after each of some concepts: [n, dim] -> [n, dim]."""
 
 
-def baselines(train: Split, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, Prediction]]:
+def baselines(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, Prediction]]:
     """The predictors that every model is compared with, each made when its turn comes.
+
+    Args:
+        train: the training split, without concepts that stand for roles.
+        settings: which, and how.
 
     Raises:
         DataError: the training split holds nothing to make one of.
@@ -60,25 +64,30 @@ def _always(mean: np.ndarray) -> After:
 
 
 def predict_each(batch: EvaluationBatch, after: After) -> np.ndarray:
-    """Predict each target from the true concept before it: [n, dim], other rows NaN."""
+    """Predict each target from the true sentence before it: [n, dim], other rows NaN.
+
+    Behind a role that opens a conversation, before which nobody says anything, from the role's concept.
+    """
     places = np.flatnonzero(batch.targets)
+    before = np.where(batch.spoken_before[places] > 0, batch.last_spoken[places], places - 1)
     predictions = np.full(batch.embeddings.shape, np.nan)
-    predictions[places] = after(batch.embeddings[places - 1])
+    predictions[places] = after(batch.embeddings[before])
     return predictions
 
 
 def continue_documents(batch: EvaluationBatch, after: After) -> np.ndarray:
     """Predict each target from what was predicted before it, the first from the true one: [n, dim], other rows NaN."""
     predictions = np.full(batch.embeddings.shape, np.nan)
-    predictions[batch.positions == batch.prefix - 1] = batch.embeddings[batch.positions == batch.prefix - 1]
-    for position in range(batch.prefix, int(batch.positions.max()) + 1):
-        places = np.flatnonzero(batch.positions == position)
+    behind = batch.positions - batch.prefixes[batch.documents]
+    predictions[behind == -1] = batch.embeddings[behind == -1]
+    for step in range(int(behind.max()) + 1):
+        places = np.flatnonzero(behind == step)
         predictions[places] = after(predictions[places - 1])
     predictions[~batch.targets] = np.nan
     return predictions
 
 
-def training_mean(split: Split, max_concepts: int = MEAN_CONCEPTS) -> tuple[np.ndarray, int]:
+def training_mean(split: Documents, max_concepts: int = MEAN_CONCEPTS) -> tuple[np.ndarray, int]:
     """The mean of a split's concepts, streamed one document at a time.
 
     Returns:
@@ -102,7 +111,7 @@ class NearestContinuation:
     number of concepts. A document's last concept is followed by nothing and is not looked for.
     """
 
-    def __init__(self, split: Split, max_concepts: int) -> None:
+    def __init__(self, split: Documents, max_concepts: int) -> None:
         """Take the sample.
 
         Raises:
@@ -129,12 +138,13 @@ class NearestContinuation:
         return self._followers[np.concatenate(nearest)] if nearest else np.empty_like(wanted)
 
 
-def _sample(split: Split, max_concepts: int) -> np.ndarray:
+def _sample(split: Documents, max_concepts: int) -> np.ndarray:
     """Documents evenly spaced over a split, with about so many concepts, or all."""
     concepts = int(np.asarray(split.lengths, dtype=np.int64).sum())
     if concepts == 0:
         raise DataError("the training split is empty: the baselines of the evaluation do not exist")
-    return spread(len(split), max(1, min(len(split), len(split) * max_concepts // concepts)))
+    documents = len(split.lengths)
+    return spread(documents, max(1, min(documents, documents * max_concepts // concepts)))
 
 
 def spread(documents: int, wanted: int) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from lexalcm.data.dataset import Split
 from lexalcm.errors import DataError
+from lexalcm.evaluate.split_marks import SplitMarks
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,40 @@ class EvaluationBatch:
     embeddings: np.ndarray  # float32 [n, dim], documents one after another
     documents: np.ndarray  # int64 [n], 0, 1, 2, ... within the batch
     positions: np.ndarray  # int64 [n], from 0 in each document
-    prefix: int = 1  # concepts of a document that are given; those after it are predicted
+    prefix: int | np.ndarray = 1  # concepts of a document that are given, the same for all or [documents]
     languages: tuple[str, ...] = ()  # of each document
     sentences: tuple[str, ...] = ()  # n of them; none where the text is not asked for
+    predicted: np.ndarray | None = None  # bool [n], of the concepts behind the prefix; none: all
+    roles: np.ndarray | None = None  # bool [n], concepts that stand for roles in conversations; none: there are none
+
+    @property
+    def prefixes(self) -> np.ndarray:
+        """Concepts of each document that are given: int64 [documents]."""
+        return np.broadcast_to(np.asarray(self.prefix, dtype=np.int64), len(self.starts))
 
     @property
     def targets(self) -> np.ndarray:
         """Which concepts are predicted, bool [n]."""
-        return self.positions >= self.prefix
+        behind = self.positions >= self.prefixes[self.documents]
+        return behind if self.predicted is None else behind & self.predicted
+
+    @property
+    def spoken(self) -> np.ndarray:
+        """Which concepts are sentences that somebody says or writes, not roles: bool [n]."""
+        return np.ones(len(self.positions), dtype=bool) if self.roles is None else ~self.roles
+
+    @property
+    def spoken_before(self) -> np.ndarray:
+        """How many sentences of its document stand before each concept: int64 [n]."""
+        spoken = self.spoken
+        before = np.cumsum(spoken) - spoken
+        return before - before[self.starts][self.documents]
+
+    @property
+    def last_spoken(self) -> np.ndarray:
+        """The place of the last sentence before each concept, in its document or another: int64 [n]; -1: none."""
+        places = np.where(self.spoken, np.arange(len(self.positions)), -1)
+        return np.concatenate([[-1], np.maximum.accumulate(places)[:-1]])
 
     @property
     def starts(self) -> np.ndarray:
@@ -71,22 +98,33 @@ def group_documents(lengths: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def read_batch(
-    split: Split, documents: np.ndarray, *, prefix: int = 1, longest: int | None = None, text: bool = False
+    split: Split,
+    documents: np.ndarray,
+    *,
+    prefix: int | np.ndarray = 1,
+    longest: int | np.ndarray | None = None,
+    text: bool = False,
+    marks: SplitMarks | None = None,
 ) -> EvaluationBatch:
     """Read documents of a split.
 
     Args:
         split: whose.
         documents: their numbers.
-        prefix: concepts of each that are given, not predicted.
-        longest: read no more than so many concepts of each.
+        prefix: concepts of each that are given, not predicted; the same for all, or one number each.
+        longest: read no more than so many concepts of each; likewise.
         text: read the sentences too.
+        marks: of the split, which say what of the rest is predicted; none: all of it.
 
     Raises:
         DataError: the text is asked for, and a document has none.
     """
     split.prefetch(documents.tolist())
-    arrays = [np.asarray(split.embeddings(int(number))[:longest], dtype=np.float32) for number in documents]
+    ends = [None] * len(documents) if longest is None else np.broadcast_to(longest, len(documents)).tolist()
+    arrays = [
+        np.asarray(split.embeddings(number)[:end], dtype=np.float32)
+        for number, end in zip(documents.tolist(), ends, strict=True)
+    ]
     lengths = [len(array) for array in arrays]
     about = [split.document(int(number)) for number in documents] if text else []
     sentences: list[str] = []
@@ -97,6 +135,7 @@ def read_batch(
                 "text: choose metrics that need no text"
             )
         sentences += document["sentences"][:length]
+    predicted, roles = (None, None) if marks is None else marks.of_batch(documents.tolist(), lengths)
     return EvaluationBatch(
         embeddings=np.concatenate(arrays),
         documents=np.repeat(np.arange(len(arrays)), lengths),
@@ -104,4 +143,6 @@ def read_batch(
         prefix=prefix,
         languages=tuple(document["lang"] for document in about),
         sentences=tuple(sentences),
+        predicted=predicted,
+        roles=roles,
     )

@@ -3,7 +3,8 @@
 Every predictor of a table sees the same documents, the same targets and the same candidates, in the same space: the
 data set's normalized space without its clipping, (x - center) / scale, whatever normalizer a model holds inside. No
 end-of-text concept is appended. Teacher-forced, each concept but a document's first is predicted from the true ones
-before it; free-running, those after a prefix, from the prefix and what was predicted before.
+before it; free-running, those after a prefix, from the prefix and what was predicted before. Where the data set marks
+what is to be learned (pairs, conversations), that alone is predicted.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
-from lexalcm.errors import DataError
+from lexalcm.errors import ConfigError, DataError
 from lexalcm.evaluate.assemble import assemble
 from lexalcm.evaluate.baselines import spread
 from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batch
@@ -24,7 +25,8 @@ from lexalcm.evaluate.journal import Journal
 from lexalcm.evaluate.report import Evaluation, Example, Size
 from lexalcm.evaluate.scene import Prediction, Scene, Tools
 from lexalcm.evaluate.settings import CodecChoice, EvaluationSettings
-from lexalcm.evaluate.tally import BINS, bin_name, sums_per_document
+from lexalcm.evaluate.split_marks import SplitMarks
+from lexalcm.evaluate.tally import BINS, bin_name, bins_of, sums_per_document
 from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
 
 TRUTH = "the true concepts"
@@ -60,6 +62,7 @@ def evaluate_predictors(
 
     Raises:
         DataError: an unknown split, or one with no target or nothing to compare a prediction with.
+        ConfigError: conversations are to be continued.
         UserError: several processes without a journal.
     """
     work = _Work(dataset, settings, tools or open_tools(dataset, settings))
@@ -145,23 +148,41 @@ class _Work:
         self.metrics = settings.chosen_metrics
         self.shows_truth = bool(set(self.metrics) - set(DEFAULT))
         self.text = needs_text(settings)
-        self.prefix = free.prefix if free else 1
-        self.longest = free.prefix + free.sentences if free else None
+        marks = SplitMarks(dataset, settings.split)
+        if free and marks.has_turns:
+            raise ConfigError(
+                f"{dataset.address} holds conversations, which are not continued like a text: "
+                "leave --free away, or give those to be answered with --task"
+            )
         size = len(self.split)
         documents = np.arange(size) if settings.limit is None else spread(size, min(settings.limit, size))
         self.documents = order_documents(documents, corpus_order=settings.corpus_order)
         lengths = np.asarray(self.split.lengths[self.documents], dtype=np.int64)
-        self.lengths = lengths if self.longest is None else np.minimum(lengths, self.longest)
-        self.counts = np.maximum(self.lengths - self.prefix, 0)
+        sources = marks.sources(self.documents)
+        self.of_pairs = bool(sources.all())
+        self.prefixes = np.where(sources > 0, sources, free.prefix) if free else np.ones(len(lengths), dtype=np.int64)
+        self.lengths = np.minimum(lengths, self.prefixes + free.sentences) if free else lengths
+        self.marks = marks if marks.chooses and not free else None
+        self.place_counts = self._place_counts()
+        self.counts = self.place_counts.sum(axis=1)
         if not self.counts.any():
-            raise DataError(
-                f"split {settings.split} of {dataset.address} has no document of {self.prefix + 1} concepts or more: "
-                "nothing to predict"
-            )
+            least = "with something to predict" if marks.chooses else f"of {self.prefixes[0] + 1} concepts or more"
+            raise DataError(f"split {settings.split} of {dataset.address} has no document {least}: nothing to predict")
         self.scored = np.flatnonzero(self.counts)
         self.shown = {int(document) for document in self.scored[:EXAMPLES]} if free else set()
-        units = group_documents(self.lengths, settings.batch)
+        units = group_documents(self.lengths - marks.role_counts(self.documents), settings.batch)
         self.trial = Trial(units, self._score, metrics=len(self.metrics), bins=BINS)
+
+    def _place_counts(self) -> np.ndarray:
+        """Targets of each document by their place: int64 [documents, bins]."""
+        if self.marks is None:
+            counts = np.maximum(self.lengths - self.prefixes, 0)
+            first, last = np.array(_bin_edges()).T
+            return np.clip(counts[:, None] - first, 0, last - first)
+        counts = np.zeros((len(self.documents), BINS), dtype=np.int64)
+        for row, document, length in zip(counts, self.documents.tolist(), self.lengths.tolist(), strict=True):
+            row += np.bincount(bins_of(np.flatnonzero(self.marks.predicted(document, length))), minlength=BINS)
+        return counts
 
     def _score(self, predictor: ConceptPredictor, unit: int) -> Scored:
         places = self.trial.units[unit]
@@ -176,11 +197,18 @@ class _Work:
         return Scored(sums_per_document(batch, scene.score(self.metrics)), texts)
 
     def _read(self, places: np.ndarray) -> EvaluationBatch:
-        return read_batch(self.split, self.documents[places], prefix=self.prefix, longest=self.longest, text=self.text)
+        return read_batch(
+            self.split,
+            self.documents[places],
+            prefix=self.prefixes[places],
+            longest=self.lengths[places],
+            text=self.text,
+            marks=self.marks,
+        )
 
     def report(self, outcome: Outcome) -> Evaluation:
         """Put everything together."""
-        settings = self.settings
+        settings, free = self.settings, self.settings.free
         counts = self.counts[self.scored]
         languages = [self.split.document(int(number))["lang"] for number in self.documents[self.scored]]
         return assemble(
@@ -190,10 +218,7 @@ class _Work:
             languages=np.array(languages),
             targets=counts,
             place_names=[bin_name(number) for number in range(BINS)],
-            place_sizes=[
-                Size(int((counts > first).sum()), int(np.clip(counts - first, 0, last - first).sum()))
-                for first, last in _bin_edges()
-            ],
+            place_sizes=[Size(int((column > 0).sum()), int(column.sum())) for column in self.place_counts.T],
             resamples=settings.resamples,
             seed=settings.seed,
             dataset={
@@ -206,7 +231,7 @@ class _Work:
             },
             settings={
                 "mode": "free-running" if settings.free else "teacher-forced",
-                "free": settings.free.model_dump() if settings.free else None,
+                "free": free.model_dump() | ({"given": "source"} if self.of_pairs else {}) if free else None,
                 "metrics": list(self.metrics),
                 "language_model": settings.language_model.model_dump() if settings.language_model else None,
                 "batch": settings.batch,
@@ -220,12 +245,12 @@ class _Work:
 
     def _example(self, outcome: Outcome, place: int) -> Example:
         document = self.split.document(int(self.documents[place]))
-        end = int(self.lengths[place])
+        begin, end = int(self.prefixes[place]), int(self.lengths[place])
         return Example(
             document=document["id"],
             lang=document["lang"],
-            given=document["sentences"][: self.prefix],
-            truth=document["sentences"][self.prefix : end],
+            given=document["sentences"][:begin],
+            truth=document["sentences"][begin:end],
             written={
                 predictor.name: texts[place]
                 for predictor, texts in zip(outcome.predictors, outcome.texts, strict=True)

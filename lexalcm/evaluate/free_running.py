@@ -25,7 +25,13 @@ def without_stops(options: GenerationOptions, free: FreeRunning) -> GenerationOp
 
 
 def continue_batch(
-    writer: TextModel, options: GenerationOptions, batch: EvaluationBatch, *, seed: int, number: int
+    writer: TextModel,
+    options: GenerationOptions,
+    batch: EvaluationBatch,
+    *,
+    seed: int,
+    number: int,
+    window: int | None = None,
 ) -> Prediction:
     """Continue documents, each as far as the batch has it.
 
@@ -34,26 +40,31 @@ def continue_batch(
         options: from `without_stops`.
         batch: [n, dim] embeddings, with their text.
         seed, number: the run's seed and the batch's number; together they seed the noise.
+        window: concepts that the model reads of what is given, the last ones; none: all.
 
     Raises:
         LexaError: the model's concepts are not finite.
     """
-    spans = [span for span in batch.spans if span.stop - span.start > batch.prefix]
+    spans = [
+        (span, span.start + given)
+        for span, given in zip(batch.spans, batch.prefixes.tolist(), strict=True)
+        if span.stop - span.start > given
+    ]
     predictions = np.full_like(batch.embeddings, np.nan)
     if not spans:
         return Prediction(predictions, [])
     seeds = np.random.SeedSequence([seed, number]).generate_state(len(spans), np.uint32).tolist()
     prompts = []
-    for span, noise in zip(spans, seeds, strict=True):
-        given = slice(span.start, span.start + batch.prefix)
+    for (span, begin), noise in zip(spans, seeds, strict=True):
+        given = slice(span.start if window is None else max(span.start, begin - window), begin)
         lang = batch.languages[batch.documents[span.start]]
         concepts = torch.from_numpy(batch.embeddings[given])
         prompts.append(Prompt(batch.sentences[given], lang, lang, noise, concepts))
     written = collect(writer.write_all(prompts, options))
     texts = []
-    for span, sentences in zip(spans, written, strict=True):
-        wanted = sentences[: span.stop - span.start - batch.prefix]
-        predictions[span.start + batch.prefix : span.stop] = torch.stack([one.concept for one in wanted]).numpy()
+    for (span, begin), sentences in zip(spans, written, strict=True):
+        wanted = sentences[: span.stop - begin]
+        predictions[begin : span.stop] = torch.stack([one.concept for one in wanted]).numpy()
         texts += [one.text for one in wanted]
     if not np.isfinite(predictions[batch.targets]).all():
         raise LexaError("the model's concepts are not finite numbers: check it with lcm verify model")

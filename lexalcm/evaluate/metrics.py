@@ -26,7 +26,11 @@ def squared_l2(predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def contrastive_accuracy(
-    predictions: np.ndarray, concepts: np.ndarray, documents: np.ndarray, targets: np.ndarray
+    predictions: np.ndarray,
+    concepts: np.ndarray,
+    documents: np.ndarray,
+    targets: np.ndarray,
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
     """The share of a batch's other concepts that are farther (L2) from a prediction than the true one is.
 
@@ -38,6 +42,7 @@ def contrastive_accuracy(
         concepts: [n, dim], all concepts of the evaluation batch, documents one after another.
         documents: int [n], which document each concept belongs to.
         targets: bool [n], which concepts are predicted.
+        candidates: bool [n], which concepts a prediction is compared with; none: all.
 
     Returns:
         float64 [targets.sum()], in order; NaN where nothing is left to compare with.
@@ -58,6 +63,8 @@ def contrastive_accuracy(
         margin_BN -= margin_BN[np.arange(len(true_B)), true_B][:, None]  # > 0: farther than the true concept
         score_BN = np.where(np.abs(margin_BN) <= TIE * scale_BN, 0.5, margin_BN > 0)
         compared_BN = _compared(true_B, documents)
+        if candidates is not None:
+            compared_BN &= candidates
         with np.errstate(invalid="ignore"):  # nothing to compare with: 0 / 0
             result_T[block] = (score_BN * compared_BN).sum(1) / compared_BN.sum(1)
     return result_T
@@ -85,10 +92,10 @@ def largest_context_cosines(predictions: np.ndarray, story: np.ndarray, position
     Args:
         predictions: [targets, dim].
         story: [n, dim], the document's concepts.
-        positions: int [targets], where in the document each prediction stands, from 1.
+        positions: int [targets], how many of these stand before each prediction.
 
     Returns:
-        float64 [targets].
+        float64 [targets]; -inf where nothing stands before.
     """
     p_TD, x_ND = unit_rows(predictions), unit_rows(story)
     result_T = np.empty(len(p_TD))

@@ -9,6 +9,7 @@ from lexalcm import __version__
 from lexalcm.atomic import check_output_file
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
+from lexalcm.data.spoken import spoken_concepts
 from lexalcm.evaluate.baselines import baselines
 from lexalcm.evaluate.evaluation import ConceptPredictor, evaluate_predictors, open_tools
 from lexalcm.evaluate.files import check_report_name, write_report
@@ -94,7 +95,7 @@ def evaluate(
     tools = open_tools(dataset, settings)
     journal = Journal(unfinished(out[0]), identity, rank=processes.rank) if out else None
     evaluation = evaluate_predictors(
-        chain(_predictors(folders, settings, tools), baselines(dataset.split("train"), settings)),
+        chain(_predictors(folders, settings, tools), baselines(spoken_concepts(dataset, "train"), settings)),
         dataset,
         settings,
         tools=tools,
@@ -168,6 +169,6 @@ def _model_predictor(
     return Predictor(
         name,
         "model",
-        lambda batch, number: continue_batch(writer, unending, batch, seed=seed, number=number),
-        about | {"reencode": options.reencode},
+        lambda batch, number: continue_batch(writer, unending, batch, seed=seed, number=number, window=window),
+        about | {"window": window, "reencode": options.reencode},
     )

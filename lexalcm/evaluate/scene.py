@@ -124,18 +124,27 @@ class Scene:
                 story[place] = text
         return story
 
+    @cached_property
+    def heard(self) -> np.ndarray:
+        """Whether a sentence stands before each target, not a role alone: bool [targets]."""
+        return self.batch.spoken_before[self.targets] > 0
+
     def context_cosines(self, predictions: np.ndarray, story: np.ndarray) -> np.ndarray:
-        """The largest cosine of each prediction [n, dim] at a target to the concepts [n, dim] before it."""
-        return np.concatenate(
-            [
-                largest_context_cosines(
-                    predictions[span][self.targets[span]],
-                    story[span],
-                    self.batch.positions[span][self.targets[span]],
-                )
-                for span in self.batch.spans
-            ]
-        )
+        """The largest cosine of each prediction [n, dim] at a target to the sentences of `story` [n, dim] before it.
+
+        0 where there is none.
+        """
+        spoken, before = self.batch.spoken, self.batch.spoken_before
+        found = [
+            largest_context_cosines(
+                predictions[span][self.targets[span]],
+                story[span][spoken[span]],
+                before[span][self.targets[span]],
+            )
+            for span in self.batch.spans
+            if self.targets[span].any()
+        ]
+        return np.where(self.heard, np.concatenate(found), 0)
 
 
 def _squared_l2(scene: Scene) -> Values:
@@ -145,7 +154,7 @@ def _squared_l2(scene: Scene) -> Values:
 def _contrastive_accuracy(scene: Scene) -> Values:
     batch, space = scene.batch, scene.tools.space
     accuracies = contrastive_accuracy(
-        space(scene.prediction.embeddings), space(batch.embeddings), batch.documents, scene.targets
+        space(scene.prediction.embeddings), space(batch.embeddings), batch.documents, scene.targets, batch.spoken
     )
     if np.isnan(accuracies).any():
         raise DataError(
@@ -160,7 +169,7 @@ def _cosine(scene: Scene) -> Values:
 
 
 def _context_cosine(scene: Scene) -> Values:
-    return _evenly(scene.context_cosines(np.asarray(scene.prediction.embeddings), scene.story))
+    return _where_heard(scene, scene.context_cosines(np.asarray(scene.prediction.embeddings), scene.story))
 
 
 def _paraphrasing(scene: Scene) -> Values:
@@ -169,7 +178,7 @@ def _paraphrasing(scene: Scene) -> Values:
 
 
 def _coherence(scene: Scene) -> Values:
-    return _evenly(cosines(scene.guesses, scene.story[np.flatnonzero(scene.targets) - 1]))
+    return _where_heard(scene, cosines(scene.guesses, scene.story[scene.batch.last_spoken[scene.targets]]))
 
 
 def _round_trip_l2(scene: Scene) -> Values:
@@ -187,7 +196,7 @@ def _compare_texts(measure: Callable[[str, str], float]) -> Callable[[Scene], Va
 
 def _repetition(scene: Scene) -> Values:
     repeated, counts = [], []
-    written = iter(scene.texts)
+    written, spoken = iter(scene.texts), scene.batch.spoken
     for span in scene.batch.spans:
         # Of a free text its own continuation alone is looked at (rep-4), of a guess the document before it.
         before = RepeatedNgrams()
@@ -196,7 +205,7 @@ def _repetition(scene: Scene) -> Values:
                 found = before.add(next(written)) if scene.free else before.count(next(written))
                 repeated.append(found[0])
                 counts.append(found[1])
-            if not scene.free:
+            if not scene.free and spoken[place]:
                 before.add(scene.batch.sentences[place])
     return np.array(repeated, dtype=np.float64), np.array(counts, dtype=np.float64)
 
@@ -205,14 +214,21 @@ def _mutual_information(scene: Scene) -> Values:
     if scene.tools.language_model is None:
         raise ValueError("mutual information without a language model")
     pairs = []
-    for place, text in zip(np.flatnonzero(scene.targets), scene.texts, strict=True):
-        begin = place - min(int(scene.batch.positions[place]), scene.tools.lm_context)
-        pairs.append((scene.story_texts[begin:place], text))
+    spoken = scene.batch.spoken
+    for place, text in zip(np.flatnonzero(scene.targets).tolist(), scene.texts, strict=True):
+        begin = place - int(scene.batch.positions[place])
+        before = [scene.story_texts[other] for other in range(begin, place) if spoken[other]]
+        pairs.append((before[-scene.tools.lm_context :], text))
     return scene.tools.language_model.gain(pairs)
 
 
 def _evenly(values: np.ndarray) -> Values:
     return values, np.ones(len(values))
+
+
+def _where_heard(scene: Scene, values: np.ndarray) -> Values:
+    """A comparison with what stands before, which an answer that opens a conversation does not have."""
+    return np.where(scene.heard, values, 0), scene.heard.astype(np.float64)
 
 
 _METRICS: dict[str, Callable[[Scene], Values]] = {

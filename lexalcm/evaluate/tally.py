@@ -20,7 +20,12 @@ BINS = 11  # the last one holds all places from 513 on
 
 def place_bins(batch: EvaluationBatch) -> np.ndarray:
     """The bin of each target: int64 [targets]."""
-    places = batch.positions[batch.targets] - batch.prefix + 1
+    targets = batch.targets
+    return bins_of(batch.positions[targets] - batch.prefixes[batch.documents[targets]] + 1)
+
+
+def bins_of(places: np.ndarray) -> np.ndarray:
+    """The bin of each place, from 1: int64."""
     return np.minimum(np.ceil(np.log2(places)).astype(np.int64), BINS - 1)
 
 

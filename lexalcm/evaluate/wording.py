@@ -12,8 +12,12 @@ def title(evaluation: Evaluation) -> str:
     data, free, size = evaluation.dataset, evaluation.settings.get("free"), evaluation.size(ALL)
     if evaluation.of_task:
         return f"{data['path']}: {size}"
-    mode = f", continued after {free['prefix']} sentences" if free else ""
+    mode = f", continued after {_given(free)}" if free else ""
     return f"{data['path']}, split {data['split']}{mode}: {size}"
+
+
+def _given(free: dict[str, Any]) -> str:
+    return "their sources" if free.get("given") == "source" else f"{free['prefix']} sentences"
 
 
 def group_name(language: str) -> str:
