@@ -199,7 +199,7 @@ def one_line(result, *parts):
         ("dots.txt", b"...\n\n---\n", "no sentence"),
         ("bad.jsonl", b'{"text": "One. Two."}\n{"text"\n', "bad.jsonl:2: not valid JSON"),
         ("field.jsonl", b'{"body": "One. Two."}\n', "field.jsonl:1: no field 'text'"),
-        ("lang.jsonl", b'{"text": "One.", "lang": "en"}\n', "write eng_Latn"),
+        ("lang.jsonl", b'{"text": "One.", "lang": "Englich"}\n', "did you mean eng_Latn (English)"),
         ("one.txt", b"Only one sentence.", "scale is zero"),
         ("what.pdf", b"%PDF", "cannot tell what"),
     ],
