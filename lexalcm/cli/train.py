@@ -166,7 +166,7 @@ def _train(
         settings = run.read_run_config(config, overrides, resume)
         speaks = find_world().is_main
         if dry_run:
-            report = run.dry_run(settings, stop=stop)
+            report = run.dry_run(settings, display=training_display(), stop=stop)
             if speaks:
                 _print_dry_run(report, as_json)
             return "finished"

@@ -1,6 +1,7 @@
 """What a plan of memory decides: which engine `auto` is on GPUs, and what to say of a run that will not fit."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,38 +23,53 @@ class MemoryChoice(NamedTuple):
 
     engine: str
     note: str | None = None
+    checkpointing: str | None = None  # what `train.activation_checkpointing` is to be; none: as it is
 
 
-def choose_by_memory(config: RunConfig, model: ModelConfig, processes: int, precision: str) -> MemoryChoice:
+def choose_by_memory(
+    config: RunConfig, model: ModelConfig, processes: int, precision: str, memory: int | None
+) -> MemoryChoice:
     """The engine that `auto` means, without a DeepSpeed file: the one with the fewest tricks that fits.
 
-    One process: `single`. Several: `ddp`, or `fsdp` where the whole model does not fit on each GPU. Without a GPU
-    nothing is planned.
+    One process: `single`. Several: `ddp`, or `fsdp` where the whole model does not fit on each GPU. Where that does not
+    fit either, with all layers recomputed; none of it changes the curve. Without a GPU nothing is planned.
 
     Args:
         config: the settings.
         model: the model's sizes.
         processes: of the run.
         precision: `fp32` or `bf16`.
+        memory: bytes of the smallest GPU of the run; none: there is no GPU.
     """
-    engine = "single" if processes == 1 else "ddp"
-    memory = gpu_memory()
+    simplest = "single" if processes == 1 else "ddp"
     if memory is None:
-        return MemoryChoice(engine)
-    estimate = _estimate(engine, config, model, processes, precision, memory)
-    if estimate.fits:
-        return MemoryChoice(engine)
-    if processes > 1 and config.train.optimizer == "adamw" and config.train.engine == "auto":
-        sharded = _estimate("fsdp", config, model, processes, precision, memory)
-        why = f"ddp would take {gib(estimate.total)} on each GPU of {gib(memory)}"
-        if sharded.fits:
-            return MemoryChoice("fsdp", f"engine fsdp, which takes about {gib(sharded.total)}: {why}")
-        return MemoryChoice("fsdp", f"engine fsdp: {why}. {_warning(sharded, memory)}")
-    return MemoryChoice(engine, _warning(estimate, memory))
+        return MemoryChoice(simplest)
+    planned = partial(plan_memory, config, model, processes=processes, precision=precision, memory=memory)
+    asked = config.train.activation_checkpointing
+    (first,) = planned(engines=(simplest,), checkpointing=(asked,)).estimates
+    if first.fits:
+        return MemoryChoice(simplest)
+    sharded = "fsdp_offload" if config.train.fsdp.offload else "fsdp"
+    engines = (simplest, sharded) if processes > 1 and config.train.optimizer == "adamw" else (simplest,)
+    plan = planned(engines=engines, checkpointing=tuple(dict.fromkeys((asked, "full"))))
+    chosen = plan.best or min(plan.estimates, key=lambda estimate: estimate.total)
+    engine = chosen.engine.removesuffix("_offload")
+    tricks = [f"engine {engine}"] if engine != simplest else []
+    if chosen.checkpointing != asked:
+        tricks.append(f"train.activation_checkpointing={chosen.checkpointing}")
+    warning = _warning(chosen, memory) if plan.best is None else ""
+    if not tricks:
+        return MemoryChoice(engine, warning)
+    why = f"{simplest} would take {gib(first.total)} of a GPU's {gib(memory)}"
+    takes = f"; {warning}" if warning else f", which takes about {gib(chosen.total)}"
+    recomputed = None if chosen.checkpointing == asked else chosen.checkpointing
+    return MemoryChoice(engine, f"{why}, so this run has {' and '.join(tricks)}{takes}", recomputed)
 
 
-def warn_by_memory(config: RunConfig, model: ModelConfig, processes: int, precision: str, engine: str) -> str | None:
-    """What to tell the user of an engine that was asked for and will not fit on this machine's GPU, by the plan.
+def warn_by_memory(
+    config: RunConfig, model: ModelConfig, processes: int, precision: str, engine: str, memory: int | None
+) -> str | None:
+    """What to tell the user of an engine that was asked for and will not fit on the run's GPUs, by the plan.
 
     Args:
         config: the settings.
@@ -61,13 +77,21 @@ def warn_by_memory(config: RunConfig, model: ModelConfig, processes: int, precis
         processes: of the run.
         precision: `fp32` or `bf16`.
         engine: a name of `memory_layout.LAYOUTS`.
+        memory: bytes of the smallest GPU of the run; none: there is no GPU.
     """
-    memory = gpu_memory()
     if memory is None:
         return None
     if engine == "fsdp" and config.train.fsdp.offload:
         engine = "fsdp_offload"
-    estimate = _estimate(engine, config, model, processes, precision, memory)
+    (estimate,) = plan_memory(
+        config,
+        model,
+        processes=processes,
+        precision=precision,
+        memory=memory,
+        engines=(engine,),
+        checkpointing=(config.train.activation_checkpointing,),
+    ).estimates
     return None if estimate.fits else _warning(estimate, memory)
 
 
@@ -115,22 +139,6 @@ def read_size(text: str) -> int:
 def gib(size: int) -> str:
     """Bytes in words."""
     return f"{size / 2**30:.1f} GiB"
-
-
-def _estimate(
-    engine: str, config: RunConfig, model: ModelConfig, processes: int, precision: str, memory: int
-) -> MemoryEstimate:
-    choice = config.train.activation_checkpointing
-    plan = plan_memory(
-        config,
-        model,
-        processes=processes,
-        precision=precision,
-        memory=memory,
-        engines=(engine,),
-        checkpointing=(choice,),
-    )
-    return plan.estimates[0]
 
 
 def _warning(estimate: MemoryEstimate, memory: int) -> str:

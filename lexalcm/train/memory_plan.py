@@ -179,6 +179,8 @@ def _largest(total: Callable[[int], int], limit: int) -> int | None:
     return low or None
 
 
-def gpu_memory() -> int | None:
-    """Bytes of this machine's first GPU; none: there is no GPU."""
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+def gpu_memory(device: torch.device | None = None) -> int | None:
+    """Bytes of a GPU's memory, of this machine's first one where none is named; none: there is no GPU."""
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu", 0)
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

@@ -25,7 +25,8 @@ from lexalcm.model.lcm import LCM
 from lexalcm.train.allocator import keep_freed_memory
 from lexalcm.train.bad_step import BadStep, dump_bad_step
 from lexalcm.train.checkpoint import Progress, load_weights, restore_engine
-from lexalcm.train.engines.choose import EngineChoice, choose_engine, start_engine
+from lexalcm.train.engines.choose import EngineChoice, agreed_engine, choose_engine, start_engine
+from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.export import export_model
 from lexalcm.train.layers import freeze
 from lexalcm.train.log_file import LogFile
@@ -149,9 +150,7 @@ def train(
             return _result("stopped", run, start.progress, start.checkpoint)
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
-        if parts.engine.note is not None:
-            display.note(parts.engine.note)
-        with closing(start_engine(parts.engine, parts.model, config.train, world.device)) as engine:
+        with closing(_start_agreed_engine(parts, config, display)) as engine:
             if start.checkpoint is not None:
                 restore_engine(start.checkpoint, engine, start.progress.updates)
                 display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
@@ -184,16 +183,17 @@ def train(
             return _result("finished", run, progress, saver.last)
 
 
-def dry_run(config: RunConfig, *, stop: StopRequest | None = None) -> DryRunResult:
+def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequest | None = None) -> DryRunResult:
     """Make two steps and measure memory; nothing is written. Arguments and errors are those of `train`."""
     parts = _assemble(config)
     world = parts.world
+    display = display if display is not None and world.is_main else Silent()
     settings = config.train.model_copy(update={"steps": DRY_RUN_STEPS})
     model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     with (
         joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout),
         StopRequest(stop) as stop,
-        closing(start_engine(parts.engine, parts.model, config.train, world.device)) as engine,
+        closing(_start_agreed_engine(parts, config, display)) as engine,
     ):
         trainer = Trainer(engine, parts.batches, None, settings, world, Monitor(None, Silent()), _save_nothing)
         began = time.perf_counter()
@@ -229,6 +229,14 @@ def _assemble(config: RunConfig) -> _Parts:
     validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
     engine = choose_engine(config, world, model.config)
     return _Parts(world, engine, mixture, batches, validation, model)
+
+
+def _start_agreed_engine(parts: _Parts, config: RunConfig, display: Display) -> Engine:
+    """Start the engine that suits all processes, and tell the user of it; the processes have met."""
+    choice = agreed_engine(parts.engine, config, parts.world, parts.model.config)
+    if choice.note is not None:
+        display.note(choice.note)
+    return start_engine(choice, parts.model, config.train, parts.world.device)
 
 
 def _fingerprints(parts: _Parts) -> Fingerprints:

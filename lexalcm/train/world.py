@@ -150,12 +150,12 @@ def find_world(environment: dict[str, str] | None = None) -> World:
     except ValueError as error:
         raise ConfigError(f"{', '.join(names)} must be numbers: start with torchrun, deepspeed or srun") from error
     if not (0 <= rank < size and local_rank >= 0):
-        error = ConfigError(
+        nowhere = ConfigError(
             f"{names[0]}={rank}, {names[1]}={local_rank} and {names[2]}={size} are no place of a process: ranks count "
             "from 0 to below the number of processes"
         )
-        error.said_elsewhere = False  # the others may have a place
-        raise error
+        nowhere.said_elsewhere = False  # the others may have a place
+        raise nowhere
     port = env.get("MASTER_PORT", "1")
     if not (port.isdecimal() and 0 < int(port) < 2**16):
         raise ConfigError(f"MASTER_PORT={port} is no port: a number from 1 to 65535 that is free on the first machine")

@@ -1,8 +1,10 @@
 """What `lcm train --plan` says, against what real steps allocate and against the arithmetic of sharding."""
 
 import gc
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +16,12 @@ from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import preset
-from lexalcm.train import memory_choice
-from lexalcm.train.engines.choose import EngineChoice, start_engine
+from lexalcm.model.transformer import TransformerLayer
+from lexalcm.train.engines import choose
+from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, choose_engine, start_engine
 from lexalcm.train.memory_choice import choose_by_memory, plan_run, read_size, warn_by_memory
 from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
+from lexalcm.train.world import World
 
 DIM, LENGTH = 64, 32
 GIB = 2**30
@@ -230,36 +234,76 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
         plan_run(load_settings(RunConfig, None, [f"model={tmp_path / 'none'}"]))
 
 
-def test_auto_takes_the_simplest_engine_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_simplest_engine_that_fits() -> None:
     model = preset("two-tower-1.6b", 1024)
     auto = load_settings(RunConfig, None, ["data.global_batch=8"])
 
-    def choose(gib: float | None, processes: int, config: RunConfig = auto) -> tuple[str, str | None]:
-        monkeypatch.setattr(memory_choice, "gpu_memory", lambda: None if gib is None else int(gib * GIB))
-        choice = choose_by_memory(config, model, processes, "bf16")
-        return choice.engine, choice.note
+    def choose(gib: float | None, processes: int, *overrides: str) -> tuple[str, str | None, str]:
+        """Engine, recomputing, note."""
+        config = load_settings(RunConfig, None, ["data.global_batch=8", *overrides])
+        memory = None if gib is None else int(gib * GIB)
+        engine, note, checkpointing = choose_by_memory(config, model, processes, "bf16", memory)
+        return engine, checkpointing, note or ""
 
-    assert choose(None, 1) == ("single", None)
-    assert choose(None, 8) == ("ddp", None)
-    assert choose(80, 1) == ("single", None)
-    assert choose(80, 8) == ("ddp", None)
-    engine, note = choose(24, 8)
-    assert engine == "fsdp"
-    assert note is not None
-    assert "ddp would take" in note
-    engine, note = choose(6, 8)
-    assert engine == "fsdp"
-    assert note is not None
+    assert choose(None, 1) == choose(80, 1) == ("single", None, "")
+    assert choose(None, 8) == choose(80, 8) == ("ddp", None, "")
+    engine, checkpointing, note = choose(24, 8)
+    assert (engine, checkpointing) == ("fsdp", None)
+    assert re.match(r"ddp would take \d+\.\d GiB of a GPU's 24.0 GiB, so this run has engine fsdp, which takes ", note)
+    assert choose(6, 8)[:2] == ("fsdp", "full")
+    engine, checkpointing, note = choose(4, 8)
+    assert (engine, checkpointing) == ("fsdp", "full")
     assert "may not fit" in note
-    engine, note = choose(12, 1)
-    assert engine == "single"
-    assert note is not None
+    engine, checkpointing, note = choose(12, 1)
+    assert (engine, checkpointing) == ("single", "full")
     assert "lcm train --plan" in note
-    muon = load_settings(RunConfig, None, ["train.optimizer=muon", "data.global_batch=8"])
-    assert choose(12, 8, muon)[0] == "ddp"  # whose state cannot be sharded
-    monkeypatch.setattr(memory_choice, "gpu_memory", lambda: 12 * GIB)
-    assert "may not fit" in (warn_by_memory(auto, model, 1, "bf16", "zero2") or "")
-    assert warn_by_memory(auto, model, 1, "bf16", "zero3_offload") is None
+    assert choose(12, 8, "train.optimizer=muon")[0] == "ddp"  # whose state cannot be sharded
+    assert choose(24, 8, "train.fsdp.offload=true")[0] == "fsdp"
+    assert "may not fit" in (warn_by_memory(auto, model, 1, "bf16", "zero2", 12 * GIB) or "")
+    assert warn_by_memory(auto, model, 1, "bf16", "zero3_offload", 12 * GIB) is None
+
+
+@pytest.mark.parametrize(("processes", "memory", "engine"), [(1, 12, "single"), (4, 5, "fsdp")])
+def test_auto_recomputes_where_nothing_simpler_fits(processes: int, memory: int, engine: str) -> None:
+    """What it takes fits by the plan, and what is simpler does not; a choice of the user's own stays where it fits."""
+    model = preset("two-tower-medium", 1024)
+    config = load_settings(RunConfig, None, ["data.micro_batch=64", "data.global_batch=8"])
+    choice = choose_by_memory(config, model, processes, "bf16", memory * GIB)
+    assert (choice.engine, choice.checkpointing) == (engine, "full")
+    assert choice.note is not None
+    assert "train.activation_checkpointing=full, which takes about" in choice.note
+    plan = plan_memory(config, model, processes=processes, precision="bf16", memory=memory * GIB)
+    fits = {(one.engine, one.checkpointing): one.fits for one in plan.estimates}
+    assert fits[engine, "full"]
+    assert not any(fits.get((name, "none")) for name in ("single", "ddp", "fsdp"))
+    own = load_settings(RunConfig, None, ["data.micro_batch=64", "train.activation_checkpointing=full"])
+    assert choose_by_memory(own, model, 1, "bf16", 12 * GIB) == ("single", None, None)
+
+
+@pytest.mark.parametrize("own", [Limits("bf16", 80 * GIB), Limits("bf16", 24 * GIB), Limits("fp32", 81 * GIB)])
+def test_machines_with_different_gpus_agree_on_what_suits_all(monkeypatch: pytest.MonkeyPatch, own: Limits) -> None:
+    class Mixed(World):
+        def gather(self, value: Any) -> list[Any]:
+            assert value == own
+            return [Limits("bf16", 80 * GIB), Limits("bf16", 24 * GIB), Limits("fp32", 81 * GIB)]
+
+    monkeypatch.setattr(choose, "limits_of", lambda device: own)
+    config, model = load_settings(RunConfig, None, ["data.global_batch=3"]), preset("two-tower-1.6b", 1024)
+    world = Mixed(size=3)
+    choice = agreed_engine(choose_engine(config, world, model), config, world, model)
+    assert (choice.name, choice.precision) == ("fsdp", "fp32")
+
+
+def test_recomputing_that_was_chosen_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer's forward pass is made twice, once for its backward pass."""
+    calls = []
+    forward = TransformerLayer.forward
+    monkeypatch.setattr(TransformerLayer, "forward", lambda *args: calls.append(args[0]) or forward(*args))
+    model, cpu = create_model(SMALL["base"], 0), torch.device("cpu")
+    engine = start_engine(EngineChoice("single", "fp32", checkpointing="full"), model, settings().train, cpu)
+    engine.accumulate(batch(1, cpu), 1.0, last=True)
+    layers = list(model.blocks())
+    assert calls == [*layers, *reversed(layers)]
 
 
 @pytest.mark.parametrize("name", ["base-tiny", "two-tower-1.6b"])

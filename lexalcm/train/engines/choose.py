@@ -1,6 +1,8 @@
 """Which engine a run gets, and its start."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +19,7 @@ from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.layers import prepare_layers
 from lexalcm.train.memory_choice import choose_by_memory, warn_by_memory
+from lexalcm.train.memory_plan import gpu_memory
 from lexalcm.train.world import World
 
 
@@ -28,11 +31,31 @@ class EngineChoice:
     precision: str  # "fp32" or "bf16"
     deepspeed: DeepSpeedConfig | None = None
     note: str | None = None  # why, or that it may not fit into a GPU's memory
+    checkpointing: str | None = None  # in place of `train.activation_checkpointing`, which changes no number
 
     @property
     def needs_process_group(self) -> bool:
         """Whether it wants one even for a single process."""
         return self.name != "single"
+
+
+class Limits(NamedTuple):
+    """What a device can do, or the weakest of all devices of a run."""
+
+    precision: str  # the best
+    memory: int | None  # bytes; none: no GPU
+
+
+def limits_of(device: torch.device) -> Limits:
+    """What a device can do."""
+    return Limits(best_precision(device), gpu_memory(device))
+
+
+def weakest(limits: Sequence[Limits]) -> Limits:
+    """What each of several devices can do."""
+    memories = [one.memory for one in limits if one.memory is not None]
+    precision = "bf16" if all(one.precision == "bf16" for one in limits) else "fp32"
+    return Limits(precision, min(memories, default=None))
 
 
 OPTIMIZERS = {
@@ -46,13 +69,16 @@ OPTIMIZERS = {
 PLAIN_ENGINES = {"single": SingleEngine, "ddp": DDPEngine, "fsdp": FSDPEngine}
 
 
-def choose_engine(config: RunConfig, world: World, model: ModelConfig) -> EngineChoice:
+def choose_engine(config: RunConfig, world: World, model: ModelConfig, limits: Limits | None = None) -> EngineChoice:
     """The engine that the settings say; `auto`: deepspeed for a DeepSpeed file, else what `choose_by_memory` says.
+
+    All processes must choose the same, and so by the same limits: see `agreed_engine`.
 
     Args:
         config: the settings.
         world: the processes of the run.
         model: the model's sizes.
+        limits: of the devices; none: those of this process's.
 
     Raises:
         ConfigError: the choice contradicts the number of processes, the DeepSpeed file the settings, or the engine the
@@ -60,13 +86,15 @@ def choose_engine(config: RunConfig, world: World, model: ModelConfig) -> Engine
         MissingExtraError: DeepSpeed is not installed.
     """
     name: str = config.train.engine
-    best = best_precision(world.device)
+    best, memory = limits or limits_of(world.device)
     precision = best if config.train.precision == "auto" else config.train.precision
-    note = None
-    if name == "auto":
-        name, note = ("deepspeed", None) if config.deepspeed else choose_by_memory(config, model, world.size, precision)
+    note = checkpointing = None
+    if name == "auto" and config.deepspeed:
+        name = "deepspeed"
+    elif name == "auto":
+        name, note, checkpointing = choose_by_memory(config, model, world.size, precision, memory)
     elif name != "deepspeed":
-        note = warn_by_memory(config, model, world.size, precision, name)
+        note = warn_by_memory(config, model, world.size, precision, name, memory)
     if name != "deepspeed" and config.deepspeed:
         raise ConfigError(f"train.engine is {name}, but --deepspeed {config.deepspeed} is given: leave out one of them")
     if name == "single" and world.size > 1:
@@ -83,7 +111,7 @@ def choose_engine(config: RunConfig, world: World, model: ModelConfig) -> Engine
             f"processes: make it a multiple of {world.size}"
         )
     if name != "deepspeed":
-        return EngineChoice(name, precision, note=note)
+        return EngineChoice(name, precision, note=note, checkpointing=checkpointing)
     tree = read_deepspeed_json(config.deepspeed)
     filled = fill(tree, config, world_size=world.size, width=model.width, best=best)
     if filled.stage == 3 and config.train.compile:
@@ -92,8 +120,22 @@ def choose_engine(config: RunConfig, world: World, model: ModelConfig) -> Engine
             "gathers weights inside the layers: leave one of them out, or take --engine fsdp"
         )
     import_deepspeed(world.device)
-    note = warn_by_memory(config, model, world.size, filled.precision, filled.layout)
+    note = warn_by_memory(config, model, world.size, filled.precision, filled.layout, memory)
     return EngineChoice(name, filled.precision, filled, note)
+
+
+def agreed_engine(choice: EngineChoice, config: RunConfig, world: World, model: ModelConfig) -> EngineChoice:
+    """The engine that suits the weakest device of the run: machines may have different ones. Every process must ask.
+
+    Args:
+        choice: what this process has chosen by itself.
+        config: the settings.
+        world: the processes of the run, which have met.
+        model: the model's sizes.
+    """
+    mine = limits_of(world.device)
+    limits = weakest(world.gather(mine))
+    return choice if limits == mine else choose_engine(config, world, model, limits)
 
 
 def start_engine(choice: EngineChoice, model: LCM, settings: TrainSettings, device: torch.device) -> Engine:
@@ -103,6 +145,8 @@ def start_engine(choice: EngineChoice, model: LCM, settings: TrainSettings, devi
         ConfigError: DeepSpeed refuses its file.
         MissingExtraError: the optimizer's extra is not installed.
     """
+    if choice.checkpointing is not None:
+        settings = settings.model_copy(update={"activation_checkpointing": choice.checkpointing})
     prepare_layers(model, settings)
     if choice.deepspeed is None:
         return PLAIN_ENGINES[choice.name](model, settings, device, choice.precision)
