@@ -78,6 +78,11 @@ def test_what_is_left_out_is_filled_too() -> None:
         ({"optimizer": {"type": "Lion"}}, ["optimizer.type = 'Lion'", "AdamW"]),
         ({"scheduler": {"type": "WarmupLR"}}, ["scheduler.type = 'WarmupLR'", "train.schedule is 'cosine'"]),
         ({"scheduler": {"params": {"warmup_num_steps": 5}}}, ["warmup_num_steps = 5", "train.warmup_steps is 40"]),
+        (
+            {"activation_checkpointing": {"cpu_checkpointing": True}},
+            ["activation_checkpointing.cpu_checkpointing = true", "train.activation_checkpointing, which is 'none'"],
+        ),
+        ({"activation_checkpointing": True}, ["activation_checkpointing must be an object"]),
         ({"fp16": {"enabled": True}}, ["fp16.enabled = true", "bf16"]),
         ({"zero_optimization": {"stage": 7}}, ["zero_optimization.stage = 7"]),
         ({"zero_optimization": {"stage": "two"}}, ['zero_optimization.stage = "two"']),
@@ -93,14 +98,23 @@ def test_a_contradiction_names_both_sides(tree: dict[str, Any], names: list[str]
         assert name in str(error.value)
 
 
+def test_a_schedule_that_ends_at_nothing_contradicts_a_lowest_rate() -> None:
+    tree = {"scheduler": {"type": "WarmupDecayLR", "params": {"total_num_steps": "auto"}}}
+    with pytest.raises(ConfigError, match=r"'WarmupDecayLR', which ends at .* of 0, but train\.min_lr_ratio is 0\.1"):
+        filled(tree, "train.schedule=linear")
+    assert "scheduler" not in filled(tree, "train.schedule=linear", "train.min_lr_ratio=0").tree
+
+
 def test_agreeing_sections_are_accepted_and_left_to_the_trainer() -> None:
     tree = {
         "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": [0.9, 0.95], "eps": 1e-8}},
         "scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": "auto", "total_num_steps": 400}},
+        "activation_checkpointing": {"partition_activations": False, "number_checkpoints": None},
         "gradient_clipping": 0.7,
     }
     result = filled(tree).tree
     assert "optimizer" not in result
+    assert "activation_checkpointing" not in result
     assert "scheduler" not in result
 
 

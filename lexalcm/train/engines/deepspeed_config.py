@@ -2,8 +2,8 @@
 
 Our settings decide. Where the file says `"auto"` or nothing, it is filled from them; where it says something else
 than they do, that is an error that names both, because one of the two would otherwise be ignored in silence.
-The sections `optimizer` and `scheduler` are checked in the same way and then left out: the optimizer is torch's
-AdamW, which needs no compiler, and the schedule is the trainer's own.
+The sections `optimizer`, `scheduler` and `activation_checkpointing` are checked in the same way and then left out: the
+optimizer is torch's AdamW, which needs no compiler, the schedule and what is recomputed are the trainer's own.
 """
 
 import json
@@ -91,6 +91,7 @@ def fill(tree: dict[str, Any], config: RunConfig, *, world_size: int, width: int
     filled.agree("gradient_clipping", train.clip_norm, "train.clip_norm")
     _check_optimizer(filled, config)
     _check_scheduler(filled, config)
+    _check_activation_checkpointing(filled, config)
     precision = _fill_precision(filled, config, best)
     _fill_zero(filled, config, width)
     for name in filled.open_names():
@@ -180,6 +181,11 @@ def _check_scheduler(filled: _Filling, config: RunConfig) -> None:
             f"{filled.file} has scheduler.type = {kind!r}, but train.schedule is {train.schedule!r}: "
             "leave the section out, or set train.schedule"
         )
+    if kind == "WarmupDecayLR" and train.min_lr_ratio > 0:
+        raise ConfigError(
+            f"{filled.file} has scheduler.type = {kind!r}, which ends at a learning rate of 0, but train.min_lr_ratio "
+            f"is {train.min_lr_ratio}: set that to 0, or leave the section out"
+        )
     for name, value, setting in (
         ("warmup_max_lr", train.lr, "train.lr"),
         ("warmup_min_lr", 0, "the warm-up's start"),
@@ -190,6 +196,20 @@ def _check_scheduler(filled: _Filling, config: RunConfig) -> None:
     ):
         filled.agree_if_given(f"scheduler.params.{name}", value, setting)
     del filled.tree["scheduler"]
+
+
+def _check_activation_checkpointing(filled: _Filling, config: RunConfig) -> None:
+    """DeepSpeed's section is for models that call its own function for it, which ours does not."""
+    section = filled.get("activation_checkpointing")
+    if section is not None and not isinstance(section, dict):
+        raise ConfigError(f"{filled.file}: activation_checkpointing must be an object")
+    for name, value in (section or {}).items():
+        if value:
+            raise ConfigError(
+                f"{filled.file} has activation_checkpointing.{name} = {json.dumps(value)}, but what is recomputed is said by "
+                f"train.activation_checkpointing, which is {config.train.activation_checkpointing!r}: leave the section out"
+            )
+    filled.tree.pop("activation_checkpointing", None)
 
 
 def _fill_precision(filled: _Filling, config: RunConfig, best: str) -> str:
