@@ -80,7 +80,7 @@ def test_what_is_left_out_is_filled_too() -> None:
         ({"scheduler": {"params": {"warmup_num_steps": 5}}}, ["warmup_num_steps = 5", "train.warmup_steps is 40"]),
         (
             {"activation_checkpointing": {"cpu_checkpointing": True}},
-            ["activation_checkpointing.cpu_checkpointing = true", "train.activation_checkpointing, which is 'none'"],
+            ["activation_checkpointing.cpu_checkpointing = true", "train.activation_checkpointing says, 'none'"],
         ),
         ({"activation_checkpointing": True}, ["activation_checkpointing must be an object"]),
         ({"fp16": {"enabled": True}}, ["fp16.enabled = true", "bf16"]),
