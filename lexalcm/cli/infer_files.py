@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 def infer_documents(writer: "TextModel", source: str, output: str, job: "Job", *, overwrite: bool) -> None:
     """Write a file, or go on with one; to stdout a line is printed as soon as its document is done."""
+    from lexalcm.generate.documents import STDIN
     from lexalcm.generate.jobs import Input, write_documents, write_file
 
-    documents = Input(source, job.defaults)
+    documents = Input(source, job.defaults, writer.codec)
     with progress("documents", "documents") as report:
         if output == "-":
-            write_documents(writer, documents.documents(), job, _print_lines, report=report)
+            known = None if source == STDIN else documents.check()[0]  # who types or pipes wants answers as they come
+            write_documents(writer, documents.documents(), job, _print_lines, report=report, total=known)
             return
         total, before = write_file(writer, documents, output, job, overwrite=overwrite, report=report)
     if before == total:

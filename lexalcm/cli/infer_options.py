@@ -26,7 +26,7 @@ Lang = Annotated[
     typer.Option(
         "--lang",
         metavar="LANG",
-        help="Language of the text: jpn_Jpan, ja, Japanese.  \\[default: seen from its script]",
+        help="Language of the text: jpn_Jpan, ja, Japanese.  \\[default: seen from its script, where that is safe]",
         rich_help_panel=_WHAT,
     ),
 ]

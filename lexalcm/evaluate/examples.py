@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from lexalcm.codec.base import Codec
-from lexalcm.data.languages import find_language, language_of
+from lexalcm.data.languages import find_language
 from lexalcm.data.segment import segment
-from lexalcm.errors import DataError
+from lexalcm.errors import DataError, UserError
 from lexalcm.evaluate.catalogue import TASK_METRICS
 from lexalcm.evaluate.metrics import cosines, unit_rows
 from lexalcm.evaluate.text_metrics import RepeatedNgrams, chrf, join_sentences, rouge_l, tokenize
 from lexalcm.evaluate.text_of_concepts import encode_texts
+from lexalcm.generate.seen_language import see_language
 
 FIELDS = {"source", "reference", "lang", "id"}
 
@@ -29,12 +30,13 @@ class TaskExample:
     reference: list[str]
 
 
-def read_examples(file: Path, limit: int | None = None) -> list[TaskExample]:
+def read_examples(file: Path, limit: int | None = None, codec: Codec | None = None) -> list[TaskExample]:
     """Read a JSONL file of `source`, `reference`, and where given `lang` and `id`; other fields are left alone.
 
     Args:
         file: UTF-8, an object a line; empty lines are passed over.
         limit: read no more than so many.
+        codec: what will read them, which helps to see their language.
 
     Raises:
         DataError: no such file, a line that is not of this form, or none at all.
@@ -44,7 +46,7 @@ def read_examples(file: Path, limit: int | None = None) -> list[TaskExample]:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip() and (limit is None or len(examples) < limit):
-                    examples.append(_example(line, f"{file}, line {number}", number))
+                    examples.append(_example(line, f"{file}, line {number}", number, codec))
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -54,7 +56,7 @@ def read_examples(file: Path, limit: int | None = None) -> list[TaskExample]:
     return examples
 
 
-def _example(line: str, where: str, number: int) -> TaskExample:
+def _example(line: str, where: str, number: int, codec: Codec | None) -> TaskExample:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -65,7 +67,7 @@ def _example(line: str, where: str, number: int) -> TaskExample:
         if not isinstance(text, str):
             raise DataError(f"{where}: the field {name} must be a text")
         texts[name] = text
-    lang = _language(record.get("lang"), where) or language_of(texts["source"])
+    lang = _language(record.get("lang"), texts["source"], where, codec)
     sentences = {name: segment(text, lang) for name, text in texts.items()}
     for name, found in sentences.items():
         if not found:
@@ -74,14 +76,12 @@ def _example(line: str, where: str, number: int) -> TaskExample:
     return TaskExample(name, lang, sentences["source"], sentences["reference"])
 
 
-def _language(given: object, where: str) -> str | None:
-    if given is None or given == "":
-        return None
-    if not isinstance(given, str):
+def _language(given: object, text: str, where: str, codec: Codec | None) -> str:
+    if given and not isinstance(given, str):
         raise DataError(f"{where}: lang must be a language's code or name")
     try:
-        return find_language(given)
-    except DataError as error:
+        return find_language(given) if isinstance(given, str) and given else see_language(text, codec)
+    except UserError as error:
         raise DataError(f"{where}: {error}") from error
 
 

@@ -15,7 +15,7 @@ from lexalcm import __version__
 from lexalcm.atomic import check_output_file
 from lexalcm.codec.base import Codec
 from lexalcm.data.progress import Progress, silent
-from lexalcm.errors import CodecError, ConfigError
+from lexalcm.errors import CodecError, ConfigError, DataError
 from lexalcm.evaluate.assemble import assemble
 from lexalcm.evaluate.catalogue import TASK_METRICS
 from lexalcm.evaluate.examples import TaskExample, read_examples, score_examples
@@ -71,7 +71,8 @@ def evaluate_task(
     for path in out:
         check_report_name(path)
         check_output_file(path)
-    examples = read_examples(file, settings.limit)
+    if not file.exists():
+        raise DataError(f"cannot read {file}: there is no such file")  # before models are loaded
     folders = [model_folder(model) for model in models]
     first = read_config(folders[0]).codec
     if first is None:
@@ -79,6 +80,7 @@ def evaluate_task(
     for folder in folders[1:]:
         check_codec(read_config(folder), folder, first, folders[0])
     writer = _open(folders[0], settings)
+    examples = read_examples(file, settings.limit, writer.codec)
     identity = {
         "lexalcm": __version__,
         "settings": settings.scores_depend_on(),

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from lexalcm.codec.base import Codec
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE, read_special
 from lexalcm.data.chat import ASSISTANT, ROLES, Turn
-from lexalcm.data.languages import language_of
 from lexalcm.data.segment import segment
 from lexalcm.errors import UserError
-from lexalcm.generate.prompt import Prompt, check_prompt_length, check_seed
+from lexalcm.generate.prompt import Prompt, check_languages, check_prompt_length, check_seed
+from lexalcm.generate.seen_language import see_language
 
 
 @dataclass(frozen=True)
@@ -69,23 +70,26 @@ def chat_prompt(
     to: str | None = None,
     seed: int = 0,
     max_sentences: int | None = None,
+    codec: Codec | None = None,
 ) -> Prompt:
     """Make a prompt of a conversation that the assistant shall answer.
 
     Args:
         turns: in their order; those without a sentence are left out.
-        lang: SONAR code of its language; none: Japanese where there is kana, else English.
+        lang: SONAR code of its language; none: seen from the script, see `see_language`.
         to: of the language to write; none: that of the text.
         seed: of the noise.
         max_sentences: a longer conversation is a mistake.
+        codec: must read and write these languages; none: any language will do.
 
     Raises:
-        UserError: nobody says anything, the assistant has had the last word, too many sentences, or a seed that no
-            generator takes.
+        UserError: nobody says anything, the assistant has had the last word, a script that leaves the language open,
+            too many sentences, or a seed that no generator takes.
+        CodecError: a language that the codec does not have.
     """
     check_seed(seed)
     whole = "\n".join(turn.text for turn in turns)
-    lang = lang or language_of(whole)
+    lang = lang or see_language(whole, codec)
     said = [(turn.role, spoken) for turn in turns if (spoken := segment(turn.text, lang))]
     if not said:
         raise UserError("nobody says anything in this conversation: give a text with words")
@@ -97,7 +101,10 @@ def chat_prompt(
         heads.append((len(sentences), role))
         sentences += [SPECIAL_CONCEPTS[role], *of_turn]
     check_prompt_length(len(sentences), max_sentences, len(whole))
-    return Prompt(tuple(sentences), lang, to or lang, seed, heads=tuple(heads), answers=True)
+    prompt = Prompt(tuple(sentences), lang, to or lang, seed, heads=tuple(heads), answers=True)
+    if codec is not None:
+        check_languages(codec, prompt)
+    return prompt
 
 
 def spoken(prompt: Prompt) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lexalcm.codec.base import Codec
 from lexalcm.data.chat import Turn, read_turns
 from lexalcm.data.languages import find_language
 from lexalcm.errors import DataError, UserError
@@ -63,7 +64,9 @@ def open_lines(source: str | Path) -> Iterator[bytes]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_documents(lines: Iterable[bytes], source: str | Path, defaults: Defaults) -> Iterator[InputDocument]:
+def read_documents(
+    lines: Iterable[bytes], source: str | Path, defaults: Defaults, codec: Codec | None = None
+) -> Iterator[InputDocument]:
     """Make a prompt of every line.
 
     Args:
@@ -71,6 +74,7 @@ def read_documents(lines: Iterable[bytes], source: str | Path, defaults: Default
         source: what they were read from; its suffix says what they hold. Standard input holds JSON if its first
             document begins with a brace.
         defaults: for what a document does not say.
+        codec: must read and write the documents' languages; none: any language will do.
 
     Raises:
         DataError: a line that is no document, with its number; or there is none at all.
@@ -89,7 +93,7 @@ def read_documents(lines: Iterable[bytes], source: str | Path, defaults: Default
             is_json = line.startswith("{")
         record = _record(line, place) if is_json else {"text": line}
         try:
-            prompt = _prompt(record, defaults)
+            prompt = _prompt(record, defaults, codec)
         except UserError as error:
             raise DataError(f"{place}: {error}") from error
         # No file can hold half a character, which JSON can spell; in texts segmentation replaces it.
@@ -109,7 +113,7 @@ def _record(line: str, place: str) -> dict[str, Any]:
     return record
 
 
-def _prompt(record: dict[str, Any], defaults: Defaults) -> Prompt:
+def _prompt(record: dict[str, Any], defaults: Defaults, codec: Codec | None) -> Prompt:
     content = record.get("sentences", record.get("text"))
     if content is None and not defaults.chat:
         raise UserError(f"no text and no sentences, only {', '.join(record) or 'an empty object'}")
@@ -129,11 +133,11 @@ def _prompt(record: dict[str, Any], defaults: Defaults) -> Prompt:
             raise UserError(f"{key} must be a language's code or name")
         languages[key] = find_language(given) if given else getattr(defaults, key)
     if content is not None and not defaults.chat:
-        return read_prompt(content, **languages, seed=seed, max_sentences=defaults.max_prompt)
+        return read_prompt(content, **languages, seed=seed, max_sentences=defaults.max_prompt, codec=codec)
     if content is None:
         turns, _ = read_turns(record, "")
     else:
         turns = [Turn("user", content if isinstance(content, str) else "\n".join(content))]
     if defaults.system is not None and turns and turns[0].role != "system":
         turns = [Turn("system", defaults.system), *turns]
-    return chat_prompt(turns, **languages, seed=seed, max_sentences=defaults.max_prompt)
+    return chat_prompt(turns, **languages, seed=seed, max_sentences=defaults.max_prompt, codec=codec)

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.data.progress import Counter, Report
 from lexalcm.errors import DataError, UserError
@@ -136,11 +137,13 @@ class Input:
     Args:
         source: a file, or `-`.
         defaults: for what a document does not say.
+        codec: must read and write the documents' languages; none: any language will do.
     """
 
-    def __init__(self, source: str | Path, defaults: Defaults) -> None:
+    def __init__(self, source: str | Path, defaults: Defaults, codec: Codec | None = None) -> None:
         self.source = source
         self.defaults = defaults
+        self._codec = codec
         self._kept: bytes | None = None
 
     def check(self) -> tuple[int, str]:
@@ -163,12 +166,12 @@ class Input:
                 digest.update(line)
                 yield line
 
-        return sum(1 for _ in read_documents(hashed(), self.source, self.defaults)), digest.hexdigest()
+        return sum(1 for _ in read_documents(hashed(), self.source, self.defaults, self._codec)), digest.hexdigest()
 
     def documents(self) -> Iterator[InputDocument]:
         """The documents, as they come."""
         lines = open_lines(self.source) if self._kept is None else iter(io.BytesIO(self._kept))
-        return read_documents(lines, self.source, self.defaults)
+        return read_documents(lines, self.source, self.defaults, self._codec)
 
 
 def job_settings(writer: TextModel, job: Job, input_hash: str) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from torch import Tensor
 from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
-from lexalcm.data.languages import language_name, language_of, nearest_languages
 from lexalcm.data.segment import MAX_CHARS, paragraphs_of, segment
-from lexalcm.errors import CodecError, UserError
+from lexalcm.errors import UserError
+from lexalcm.generate.codec_languages import check_language
+from lexalcm.generate.seen_language import see_language
 
 MAX_SEED = 2**63 - 1
 """The largest that is taken: generators know larger ones only up to a point, and samples count on from it."""
@@ -40,22 +40,26 @@ def read_prompt(
     to: str | None = None,
     seed: int = 0,
     max_sentences: int | None = None,
+    codec: Codec | None = None,
 ) -> Prompt:
     """Make a prompt of a text, which is segmented into sentences, or of sentences, which are taken as they are.
 
     Args:
         text: one of the two.
-        lang: SONAR code of its language; none: Japanese where there is kana, else English.
+        lang: SONAR code of its language; none: seen from the script, see `see_language`.
         to: of the language to write; none: that of the text.
         seed: of the noise.
         max_sentences: a longer prompt is a mistake.
+        codec: must read and write these languages; none: any language will do.
 
     Raises:
-        UserError: no sentence with words in it, too many sentences, or a seed that no generator takes.
+        UserError: no sentence with words in it, too many sentences, a script that leaves the language open, or a seed
+            that no generator takes.
+        CodecError: a language that the codec does not have.
     """
     check_seed(seed)
     whole = text if isinstance(text, str) else "\n".join(text)
-    lang = lang or language_of(whole)
+    lang = lang or see_language(whole, codec)
     if isinstance(text, str):
         check_prompt_length(
             -(-sum(map(len, paragraphs_of(text))) // MAX_CHARS), max_sentences, len(text)
@@ -66,7 +70,10 @@ def read_prompt(
     if not sentences:
         raise UserError("the prompt has no sentence: give a text with words")
     check_prompt_length(len(sentences), max_sentences, len(whole))
-    return Prompt(tuple(sentences), lang, to or lang, seed)
+    prompt = Prompt(tuple(sentences), lang, to or lang, seed)
+    if codec is not None:
+        check_languages(codec, prompt)
+    return prompt
 
 
 def check_seed(seed: object) -> int:
@@ -99,13 +106,6 @@ def check_languages(codec: Codec, prompt: Prompt) -> None:
     Raises:
         CodecError: it does not; with the languages that it has.
     """
-    if codec.languages is None:
-        codec.decode(np.empty((0, codec.dim), dtype=np.float32), prompt.to)  # a bank says which it has
-        return
-    for lang in (prompt.lang, prompt.to):
-        if lang not in codec.languages:
-            near = " or ".join(f"{code} ({language_name(code)})" for code in nearest_languages(lang, codec.languages))
-            raise CodecError(
-                f"the codec {codec.record().name} does not know the language {lang} ({language_name(lang)}): "
-                f"near it are {near}"
-            )
+    if codec.languages is not None:
+        check_language(codec, prompt.lang)
+    check_language(codec, prompt.to)

@@ -27,7 +27,7 @@ from lexalcm.generate.continuation import Continuation, Continuations, WrittenSe
 from lexalcm.generate.denoising import choose_timesteps
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import ConceptPredictor, prepare
-from lexalcm.generate.prompt import Prompt, check_languages, read_prompt
+from lexalcm.generate.prompt import Prompt, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.folder import GENERATION_FILE, load_model, model_folder
@@ -165,12 +165,11 @@ class TextModel:
         """Make a prompt of a text or of sentences; see `read_prompt`.
 
         Raises:
-            UserError: no sentence with words in it, or more than `options.max_prompt`.
+            UserError: no sentence with words in it, more than `options.max_prompt`, a script that leaves the language
+                open.
             CodecError: a language that the codec does not have.
         """
-        prompt = read_prompt(text, lang=lang, to=to, seed=seed, max_sentences=options.max_prompt)
-        check_languages(self.codec, prompt)
-        return prompt
+        return read_prompt(text, lang=lang, to=to, seed=seed, max_sentences=options.max_prompt, codec=self.codec)
 
     def chat_prompt(
         self,
@@ -187,9 +186,7 @@ class TextModel:
             UserError: nobody says anything, the assistant speaks last, or more than `options.max_prompt` sentences.
             CodecError: a language that the codec does not have.
         """
-        prompt = chat_prompt(turns, lang=lang, to=to, seed=seed, max_sentences=options.max_prompt)
-        check_languages(self.codec, prompt)
-        return prompt
+        return chat_prompt(turns, lang=lang, to=to, seed=seed, max_sentences=options.max_prompt, codec=self.codec)
 
     def write(self, prompt: Prompt, options: GenerationOptions) -> Continuation:
         """Continue one prompt, sentence by sentence; errors as for `write_all`."""

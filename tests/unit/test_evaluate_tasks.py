@@ -95,6 +95,12 @@ def test_wrong_lines_are_named(tmp_path, line, message):
         read_examples(file)
 
 
+def test_a_script_that_leaves_the_language_open_is_asked_about(tmp_path):
+    file = write(tmp_path / "task.jsonl", {"source": "Кошка видит собаку.", "reference": "Собака."})
+    with pytest.raises(DataError, match="line 1: the text is in Cyrillic script: say its language"):
+        read_examples(file)
+
+
 def test_no_file_and_no_example_are_said(tmp_path):
     with pytest.raises(DataError, match="cannot read"):
         read_examples(tmp_path / "nowhere.jsonl")

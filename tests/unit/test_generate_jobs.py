@@ -45,7 +45,7 @@ def job(writer: TextModel, batch: int = 2, samples: int = 1, **changes: Any) -> 
 
 
 def run(writer: TextModel, prompts: Path, output: Path, made: Job, **more: Any) -> tuple[int, int]:
-    return write_file(writer, Input(prompts, made.defaults), output, made, **more)
+    return write_file(writer, Input(prompts, made.defaults, writer.codec), output, made, **more)
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -251,6 +251,25 @@ def test_a_language_that_the_codec_lacks_is_named_with_its_line(writer: TextMode
     documents = read_documents([b'{"text": "Hallo Welt.", "lang": "de"}'], "prompts.jsonl", Defaults())
     with pytest.raises(UserError, match=r"prompts\.jsonl:1: .*no sentence in deu_Latn"):
         write_documents(writer, documents, job(writer), lambda _results: None)
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ({"text": "Hallo.", "lang": "de"}, "no sentence in deu_Latn"),
+        ({"text": "Hello.", "to": "fr"}, "no sentence in fra_Latn"),
+        ({"text": "Привет."}, "in Cyrillic script"),
+    ],
+)
+def test_a_language_in_the_last_line_is_said_before_the_first_is_answered(
+    writer: TextModel, tmp_path: Path, last: dict[str, str], message: str
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [{"text": "Peace."}] * 6 + [last]))
+    made = job(writer)
+    with pytest.raises(UserError, match=rf"prompts\.jsonl:7: .*{message}"):
+        run(writer, path, tmp_path / "out.jsonl", made)
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_half_a_character_is_no_reason_to_fail_when_it_is_written(writer: TextModel, tmp_path: Path) -> None:

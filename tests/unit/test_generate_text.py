@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from text_model_folder import fitted_codec, make_text_model
 
 from lexalcm.errors import CodecError, LexaError, UserError
 from lexalcm.generate.prompt import read_prompt
+from lexalcm.generate.seen_language import see_language
 from lexalcm.generate.session import Session
 from lexalcm.generate.text import TextModel
 from lexalcm.model import LCM, BaseLCM, load_model
@@ -161,6 +163,49 @@ def test_another_language_than_the_codec_has(model: LCM) -> None:
         model.generate("Wir müssen mehr tun.", lang="deu_Latn")
     with pytest.raises(CodecError, match="no sentence in fra_Latn"):
         model.generate(ENGLISH, to="fra_Latn")
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("Привет, мир. Как дела?", "Cyrillic"),
+        ("Γειά σου Κόσμε.", "Greek"),
+        ("مرحبا بالعالم.", "Arabic"),
+        ("안녕하세요. OK?", "Hangul"),
+        ("नमस्ते दुनिया।", "Devanagari"),
+    ],
+)
+def test_a_script_that_leaves_the_language_open_is_asked_about(model: LCM, text: str, script: str) -> None:
+    with pytest.raises(UserError, match=f"the text is in {script} script: say its language with --lang"):
+        model.generate(text)
+    with pytest.raises(CodecError, match="no sentence in rus_Cyrl"):
+        model.generate(text, lang="rus_Cyrl")
+
+
+class Knows:
+    """A codec's languages."""
+
+    def __init__(self, *languages: str) -> None:
+        self.languages = frozenset(languages)
+
+    def record(self) -> SimpleNamespace:
+        return SimpleNamespace(name="known")
+
+
+def test_languages_that_are_seen(writer: TextModel) -> None:
+    seen = {
+        "We have read «Идиот» by Достоевский there, and liked it.": "eng_Latn",
+        "Je ne sais pas.": "eng_Latn",  # it shares its letters
+        "12 + 30 = 42!": "eng_Latn",
+        "銀河ステーション": "jpn_Jpan",
+        "銀河鉄道": "jpn_Jpan",  # the codec knows no Chinese
+        "Ｈｅｌｌｏ": "eng_Latn",
+    }
+    assert {text: see_language(text, writer.codec) for text in seen} == seen
+    assert see_language("銀河鉄道", Knows("eng_Latn", "jpn_Jpan")) == "jpn_Jpan"
+    for codec in (None, Knows("jpn_Jpan", "zho_Hant"), Knows("eng_Latn")):
+        with pytest.raises(UserError, match="in Chinese characters: say its language with --lang"):
+            see_language("銀河鉄道", codec)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
