@@ -41,7 +41,11 @@ def draw(lines: Sequence[Line], places: Sequence[str], *, xlabel: str, label: st
             for line in lines
             for one in line.estimates
             if one is not None
-            for bound in (one.value, one.low if one.low is not None else one.value, one.high or one.value)
+            for bound in (
+                one.value,
+                one.low if one.low is not None else one.value,
+                one.high if one.high is not None else one.value,
+            )
         ]
     )
     low, high = ticks[0], ticks[-1]

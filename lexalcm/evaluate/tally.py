@@ -67,6 +67,8 @@ def summarize(
 ) -> Summary:
     """Means with their intervals, for each predictor and for pairs of them.
 
+    A number that a single document carries has no interval and no p-value: nothing is known of how documents differ.
+
     Args:
         tallies: [predictors, 2, metrics, documents, bins], as `sums_per_document` gives them.
         pairs: predictors that are compared.
@@ -83,24 +85,22 @@ def summarize(
     with np.errstate(invalid="ignore", divide="ignore"):
         values = (sums.sum(-1) / weights.sum(-1)).reshape(shape)
     values[~np.isfinite(values)] = np.nan
-    means = None
-    if documents > 1:
-        means = resampled_means(sums, weights, resamples, seed).reshape(resamples, *shape)
+    carried = ((weights != 0).sum(-1) > 1).reshape(shape)  # by more than one document
+    means = resampled_means(sums, weights, resamples, seed).reshape(resamples, *shape) if carried.any() else None
 
     def estimate(part: int, predictor: int, metric: int) -> Estimate | None:
         value = float(values[part, predictor, metric])
         if np.isnan(value):
             return None
-        found = None if means is None else means[:, part, predictor, metric]
-        if found is None or np.isnan(found).all():
+        if means is None or not carried[part, predictor, metric]:
             return Estimate(value, None, None)
-        return Estimate(value, *percentile_interval(found, CONFIDENCE))
+        return Estimate(value, *percentile_interval(means[:, part, predictor, metric], CONFIDENCE))
 
     def change(one: int, other: int, metric: int) -> Change | None:
         value = float(values[0, one, metric] - values[0, other, metric])
         if np.isnan(value):
             return None
-        if means is None:
+        if means is None or not (carried[0, one, metric] and carried[0, other, metric]):
             return Change(value, None, None)
         found = means[:, 0, one, metric] - means[:, 0, other, metric]
         return Change(value, *percentile_interval(found, CONFIDENCE), p_value(found))

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from lexalcm.evaluate.catalogue import METRICS, Metric
-from lexalcm.evaluate.report import ALL, FEW, Change, Difference, Estimate, Evaluation, count
+from lexalcm.evaluate.report import ALL, FEW, Change, Difference, Estimate, Evaluation, Size, count
 
 
 def title(evaluation: Evaluation) -> str:
@@ -64,10 +64,24 @@ def explanation(evaluation: Evaluation) -> list[str]:
             f"{settings['batch']} concepts from documents in {settings['batch_order']} order."
         )
     lines = [f"{text} Seed {settings['seed']}."]
-    if evaluation.sizes[ALL].documents < FEW:
-        lines.append(f"With fewer than {FEW} {unit} intervals are too narrow and p-values too small.")
+    lines += _of_few(evaluation, unit)
     lines += [f"{row.name}: {_describe(row.settings)}" for row in evaluation.rows if row.kind == "model"]
     return [*lines, *evaluation.notes]
+
+
+def _of_few(evaluation: Evaluation, unit: str) -> list[str]:
+    """Which groups are too small for their intervals, if any are."""
+
+    def small(sizes: dict[str, Size]) -> str:
+        return ", ".join(f"{name} ({size.documents})" for name, size in sizes.items() if size.documents < FEW)
+
+    text = f"With fewer than {FEW} {unit} intervals are too narrow and p-values too small"
+    if evaluation.sizes[ALL].documents < FEW:
+        return [f"{text}."]
+    by_place = small(evaluation.place_sizes)
+    groups = [small(evaluation.sizes), f"{place_name(evaluation)} {by_place}" if by_place else ""]
+    named = "; ".join(group for group in groups if group)
+    return [f"{text}. Here these are fewer: {named}."] if named else []
 
 
 def _describe(settings: dict[str, Any]) -> str:

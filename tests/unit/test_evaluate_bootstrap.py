@@ -3,6 +3,8 @@ import pytest
 
 from lexalcm.evaluate import bootstrap
 from lexalcm.evaluate.bootstrap import p_value, percentile_interval, resampled_means
+from lexalcm.evaluate.report import Change
+from lexalcm.evaluate.tally import summarize
 
 
 def test_spread_is_the_standard_error_of_the_mean():
@@ -62,7 +64,24 @@ def test_each_mean_may_have_weights_of_its_own():
 def test_a_set_without_weight_has_no_mean():
     means = resampled_means(np.array([[5.0, 0.0]]), np.array([1, 0]), 1000, seed=0)[:, 0]
     assert np.isnan(means).mean() == pytest.approx(0.25, abs=0.05)  # the second document drawn twice
-    assert percentile_interval(means) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize("bins", [1, 3])
+def test_what_one_document_carries_has_no_interval(bins):
+    """Three documents; the second metric has weight in one of them alone, the third in two."""
+    weights = np.array([[1, 2, 1], [0, 5, 0], [0, 1, 1]], dtype=float)
+    numbers = np.array([[[3, 2, 4], [0, 9, 0], [0, 1, 3]], [[1, 2, 1], [0, 4, 0], [0, 1, 5]]], dtype=float)
+    tallies = np.zeros((2, 2, 3, 3, bins))
+    tallies[:, 0, :, :, -1], tallies[:, 1, :, :, -1] = numbers, weights
+    found = summarize(tallies, [(0, 1)], 200, 0, places=bins > 1)
+    for scores in [found.scores, *found.places[-1:]]:
+        assert [one.value for one in scores[0]] == pytest.approx([9 / 4, 9 / 5, 4 / 2])
+        assert [one.low is None for one in scores[0]] == [False, True, False]
+        assert [one.high is None for one in scores[1]] == [False, True, False]
+        assert (scores[0][2].low, scores[0][2].high) == (1, 3)
+    assert [one.p is None for one in found.changes[0, 1]] == [False, True, False]
+    assert found.changes[0, 1][1] == Change(pytest.approx(9 / 5 - 4 / 5), None, None, None)
+    assert all(estimate is None for place in found.places[:-1] for row in place for estimate in row)
 
 
 def test_p_values_of_cases_worked_by_hand():

@@ -13,7 +13,7 @@ from lexalcm.evaluate.html_report import to_html
 from lexalcm.evaluate.markdown import to_markdown
 from lexalcm.evaluate.place_plot import Line, draw
 from lexalcm.evaluate.report import Change, Difference, Estimate, Evaluation, Example, Row, Size
-from lexalcm.evaluate.wording import change, number, p_value, sentences
+from lexalcm.evaluate.wording import change, explanation, number, p_value, sentences
 
 ABOUT = {"architecture": "base", "parameters": 5000, "generation": None}
 METRICS = ["squared_l2", "contrastive_accuracy", "rouge_l"]
@@ -68,6 +68,21 @@ def test_a_sentence_says_who_is_better_and_how_sure(evaluation):
         "runs/<a|b> is worse than 'repeat' in contrastive accuracy: -8.0 points [-9.0, -7.0], p = 0.004; "
         "squared L2 -80.00 [-90.00, -70.00] (better)"
     )
+
+
+def test_groups_of_few_documents_are_named(evaluation):
+    places = {"1": Size(30, 30), "2": Size(20, 20), "3-4": Size(7, 9)}
+    few = "With fewer than 20 documents intervals are too narrow and p-values too small."
+
+    def said(**changes):
+        return [line for line in explanation(replace(evaluation, **changes)) if "too narrow" in line]
+
+    assert said(place_sizes=places) == [
+        f"{few} Here these are fewer: jpn_Jpan (1); number of sentences before 3-4 (7)."
+    ]
+    assert said() == [f"{few} Here these are fewer: jpn_Jpan (1)."]
+    assert said(sizes={"all": Size(20, 99), "eng_Latn": Size(20, 99)}) == []
+    assert said(sizes={"all": Size(19, 99), "eng_Latn": Size(19, 99)}, place_sizes=places) == [few]
 
 
 def test_markdown_tables_have_as_many_cells_in_every_line(evaluation):
