@@ -206,8 +206,8 @@ def _check_activation_checkpointing(filled: _Filling, config: RunConfig) -> None
     for name, value in (section or {}).items():
         if value:
             raise ConfigError(
-                f"{filled.file} has activation_checkpointing.{name} = {json.dumps(value)}, but what is recomputed is what "
-                f"train.activation_checkpointing says, {config.train.activation_checkpointing!r}: leave the section out"
+                f"{filled.file} has activation_checkpointing.{name} = {json.dumps(value)}, but layers are recomputed "
+                f"as train.activation_checkpointing says, {config.train.activation_checkpointing!r}: leave it out"
             )
     filled.tree.pop("activation_checkpointing", None)
 
