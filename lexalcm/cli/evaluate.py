@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lexalcm.cli import infer_options as o
 from lexalcm.cli.codec_options import PANEL, Batch, Beam, Device, Dtype, codec_run_options
 from lexalcm.cli.console import out, progress
+from lexalcm.cli.evaluate_refusals import refuse_useless
 
 if TYPE_CHECKING:
     from lexalcm.evaluate.report import Evaluation
@@ -16,6 +18,7 @@ LONGEST_WAIT = 3 * 3600.0
 
 
 def evaluate(
+    context: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(metavar="MODEL", help="Model or run folders, hub ids.  \\[default: newest of runs/*/model]"),
@@ -68,12 +71,12 @@ def evaluate(
     window: Annotated[
         int, typer.Option("--window", min=2, help="Longest context, in concepts; the row length of training is right.")
     ] = 128,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Denoising steps.  \\[default: the model's]")
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="Guidance scale.  \\[default: the model's]")
-    ] = None,
+    sampler: o.Sampler = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    guidance_rescale: o.GuidanceRescale = None,
+    noise_scale: o.NoiseScale = None,
+    eta: o.Eta = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and of the resampling.")] = 0,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples of documents.")] = 2000,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -106,6 +109,9 @@ def evaluate(
     Beside the models stand baselines: the last concept repeated, the mean of
     the training split, what followed the nearest training concept. Intervals
     (95%) and p-values come from resampling documents, in pairs.
+
+    How a diffusion model samples is its own generation_config.json's choice
+    where nothing is said here.
 
     With --out an interrupted evaluation goes on where it was. Under torchrun or
     srun documents are shared out over the processes.
@@ -141,12 +147,21 @@ def evaluate(
             "language_model": {"name": lm} if lm else None,
             "codec": {"name": codec, "run": codec_run_options(codec_device, codec_dtype, codec_batch, beam=beam)},
             "window": window,
-            "generation": {"steps": steps, "guidance_scale": guidance, "max_sentences": None if free else sentences},
+            "generation": {
+                "sampler": sampler,
+                "steps": steps,
+                "guidance_scale": guidance,
+                "guidance_rescale": guidance_rescale,
+                "initial_noise_scale": noise_scale,
+                "eta": eta,
+                "max_sentences": None if free else sentences,
+            },
             "device": str(world.device) if device == "auto" and world.size > 1 else device,
             "resamples": resamples,
             "seed": seed,
         },
     )
+    refuse_useless(context, settings, task=task is not None)
     found: list[str | None] = [*models] if models else [None]
     shown = progress if world.is_main else silent
     with joined(world, process_group=False, timeout=LONGEST_WAIT):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
 
+from lexalcm.data.dataset import Dataset
 from lexalcm.model import ModelConfig, create_model
 
 DIM = 6
@@ -74,10 +75,23 @@ def test_json_goes_to_stdout_and_to_a_file_alike(lcm, model, dataset, tmp_path):
         (["--metrics", "rouge_l"], "the codec's files are missing"),
         (["--baselines", "repeat,best"], "expected 'repeat', 'mean' or 'nearest', got 'best'"),
         (["--task", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
+        (["--task", "a.jsonl", "--data", "nowhere"], "--data has no meaning with --task: leave it away"),
+        (["--task", "a.jsonl", "--split", "train"], "--split has no meaning with --task"),
+        (["--task", "a.jsonl", "--baselines", "none"], "--baselines has no meaning with --task"),
+        (["--task", "a.jsonl", "--corpus-order"], "--corpus-order has no meaning with --task"),
+        (["--task", "a.jsonl", "--free"], "--free has no meaning with --task"),
+        (["--prefix", "5"], "--prefix has no meaning without --free"),
+        (["-n", "5"], "--sentences has no meaning without --free"),
+        (["--neighbours", "5", "--baselines", "mean"], "--neighbours has no meaning without the baseline nearest"),
+        (["--codec", "nonsense"], "--codec has no meaning where no metric is of text"),
+        (["--beam", "2"], "--beam has no meaning where no metric is of text"),
+        (["--sampler", "magic"], "expected 'ddim' or 'dpm-solver++', got 'magic'"),
+        (["--eta", "0.5", "--sampler", "dpm-solver++"], "adds no noise"),
     ],
 )
 def test_mistakes_are_one_line_with_exit_code_two(lcm, model, dataset, arguments, message):
-    result = lcm("evaluate", *(["--data", dataset.path] if "--data" not in arguments else []), *arguments)
+    elsewhere = {"--data", "--task"} & set(arguments)
+    result = lcm("evaluate", *([] if elsewhere else ["--data", dataset.path]), *arguments)
     assert result.code == 2
     assert result.out == ""
     assert result.err.startswith("lcm: ")
@@ -125,6 +139,19 @@ def test_several_models_and_all_metrics_in_reports_of_three_kinds(lcm, written, 
     assert files[1].read_text().startswith("# ")
     assert files[2].read_text().startswith("<!doctype html>")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
+
+
+def test_every_option_reaches_the_sampler(lcm, written, tmp_path):
+    given = {"sampler": "ddim", "steps": 2, "guidance_scale": 1.5, "guidance_rescale": 0.25, "eta": 0.5}
+    make_text_model(tmp_path / "tower", Dataset.open(written / "data"), "two-tower")
+    result = lcm(
+        "evaluate", tmp_path / "tower", "--data", written / "data", "--limit", 2, "--resamples", 100, "--json",
+        "--sampler", "ddim", "--steps", 2, "--guidance", 1.5, "--guidance-rescale", 0.25, "--eta", 0.5,
+        "--noise-scale", 0.75,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    options = json.loads(result.out)["rows"][0]["settings"]["generation"]
+    assert options.items() >= {**given, "initial_noise_scale": 0.75}.items()
 
 
 def test_documents_are_continued(lcm, written):
