@@ -18,10 +18,14 @@ from training_workspace import (
     zero,
 )
 
+from lexalcm.data.build import build_from_paths
+from lexalcm.data.build_settings import BuildSettings
+from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.mixture import Mixture
+from lexalcm.data.sample import packaged_text
 from lexalcm.errors import TrainingError
-from lexalcm.model import load_model
+from lexalcm.model import ModelConfig, create_model, load_model
 from lexalcm.train.run import read_run_config, train
 from lexalcm.train.trainer import TRAINING, seed_generators
 
@@ -36,9 +40,29 @@ SAME = 1e-4  # relative: float32 rounding over the steps of a run
 
 
 @pytest.fixture(scope="module")
-def runs(workspace: Path, launch: Callable) -> Path:
-    """Runs of the same settings: `single`, `zero2x2` (stage 2, two processes), `zero3x2-then-zero0x1` and so on."""
-    launch(1, [{"name": "single", "set": []}])
+def text(workspace: Path) -> list[str]:
+    """Settings of a training on a slice of the packaged text, with a small model."""
+    with packaged_text() as path:
+        documents = list(read_documents([Source(path, path.name)]))[::25]
+    lines = [json.dumps({"id": one.id, "lang": one.lang, "text": one.text}) for one in documents]
+    (workspace / "text.jsonl").write_text("\n".join(lines))
+    settings = BuildSettings(codec_options={"dim": 32})
+    dataset = build_from_paths([workspace / "text.jsonl"], workspace / "text", settings).dataset
+    sizes = {"width": 48, "num_heads": 3, "ffn_dim": 80, "num_layers": 2, "context_layers": 1}
+    config = ModelConfig(architecture="two-tower", dim=32, codec=dataset.manifest.codec, **sizes)
+    model = create_model(config, seed=0)
+    model.normalizer.set_statistics(dataset.normalizer())
+    model.save_pretrained(workspace / "models/text")
+    return ["data.path=text", "model=models/text", "data.row_length=64", "train.validate_every=1"]
+
+
+@pytest.fixture(scope="module")
+def runs(workspace: Path, text: list[str], launch: Callable) -> Path:
+    """Runs of the same settings: `single`, `zero2x2` (stage 2, two processes), `zero3x2-then-zero0x1` and so on.
+
+    Those on text are `text-single`, `text-zero2` (two processes) and so on.
+    """
+    launch(1, [{"name": "single", "set": []}, {"name": "text-single", "set": text}])
     folder = workspace / "runs"
     for name in ("single-then-zero3x2", "single-then-fsdpx2"):
         rewind(folder / "single", folder / name, CHECKPOINT_EVERY)
@@ -51,6 +75,7 @@ def runs(workspace: Path, launch: Callable) -> Path:
             {"name": "single-then-fsdpx2", "set": ["train.engine=fsdp"]},
             *({"name": f"overflow{s}x2", "set": [zero(s), "data.path=one-overflowing"]} for s in STAGES),
             {"name": "overflow-fsdpx2", "set": ["train.engine=fsdp", "data.path=one-overflowing"]},
+            *({"name": f"text-{name}", "set": [*text, engine]} for name, engine in ENGINES.items()),
             *(
                 {
                     "name": f"explodes-{name}",
@@ -84,6 +109,14 @@ def test_every_stage_gives_the_curve_of_single(runs: Path, stage: int) -> None:
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_ddp_and_fsdp_give_the_curve_of_single(runs: Path, engine: str) -> None:
     assert largest_difference(runs / "single", runs / f"{engine}x2") < SAME
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_on_text_every_engine_reaches_the_validation_loss_of_single(runs: Path, engine: str) -> None:
+    of_single, of_engine = ([line[2] for line in curve(runs / f"text-{name}")] for name in ("single", engine))
+    assert len(of_single) == STEPS
+    assert of_single[-1] < 0.99 * of_single[0]  # something is learnt
+    assert of_engine == pytest.approx(of_single, rel=SAME)
 
 
 @pytest.mark.parametrize(
