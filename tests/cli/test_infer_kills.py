@@ -4,58 +4,23 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lcm_processes import Processes, lcm_processes
 from text_model_folder import make_text_model
 
-FORK_SERVER = Path(__file__).parents[1] / "distributed" / "fork_server.py"
 IMPORTS = ["lexalcm.generate.jobs", "lexalcm.cli.infer_files", "lexalcm.codec.lsa"]
 KILLS = 20
 DOCUMENTS = 24
-PATIENCE = 120.0
-
-
-class Processes:
-    """Starts `lcm` command lines, real processes that are there in milliseconds."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log = folder / "log"
-        self.server = subprocess.Popen(
-            [sys.executable, str(FORK_SERVER), *IMPORTS],
-            cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, **request: object) -> int | None:
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
-
-    def start(self, line: list[str]) -> int:
-        return self.ask(arguments=line, environment={}, output=str(self.log))
-
-    def wait(self, process: int) -> int:
-        ends = time.monotonic() + PATIENCE
-        while (code := self.ask(poll=process)) is None:
-            assert time.monotonic() < ends, self.log.read_text()
-            time.sleep(0.005)
-        return code
 
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
-    made = Processes(tmp_path)
-    yield made
-    made.server.stdin.close()
-    made.server.wait(PATIENCE)
+    with lcm_processes(tmp_path, IMPORTS) as made:
+        yield made
 
 
 def test_twenty_kills_lose_and_repeat_nothing(processes: Processes, tmp_path: Path) -> None:
