@@ -110,6 +110,27 @@ def test_a_signal_finishes_the_step_saves_and_ends_well(
     assert largest_difference(undisturbed(processes), last.folder) < 1e-6
 
 
+def test_two_processes_go_on_where_a_checkpoint_cannot_be_saved(
+    forks: ForkServer, undisturbed: Callable[[int], Path]
+) -> None:
+    """For a while there is a file where checkpoints should go, put there while the main process stands still."""
+    run = forks.train("nowhere", settings_of(2), 2)
+    folder = run.folder / "checkpoints"
+    assert wait_until(lambda: run.step() >= 3)
+    run.send(signal.SIGSTOP, [0])
+    folder.rename(run.folder / "away")
+    folder.touch()
+    run.send(signal.SIGCONT, [0])
+    assert wait_until(lambda: run.output.count("could not be saved") >= 2)
+    run.send(signal.SIGSTOP, [0])
+    folder.unlink()
+    (run.folder / "away").rename(folder)
+    run.send(signal.SIGCONT, [0])
+    assert run.wait() == [0, 0], run.output
+    assert run.step() == STEPS
+    assert largest_difference(undisturbed(2), run.folder) < 1e-6
+
+
 def times_of_steps(folder: Path) -> list[datetime]:
     """When the main process had done each step, by its log."""
     lines = (folder / "logs/rank_00000.log").read_text().splitlines()
