@@ -37,8 +37,10 @@ $(VENV)/.installed-development: $(VENV)/.installed
 	$(PIP) --editable '.[adamw8bit,deepspeed,hf,ray,wandb,test,lint]'
 	@touch $@
 
+# Two files of tests at a time, then those that start two processes themselves; one thread each: the models are small.
 test: $(VENV)/.installed-development
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest    # one thread: the models are small, and some tests start two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/cli
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed
 
 lint: $(VENV)/.installed-development
 	$(BIN)/ruff check .
