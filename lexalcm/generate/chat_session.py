@@ -1,5 +1,6 @@
 """A conversation: what the user types is a turn, and so is what the model answers; both become one context."""
 
+import json
 from typing import Any
 
 from torch import Tensor
@@ -36,4 +37,15 @@ class ChatSession(Session):
         return [*turns, self._head("user"), *super()._turn(sentences, concepts, lang), self._head(ASSISTANT)]
 
     def _head(self, role: str) -> Said:
-        return Said(SPECIAL_CONCEPTS[role], False, self._roles.concepts[role])
+        return Said(SPECIAL_CONCEPTS[role], False, self._roles.concepts[role], role)
+
+    def _as_json(self, about: dict[str, Any]) -> str:
+        """On one line, with `messages`, which `--chat --input` and `lcm data build --chat` read: a sentence a line."""
+        spoken: list[tuple[str, list[str]]] = []
+        for one in self.said:
+            if one.opens is not None:
+                spoken.append((one.opens, []))
+            else:
+                spoken[-1][1].append(one.text)
+        messages = [{"role": role, "content": "\n".join(texts)} for role, texts in spoken if texts]
+        return json.dumps({"messages": messages, **about}, ensure_ascii=False)

@@ -24,7 +24,7 @@ HELP = """\
 /set NAME VALUE   change an option: steps, guidance, max-sentences, seed, lang, to, ...; VALUE - goes back
 /options          show the options
 /reset            forget the text so far
-/save FILE        keep the text: FILE.txt, or FILE.json with who wrote what
+/save FILE        keep the text: FILE.txt, or FILE.json with who wrote what (a conversation as messages)
 /help             show this
 /quit             end, as Ctrl-D does
 An empty line lets the model write on. Ctrl-C stops the sentence that is being made."""
@@ -45,6 +45,7 @@ class Said:
     text: str
     by_model: bool
     concept: Tensor  # as the model reads it, [D]
+    opens: str | None = None  # in a conversation, of what stands for a role: whose turn begins
 
 
 class Session:
@@ -181,13 +182,17 @@ class Session:
         file = Path(path).expanduser()
         check_output_file(file)
         if file.suffix == ".json":
-            sentences = [{"text": one.text, "by": "model" if one.by_model else "user"} for one in self.said]
             options = self.options.model_dump(mode="json")
-            content: dict[str, Any] = {"model": str(self.writer.folder), "seed": self.seed, "options": options}
-            write_text(file, json.dumps({**content, "sentences": sentences}, indent=2, ensure_ascii=False) + "\n")
+            about = {"model": str(self.writer.folder), "seed": self.seed, "options": options}
+            write_text(file, self._as_json(about) + "\n")
         else:
             write_text(file, "".join(f"{one.text}\n" for one in self.said))
-        return f"wrote {file}: {len(self.said)} sentences"
+        return f"wrote {file}: {sum(one.opens is None for one in self.said)} sentences"
+
+    def _as_json(self, about: dict[str, Any]) -> str:
+        """The text so far and what it was made with."""
+        sentences = [{"text": one.text, "by": "model" if one.by_model else "user"} for one in self.said]
+        return json.dumps({**about, "sentences": sentences}, indent=2, ensure_ascii=False)
 
 
 def _parsed(value: str) -> Any:

@@ -40,6 +40,7 @@ class Writer(TextModel):
     def __init__(self, codec: Any, answers: list[list[str]]) -> None:
         self.codec = codec
         self.answers = iter(answers)
+        self.folder = Path("runs/chats/model")
         self.prompts: list[Prompt] = []
 
     @property
@@ -130,6 +131,29 @@ def test_a_conversation_goes_on(hash_codec: type) -> None:
     session.command("/reset")
     list(session.say("One and three?"))
     assert writer.prompts[-1].sentences[:3] == (SYSTEM, "Be brief.", USER)
+
+
+def test_a_saved_conversation_can_be_read_and_answered(hash_codec: type, tmp_path: Path) -> None:
+    """With one more message it is the prompt that the session itself goes on with."""
+    writer = Writer(hash_codec(), [["Two.", "I think."], [], ["Three."]])
+    session = ChatSession(writer, {}, system="Be brief. Be kind.", seed=3)
+    for text in ("One and one?", "Well?"):  # to the second of which nothing is answered
+        list(session.say(text))
+    assert session.command(f"/save {tmp_path / 'chat.json'}").endswith("6 sentences")
+    line = (tmp_path / "chat.json").read_bytes()
+    saved = json.loads(line)
+    assert line.count(b"\n") == 1  # so that it is a line of such a file
+    assert saved["messages"] == [
+        {"role": "system", "content": "Be brief.\nBe kind."},
+        {"role": "user", "content": "One and one?"},
+        {"role": "assistant", "content": "Two.\nI think."},
+        {"role": "user", "content": "Well?"},
+    ]
+    [document] = read_documents([line], "chat.json", Defaults(chat=True))
+    assert document.prompt.sentences == writer.prompts[-1].sentences
+    assert document.prompt.seed == 3
+    session.command(f"/save {tmp_path / 'chat.txt'}")
+    assert (tmp_path / "chat.txt").read_text().splitlines()[:4] == [SYSTEM, "Be brief.", "Be kind.", USER]
 
 
 def test_documents_are_conversations_to_answer() -> None:
