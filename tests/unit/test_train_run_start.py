@@ -21,10 +21,6 @@ CONFIG = RunConfig(name="x")
 RUN = RunFolder(Path("runs/x"))
 
 
-def nothing() -> None:
-    """No run of that name."""
-
-
 def no_checkpoint_yet() -> None:
     begin()
     RUN.logs.mkdir()
@@ -75,9 +71,7 @@ def kill_at_change(number: int) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.parametrize(
-    ("before", "resume"), [(nothing, "auto"), (no_checkpoint_yet, "auto"), (with_checkpoints, "never")]
-)
+@pytest.mark.parametrize(("before", "resume"), [(no_checkpoint_yet, "auto"), (with_checkpoints, "never")])
 def test_a_start_that_is_killed_can_be_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], resume: str
 ) -> None:
