@@ -43,8 +43,8 @@ class LanguageModel:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
             model = transformers.AutoModelForCausalLM.from_pretrained(name)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
+        except (OSError, ValueError, KeyError, ImportError) as error:  # the last: its tokenizer needs another package
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise UserError(f"--lm {name}: no causal language model that Transformers can open: {reason}") from error
         return cls(name, model.to(device).eval(), tokenizer)
 

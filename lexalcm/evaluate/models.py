@@ -126,6 +126,13 @@ def model_name(folder: Path) -> str:
     return str(folder.parent if folder.name == "model" else folder)
 
 
+def model_names(folders: Sequence[Path]) -> list[str]:
+    """What a report calls models; one that is given again has a number, so that rows are told apart."""
+    names = [model_name(folder) for folder in folders]
+    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({again + 1})" if again else name for name, again in zip(names, before, strict=True)]
+
+
 def describe_model(model: LCM, folder: Path, options: GenerationOptions) -> dict[str, Any]:
     """What a report says of a model."""
     diffuses = model.config.diffusion is not None
@@ -140,21 +147,16 @@ def describe_model(model: LCM, folder: Path, options: GenerationOptions) -> dict
 
 
 def _predictors(folders: Sequence[Path], settings: EvaluationSettings, tools: Tools) -> Iterator[ConceptPredictor]:
-    for folder in folders:
+    for name, folder in zip(model_names(folders), folders, strict=True):
         model = place_model(load_model(folder), settings.device)
         options = GenerationOptions.for_model(model.generation_config, **settings.generation)
-        yield _model_predictor(folder, model, options, settings, tools)
+        yield _model_predictor(name, folder, model, options, settings, tools)
 
 
 def _model_predictor(
-    folder: Path, model: LCM, options: GenerationOptions, settings: EvaluationSettings, tools: Tools
+    name: str, folder: Path, model: LCM, options: GenerationOptions, settings: EvaluationSettings, tools: Tools
 ) -> ConceptPredictor:
-    name, about, seed, window = (
-        model_name(folder),
-        describe_model(model, folder, options),
-        settings.seed,
-        settings.window,
-    )
+    about, seed, window = describe_model(model, folder, options), settings.seed, settings.window
     if settings.free is None:
         predictor = prepare(model, options)
         return Predictor(

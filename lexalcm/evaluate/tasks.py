@@ -22,7 +22,7 @@ from lexalcm.evaluate.examples import TaskExample, read_examples, score_examples
 from lexalcm.evaluate.files import check_report_name
 from lexalcm.evaluate.free_running import collect
 from lexalcm.evaluate.journal import Journal, folder_state
-from lexalcm.evaluate.models import describe_model, finish, model_name, unfinished
+from lexalcm.evaluate.models import describe_model, finish, model_names, unfinished
 from lexalcm.evaluate.report import Evaluation, Example
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
@@ -113,13 +113,13 @@ def _open(folder: Path, settings: EvaluationSettings) -> TextModel:
 
 
 def _predictors(folders: Sequence[Path], first: TextModel, settings: EvaluationSettings) -> Iterator[TaskPredictor]:
-    for number, folder in enumerate(folders):
-        yield _model_predictor(folder, first if number == 0 else _open(folder, settings), settings)
+    for number, (name, folder) in enumerate(zip(model_names(folders), folders, strict=True)):
+        yield _model_predictor(name, folder, first if number == 0 else _open(folder, settings), settings)
     yield Predictor(LEAD, "baseline", lambda examples, number: [example.source[:3] for example in examples], {})
     yield Predictor(LAST, "baseline", lambda examples, number: [example.source[-1:] for example in examples], {})
 
 
-def _model_predictor(folder: Path, writer: TextModel, settings: EvaluationSettings) -> TaskPredictor:
+def _model_predictor(name: str, folder: Path, writer: TextModel, settings: EvaluationSettings) -> TaskPredictor:
     options = writer.options(**settings.generation)
     about = describe_model(writer.model, folder, options) | {
         "window": settings.window,
@@ -135,7 +135,7 @@ def _model_predictor(folder: Path, writer: TextModel, settings: EvaluationSettin
         ]
         return [[one.text for one in text] for text in collect(writer.write_all(prompts, options))]
 
-    return Predictor(model_name(folder), "model", write, about)
+    return Predictor(name, "model", write, about)
 
 
 class _Work:

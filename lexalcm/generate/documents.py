@@ -1,8 +1,9 @@
 """Prompts from a file or from standard input, one document a line: JSON objects, or plain text.
 
 A JSON line has `text`, or `sentences` as a list, and may have `id`, `lang`, `to` and `seed`; other fields are passed
-over. A line of plain text is a document. Empty lines are no documents. Of conversations a JSON line has `messages` (or
-`conversations`, see `lexalcm.data.chat`) that end with what is to be answered, or `text`, which the user says.
+over. A line of plain text is a document. Empty lines are no documents. Of conversations a JSON line has `messages`, or
+another layout of `lexalcm.data.chat`, that ends with what is to be answered (`prompt` or `instruction` without what
+would follow), or else `text`, which the user says.
 """
 
 import json
@@ -81,6 +82,7 @@ def read_documents(
     """
     name = "standard input" if str(source) == STDIN else str(source)
     is_json = None if str(source) == STDIN else not str(source).lower().endswith(TEXT_SUFFIX)
+    some = False
     for number, raw in enumerate(lines, start=1):
         place = f"{name}:{number}"
         try:
@@ -98,8 +100,9 @@ def read_documents(
             raise DataError(f"{place}: {error}") from error
         # No file can hold half a character, which JSON can spell; in texts segmentation replaces it.
         name_of = str(record.get("id", number)).encode("utf-8", "replace").decode()
+        some = True
         yield InputDocument(name_of, prompt, place)
-    if is_json is None:
+    if not some:
         raise DataError(f"{name} has no document: give one a line")
 
 
@@ -113,18 +116,37 @@ def _record(line: str, place: str) -> dict[str, Any]:
     return record
 
 
-def _prompt(record: dict[str, Any], defaults: Defaults, codec: Codec | None) -> Prompt:
-    content = record.get("sentences", record.get("text"))
-    if content is None and not defaults.chat:
+_ANSWERS = {"prompt": "completion", "instruction": "output"}
+"""Of layouts with an answer in a field of its own: what is asked, what is answered."""
+
+
+def _turns(record: dict[str, Any]) -> list[Turn]:
+    """The conversation of a line: in a known layout, or a text, which the user says."""
+    if record.get("messages") is None and record.get("conversations") is None:
+        asked = next((name for name in _ANSWERS if record.get(name) is not None), None)
+        if asked is not None:
+            record = {**record, _ANSWERS[asked]: record.get(_ANSWERS[asked]) or ""}
+        elif not {"text", "sentences"}.isdisjoint(record):
+            content = _content(record)
+            return [Turn("user", content if isinstance(content, str) else "\n".join(content))]
+    return read_turns(record, "")[0]
+
+
+def _content(record: dict[str, Any]) -> str | list[str]:
+    """The text of a line, or its sentences."""
+    if "sentences" in record:
+        content = record["sentences"]
+        if not (isinstance(content, list) and all(isinstance(one, str) for one in content)):
+            raise UserError("sentences must be a list of texts")
+        return content
+    if "text" not in record:
         raise UserError(f"no text and no sentences, only {', '.join(record) or 'an empty object'}")
-    if (
-        content is not None
-        and "sentences" in record
-        and not (isinstance(content, list) and all(isinstance(one, str) for one in content))
-    ):
-        raise UserError("sentences must be a list of texts")
-    if content is not None and "sentences" not in record and not isinstance(content, str):
+    if not isinstance(record["text"], str):
         raise UserError("text must be a text")
+    return record["text"]
+
+
+def _prompt(record: dict[str, Any], defaults: Defaults, codec: Codec | None) -> Prompt:
     seed = check_seed(record.get("seed", defaults.seed))
     languages = {}
     for key in ("lang", "to"):
@@ -132,12 +154,9 @@ def _prompt(record: dict[str, Any], defaults: Defaults, codec: Codec | None) -> 
         if given is not None and not isinstance(given, str):
             raise UserError(f"{key} must be a language's code or name")
         languages[key] = find_language(given) if given else getattr(defaults, key)
-    if content is not None and not defaults.chat:
-        return read_prompt(content, **languages, seed=seed, max_sentences=defaults.max_prompt, codec=codec)
-    if content is None:
-        turns, _ = read_turns(record, "")
-    else:
-        turns = [Turn("user", content if isinstance(content, str) else "\n".join(content))]
+    if not defaults.chat:
+        return read_prompt(_content(record), **languages, seed=seed, max_sentences=defaults.max_prompt, codec=codec)
+    turns = _turns(record)
     if defaults.system is not None and turns and turns[0].role != "system":
         turns = [Turn("system", defaults.system), *turns]
     return chat_prompt(turns, **languages, seed=seed, max_sentences=defaults.max_prompt, codec=codec)

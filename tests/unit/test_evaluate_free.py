@@ -152,6 +152,16 @@ def test_report_of_free_running(dataset, folder):
     json.dumps(evaluation.to_json(), allow_nan=False)
 
 
+def test_a_model_that_is_given_twice_has_two_names(dataset, folder):
+    evaluation = evaluate([folder, folder], dataset, free=FREE, baselines=("mean",))
+    names = [str(folder), f"{folder} (2)"]
+    assert [row.name for row in evaluation.rows[:2]] == names
+    assert [(pair.model, pair.baseline) for pair in evaluation.comparisons] == [tuple(names)]
+    assert evaluation.comparisons[0].scores["all"]["squared_l2"].value == 0
+    for example in evaluation.examples:
+        assert example.written.keys() == {*names, "the training mean"}
+
+
 def test_all_metrics_of_one_document_are_those_of_the_whole_split_put_together(dataset, folder):
     evaluation = evaluate([folder], dataset, metrics=("embedding", "rouge_l"), batch=10**6)
     model = evaluation.rows[0]

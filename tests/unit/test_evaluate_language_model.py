@@ -86,3 +86,13 @@ def test_what_is_too_long_for_the_model_is_cut_at_the_beginning_of_the_context(f
 def test_what_is_no_language_model_is_the_users_mistake(tmp_path):
     with pytest.raises(UserError, match="no causal language model"):
         LanguageModel.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [ImportError("\n requires the SentencePiece library.\nInstall it."), ValueError()])
+def test_what_transformers_lacks_is_one_line(folder, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fails)
+    with pytest.raises(UserError, match=r"can open: (requires the SentencePiece library\.|ValueError)$"):
+        LanguageModel.open(str(folder))

@@ -166,6 +166,16 @@ def test_documents_are_conversations_to_answer() -> None:
     prompts = [one.prompt for one in read_documents(lines, "a.jsonl", Defaults(chat=True, system="Be brief."))]
     brief, kind = ((SYSTEM, told, USER, "Well?", ASSISTANT) for told in ("Be brief.", "Be kind."))
     assert [prompt.sentences for prompt in prompts] == [brief, kind, brief]
+    others = [
+        {"text": "Ignored.", "messages": [{"role": "user", "content": "Well?"}]},
+        {"instruction": "Well?"},
+        {"instruction": "Well?", "input": "", "output": ""},
+        {"prompt": "Well?", "system": "Be brief."},
+        {"prompt": [{"role": "user", "content": "Well?"}], "completion": None},
+    ]
+    lines = [json.dumps(record).encode() for record in others]
+    prompts = [one.prompt for one in read_documents(lines, "a.jsonl", Defaults(chat=True, system="Be brief."))]
+    assert [prompt.sentences for prompt in prompts] == [brief] * 5
     answered = json.dumps({"messages": [{"role": "assistant", "content": "Well!"}]}).encode()
     with pytest.raises(UserError, match=r"a\.jsonl:1: the assistant has spoken last already"):
         list(read_documents([answered], "a.jsonl", Defaults(chat=True)))

@@ -247,6 +247,15 @@ def test_a_wrong_line_is_named_before_anything_is_made(line: str, tmp_path: Path
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["empty.jsonl", "empty.txt"])
+@pytest.mark.parametrize("content", ["", "\n  \n"])
+def test_a_file_without_a_document_is_a_mistake(writer: TextModel, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name} has no document: give one a line"):
+        run(writer, tmp_path / name, tmp_path / "out.jsonl", job(writer))
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_a_language_that_the_codec_lacks_is_named_with_its_line(writer: TextModel) -> None:
     documents = read_documents([b'{"text": "Hallo Welt.", "lang": "de"}'], "prompts.jsonl", Defaults())
     with pytest.raises(UserError, match=r"prompts\.jsonl:1: .*no sentence in deu_Latn"):
