@@ -30,14 +30,20 @@ def _beside(path: Path, suffix: str = "tmp") -> Path:
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove what writers on this machine left behind in a folder when they were killed: of `name`, or of anything."""
+    """Remove what writers on this machine left behind in a folder when they were killed: of `name`, or of anything.
+
+    A folder that was to be replaced, and whose place is empty since the kill, is put back.
+    """
     goal = r".+" if name is None else re.escape(name)
-    pattern = re.compile(rf"\.{goal}\.{_MACHINE}\.(\d+)\.(?:tmp|old)")
+    pattern = re.compile(rf"\.({goal})\.{_MACHINE}\.(\d+)\.(tmp|old)")
     for entry in folder.iterdir():
         match = pattern.fullmatch(entry.name)
-        if match and not _is_running(int(match[1])):
+        if match and not _is_running(int(match[2])):
             with suppress(FileNotFoundError):  # another writer that tidies up may have been faster
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                if match[3] == "old" and not (folder / match[1]).exists():
+                    entry.rename(folder / match[1])
+                else:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _is_running(process: int) -> bool:
@@ -147,8 +153,9 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | No
         UserError: as `check_output`.
     """
     path = Path(path)
+    if path.parent.is_dir():
+        remove_leftovers(path.parent, path.name)
     check_output(path, overwrite=overwrite, marker=marker)
-    remove_leftovers(path.parent, path.name)
     temporary = _beside(path)
     temporary.mkdir()
     try:
@@ -168,7 +175,7 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False, marker: str | No
 
 def remove_folder(path: Path) -> None:
     """Remove a folder that others may be looking into: it is gone in one step, never half there."""
-    removed = _beside(path, "old")
+    removed = _beside(path)
     with suppress(FileNotFoundError):
         path.rename(removed)
         shutil.rmtree(removed, ignore_errors=True)

@@ -167,3 +167,36 @@ def test_leftovers_of_killed_writers_are_removed_and_no_others(tmp_path: Path) -
         remove_leftovers(tmp_path)
         assert alive.exists()
     assert names(tmp_path) == [".mine.tmp", "alive"]
+
+
+REPLACE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from lexalcm import atomic
+
+goal, dies_at, rename, renamed = Path(sys.argv[1]), int(sys.argv[2]), Path.rename, []
+
+def rename_or_die(path, target):
+    renamed.append(path)
+    if len(renamed) == dies_at:
+        os.kill(os.getpid(), 9)
+    return rename(path, target)
+
+Path.rename = rename_or_die
+with atomic.atomic_folder(goal, overwrite=True) as folder:
+    (folder / "file").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("dies_at", [1, 2])
+def test_a_folder_whose_replacement_was_killed_is_back_with_the_next_writer(tmp_path: Path, dies_at: int) -> None:
+    goal = tmp_path / "goal"
+    goal.mkdir()
+    (goal / "file").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", REPLACE_AND_DIE, goal, str(dies_at)])
+    assert killed.returncode == -9
+    assert goal.exists() == (dies_at == 1)
+    with pytest.raises(UserError, match="exists already"), atomic_folder(goal):
+        pass
+    assert names(tmp_path) == ["goal"]
+    assert (goal / "file").read_text() == "old"
