@@ -12,10 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from documented import ROOT, Block, all_blocks
+from documented import ROOT, Block, all_blocks, commands
 
 from lexalcm.data.corpus import Document, Source, read_documents
 from lexalcm.data.sample import packaged_text
@@ -45,6 +46,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, part in (("chats.jsonl", english), ("対話.jsonl", japanese)):
         write_lines(folder / name, [conversation(document) for document in part])
     write_lines(folder / "prompts.jsonl", [{"id": f"p{i}", "text": d.text[:200]} for i, d in enumerate(english[:3])])
+    tasks = [{"source": d.text[:400], "reference": d.text[400:600]} for d in english[:3]]
+    write_lines(folder / "summaries.jsonl", tasks)
     (folder / "speech.txt").write_text(english[0].text, encoding="utf-8")
     for name in ("configs", "launch", "tools", "tests"):
         (folder / name).symlink_to(ROOT / name)
@@ -106,7 +109,26 @@ def run(group: str, folder: Path, environment: dict[str, str]) -> None:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"{block}:\n{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        told = f"{block}:\n{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert done.returncode == 0, told
+        assert not [name for name in written_by(block) if not has_something(folder / name)], told
+
+
+def written_by(block: Block) -> list[str]:
+    """What the lines of a block say that they write."""
+    options = ("--out", "-o", "--output", "--save-embeddings")
+    return [
+        value
+        for line in commands(block.text)
+        for option, value in pairwise(line)
+        if option in options and value != "-" and "*" not in value
+    ]
+
+
+def has_something(path: Path) -> bool:
+    """Whether a folder or a file of this name is there and not empty; a suffix may have been added."""
+    found = path.parent.glob(f"{path.name}*")
+    return any(any(one.iterdir()) if one.is_dir() else one.stat().st_size > 0 for one in found)
 
 
 @pytest.fixture(scope="module")
