@@ -113,7 +113,7 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
 
         Args:
             text: a text, which is segmented into sentences, or sentences as they are.
-            lang: its language as a SONAR code, `"jpn_Jpan"`; none: Japanese where there is kana, else English.
+            lang: its language as a SONAR code, `"jpn_Jpan"`; none: seen from its script.
             to: the language to write; none: that of the text.
             seed: of the noise; the same seed gives the same text.
             options: changes of the model's own, e.g. `steps=12`; see `lexalcm.generate.options.GenerationOptions`.

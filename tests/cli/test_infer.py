@@ -122,6 +122,13 @@ def test_documents_of_a_file_go_to_a_file(lcm: Callable, tmp_path: Path) -> None
     assert lcm(*line, "--overwrite", "--steps", 5).code == 0
 
 
+def test_a_mistake_in_the_last_line_of_a_file_is_said_before_anything_is_printed(lcm: Callable, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"text": "Peace."}\n' * 3 + '{"text": "Hallo.", "lang": "de"}\n')
+    result = lcm("infer", "--input", tmp_path / "prompts.jsonl", "--batch", 1)
+    assert (result.code, result.out) == (2, "")
+    assert f"lcm: {tmp_path / 'prompts.jsonl'}:4: " in result.err
+
+
 def test_documents_of_stdin_go_to_stdout(lcm: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     typed(monkeypatch, '{"id": "x", "text": "Peace."}\n{"text": "The wind blew.", "seed": 4}\n')
     result = lcm("infer", "--input", "-", "-n", 1)
