@@ -7,11 +7,13 @@ T trained parameters of P, N processes, e bytes of a number in the run's precisi
 | single | 4 P | 4 T | 8 T | autocast's bf16 copies of weights (among the activations) |
 | ddp | 4 P | 4 T | 8 T | the same; with several micro-batches a step, their sum beside the buckets: 4 T |
 | fsdp | 4 P/N | 4 T/N | 8 T/N | layers gathered in e, a layer's gradient on its way |
-| ZeRO 0, fp32 | 4 P | 4 T | 8 T | gradients on their way |
+| ZeRO 0, fp32 | 4 P | 4 T | 8 T | gradients on their way, after the backward pass |
 | ZeRO 0, bf16 | 2 P | 2 T | 12 T | the same, and float32 gradients in an update |
-| ZeRO 1 | e P | e T | 12 T/N | buckets of gradients; in an update e T/N + 4 T/N |
-| ZeRO 2 | e P | e T/N | 12 T/N | the same |
-| ZeRO 3 | e P/N | e T/N | 12 T/N | and gathered weights, up to a billion |
+| ZeRO 1 | e P | e T | 12 T/N | a bucket of gradients; in an update 4 T/N in fp32, e T/N + 4 T/N in bf16 |
+| ZeRO 2 | e P | e T/N | 12 T/N | four buckets; the same |
+| ZeRO 3 | e P/N | e T/N | 12 T/N | and gathered weights, up to a billion; in an update 2 e T/N more |
+
+In a step of one micro-batch, gradients of single, fsdp and ZeRO 0 and 1 need not be there when activations are most.
 
 DeepSpeed keeps float32 weights beside its own from stage 1 on, in float32 too. With offloading, the optimizer's part
 (fsdp, stage 3: and the weights') is in the CPU's memory or on NVMe. The terms for buckets and updates were read off
@@ -89,6 +91,7 @@ class Layout:
     casts_weights: bool = True  # in bf16, weights are bf16 when they multiply; else autocast makes copies
     shards: bool = True
     offloads: bool = False
+    gradients_appear: bool = False  # one by one in a step's only backward pass; else all have their place before
     listed: bool = True  # in a plan: there is a file of it in configs/
 
 
@@ -149,9 +152,9 @@ def _ddp(sizes: Sizes, processes: int, number: int, settings: TrainSettings, onc
 
 def _fsdp(sizes: Sizes, processes: int, number: int, settings: TrainSettings, once: bool) -> Use:
     # Gathered: what is outside layers, a layer, the next one, and the message that it comes in; going back, a layer's
-    # gradient and the float32 message that it leaves in, while those of the layer before are on their way.
-    layer = sizes.largest_layer
-    buffers = number * sizes.outside_layers + 3 * number * layer + 2 * (number + 4) * layer
+    # gradient and the float32 message that it leaves in, where gradients are added up with those of the layer before.
+    layer, leaving = sizes.largest_layer, 1 if once else 2
+    buffers = number * sizes.outside_layers + 3 * number * layer + leaving * (number + 4) * layer
     weights, gradients = 4 * ceil(sizes.parameters / processes), 4 * ceil(sizes.trained / processes)
     return Use(weights, gradients, ceil(sizes.state / processes), _average(sizes, processes, settings), buffers=buffers)
 
@@ -171,8 +174,7 @@ def _zero0(sizes: Sizes, processes: int, number: int, settings: TrainSettings, o
         number * trained,
         masters + 8 * trained,
         _average(sizes, 1, settings),
-        buffers=message,
-        step_buffers=0 if number == 4 else message + 4 * trained,
+        step_buffers=message + (0 if number == 4 else 4 * trained),
     )
 
 
@@ -184,20 +186,22 @@ def _zero(stage: int, optimizer_on: str = "gpu", weights_on: str = "gpu") -> Use
         weights = number * (ceil(sizes.parameters / processes) if stage == 3 else sizes.parameters)
         gradients = number * (sizes.trained if stage == 1 else share)
         masters = 12 * share
-        buffers = (3 if stage == 1 else 4) * bucket
+        buffers = (1 if stage == 1 else 4) * bucket
         if optimizer_on != "gpu":
             buffers += number * sizes.largest  # a gradient on its way
-        elif stage >= 2 and not once:
+        elif stage == 3 or (stage == 2 and not once):
             buffers += number * share  # a micro-batch's gradient beside the sum of those before
-        if stage == 3:  # gathered weights, which stay for the next use, and those fetched ahead
-            live = MAX_LIVE if optimizer_on == "gpu" else MAX_LIVE_OFFLOADED
-            buffers += number * min(sizes.parameters, max(live, sizes.largest_layer)) + bucket
         updating = min(share, SUB_GROUP) if stage == 3 else share
         step = updating * (4 if number == 4 else 6)
-        if stage == 1:  # the shares that are not this process's have gone when the update begins
-            step = max(0, step - number * (sizes.trained - share))
+        if stage == 1:
+            step += bucket if number == 4 else -number * (sizes.trained - share)  # in bf16 the others' shares have gone
+        if stage == 3:  # gathered weights, which stay for the next use, and those fetched ahead
+            live = MAX_LIVE if optimizer_on == "gpu" else MAX_LIVE_OFFLOADED
+            gathered = number * min(sizes.parameters, max(live, sizes.largest_layer))
+            buffers += gathered
+            step += gathered + 2 * number * updating
         if optimizer_on == "gpu":
-            return Use(weights, gradients, masters, average, buffers, step)
+            return Use(weights, gradients, masters, average, buffers, max(0, step))
         cpu = 4 * share + (0 if once else number * share) + average  # the gradients that update
         nvme = 0
         if optimizer_on == "cpu":
@@ -217,12 +221,12 @@ def _zero(stage: int, optimizer_on: str = "gpu", weights_on: str = "gpu") -> Use
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout("single", _whole, casts_weights=False, shards=False),
+        Layout("single", _whole, casts_weights=False, shards=False, gradients_appear=True),
         Layout("ddp", _ddp, casts_weights=False, shards=False),
-        Layout("zero0", _zero0),
-        Layout("zero1", _zero(1)),
+        Layout("zero0", _zero0, gradients_appear=True),
+        Layout("zero1", _zero(1), gradients_appear=True),
         Layout("zero2", _zero(2)),
-        Layout("fsdp", _fsdp),
+        Layout("fsdp", _fsdp, gradients_appear=True),
         Layout("zero3", _zero(3)),
         Layout("zero1_offload", _zero(1, "cpu"), offloads=True, listed=False),
         Layout("zero2_offload", _zero(2, "cpu"), offloads=True),

@@ -136,7 +136,7 @@ def _estimate(
     once = data.global_batch <= processes  # a step is one micro-batch, and its gradients need not be there before
     use = layout.use(sizes, processes, 2 if precision == "bf16" else 4, config.train, once)
     held = use.weights + use.gradients + use.optimizer + use.average
-    beyond = _beyond(acts, use.gradients, appear=once and name == "single")
+    beyond = _beyond(acts, use.gradients, appear=once and layout.gradients_appear)
 
     def total(rows: int) -> int:
         return round(held + max(beyond(rows) + use.buffers, use.step_buffers))
