@@ -66,10 +66,23 @@ def load_model(path_or_id: str | Path, **hub_options: Any) -> LCM:
         hub_options: passed to `huggingface_hub.snapshot_download`, e.g. `revision`, `token`.
 
     Raises:
-        UserError: no such folder or hub model, no config, weights missing, truncated, or not those of the config.
+        UserError: no such folder or hub model, no config, weights missing, truncated, or not those of the config, or a
+            normalizer that cannot be used.
         ConfigError: a config with unknown keys or contradicting sizes.
     """
     folder = model_folder(path_or_id, **hub_options)
+    model = read_model(folder)
+    model.normalizer.check(str(folder / WEIGHTS_FILE))
+    return model
+
+
+def read_model(folder: Path) -> LCM:
+    """`load_model` of a model folder whose numbers may be any: for those who look into what is wrong with them.
+
+    Raises:
+        UserError: no config, weights missing, truncated, or not those of the config.
+        ConfigError: a config with unknown keys or contradicting sizes.
+    """
     config = read_config(folder)
     state = _read_weights(folder)
     with torch.device("meta"):

@@ -93,7 +93,8 @@ def import_fairseq2(file: Path | str, config: Path | str | None = None) -> LCM:
         the model in evaluation mode, float32.
 
     Raises:
-        UserError: unreadable file; unknown or missing parameters, listed; sizes that a config contradicts.
+        UserError: unreadable file; unknown or missing parameters, listed; sizes that a config contradicts; a
+            normalizer that cannot be used.
         ConfigError: a config that is unreadable or does not say how many heads there are where that is not clear.
     """
     file = Path(file)
@@ -102,6 +103,7 @@ def import_fairseq2(file: Path | str, config: Path | str | None = None) -> LCM:
     with torch.device("meta"):
         model = ARCHITECTURES[model_config.architecture](model_config)
     model.load_state_dict(_translate(published, model, str(file)), assign=True)
+    model.normalizer.check(str(file))
     return model.eval()
 
 

@@ -62,13 +62,17 @@ class Normalizer(nn.Module):
                     f"the normalizer's {name} has shape {list(value.shape)}, the model's concepts have "
                     f"{self.center.numel()} dimensions: use a data set and a model of the same codec"
                 )
-            if not value.isfinite().all():
-                raise UserError(f"the normalizer's {name} holds NaN or infinity: fit it again")
-        if (values["scale"] <= 0).any():
-            dead = int((values["scale"] <= 0).nonzero()[0, 0])
-            raise UserError(f"the normalizer's scale is not positive in dimension {dead}: fit it on varied text")
+        _check_numbers(values, "the normalizer")
         for name, value in values.items():
             getattr(self, name).copy_(value)
+
+    def check(self, source: str) -> None:
+        """Make sure that the statistics of a model from outside can be used; without clipping its bounds are infinite.
+
+        Raises:
+            UserError: a center or scale that is not finite, a scale that is not positive, or bounds out of order.
+        """
+        _check_numbers(dict(self.named_buffers()), f"{source}: the normalizer")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def moved_not_cast(tensor: Tensor) -> Tensor:
@@ -77,3 +81,15 @@ class Normalizer(nn.Module):
 
         arguments: dict[str, Any] = {"recurse": recurse}
         return super()._apply(moved_not_cast, **arguments)
+
+
+def _check_numbers(values: Mapping[str, Tensor], owner: str) -> None:
+    for name, value in values.items():
+        finite = ~value.isnan() if name.startswith("clip_") else value.isfinite()
+        if not finite.all():
+            raise UserError(f"{owner}'s {name} holds NaN or infinity: fit it again")
+    if (values["scale"] <= 0).any():
+        dead = int((values["scale"] <= 0).nonzero()[0, 0])
+        raise UserError(f"{owner}'s scale is not positive in dimension {dead}: fit it on varied text")
+    if "clip_min" in values and (values["clip_min"] > values["clip_max"]).any():
+        raise UserError(f"{owner} clips at bounds in the wrong order: fit it again")

@@ -78,6 +78,17 @@ def test_clipping_of_the_normalizer_is_taken_over(weights: dict[str, Tensor], tm
     assert normalizer.normalize(torch.full((48,), -1e6)).tolist() == [-2.0] * 48
 
 
+@pytest.mark.parametrize(
+    ("part", "number"), [("scale", 0.0), ("scale", -1.0), ("scale", torch.nan), ("center", torch.nan)]
+)
+def test_a_normalizer_that_cannot_be_used_is_refused(
+    weights: dict[str, Tensor], part: str, number: float, tmp_path: Path
+) -> None:
+    weights[f"sonar_normalizer.{part}"][5] = number
+    with pytest.raises(UserError, match=f"normalizer's {part}"):
+        import_fairseq2(saved(tmp_path, weights), CONFIG)
+
+
 def test_missing_and_unknown_parameters_are_listed(weights: dict[str, Tensor], tmp_path: Path) -> None:
     del weights["context_encoder.layers.1.self_attn.q_proj.weight"]
     weights["denoiser.layers.0.extra"] = torch.zeros(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS, lively_model, packed_rows
+from tiny_models import CONFIGS, DIM, lively_model, packed_rows
 
 from lexalcm.errors import UserError
 from lexalcm.model import LCM, BaseLCM, TwoTowerLCM, load_model
@@ -101,6 +101,14 @@ BROKEN = {
     "missing denoiser.norm.weight": lambda folder: break_weights(folder, "denoiser.norm.weight", None),
     "unknown extra.weight": lambda folder: break_weights(folder, "extra.weight", torch.zeros(1)),
     "denoiser.norm.weight has shape": lambda folder: break_weights(folder, "denoiser.norm.weight", torch.zeros(3)),
+    "scale is not positive in dimension 0": lambda folder: break_weights(folder, "normalizer.scale", torch.zeros(DIM)),
+    "normalizer's center holds NaN": lambda folder: break_weights(
+        folder, "normalizer.center", torch.full((DIM,), torch.nan)
+    ),
+    "bounds in the wrong order": lambda folder: (
+        break_weights(folder, "normalizer.clip_max", torch.full((DIM,), -torch.inf))
+        or break_weights(folder, "normalizer.clip_min", torch.zeros(DIM))
+    ),
 }
 
 
