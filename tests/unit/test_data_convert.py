@@ -11,7 +11,7 @@ import pytest
 import webdataset
 from safetensors.numpy import save_file
 
-from lexalcm.data.build import build_dataset
+from lexalcm.data.build import build_dataset, build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.convert import blocks
 from lexalcm.data.convert.convert import convert
@@ -331,6 +331,139 @@ def test_our_shards_alone_are_a_webdataset(tmp_path: Path, hash_codec: type) -> 
     after = everything(result.dataset)
     assert sorted(after) == sorted(before)
     assert all(np.array_equal(after[name][2], numbers) for name, numbers in before.items())
+
+
+PAIRS: list[dict[str, Any]] = [
+    {"id": "plain", "text": "No pair. It comes first.", "kind": "note", "score": 0.5},
+    {"id": "a", "source": "One here. Two here. Three.", "target": "Short.", "kind": "summary"},
+    {"id": "b", "source": ["Is it?", "Say!"], "target": ["It is.", "Yes."]},
+]
+CHATS: list[dict[str, Any]] = [
+    {
+        "id": "long",
+        "kind": "weather",
+        "messages": [
+            {"role": "system", "content": "Be brief. Be kind."},
+            {"role": "user", "content": "Will it rain?"},
+            {"role": "assistant", "content": "Yes. Take a coat."},
+            {"role": "user", "content": "Thanks!"},
+            {"role": "assistant", "content": "Gladly."},
+        ],
+    },
+    {"id": "short", "prompt": "One and one?", "completion": "Two."},
+]
+
+
+@pytest.fixture(params=["pairs", "chats"])
+def marked(request: pytest.FixtureRequest, tmp_path: Path, hash_codec: type) -> Dataset:
+    records = PAIRS if request.param == "pairs" else CHATS
+    file = tmp_path / "marked.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    build = BuildSettings(codec="hash", validation=0, dtype="float32")
+    return build_from_paths([file], tmp_path / "marked", build, chat=request.param == "chats").dataset
+
+
+def assert_same_documents_and_index(before: Dataset, after: Dataset) -> None:
+    documents, others = everything(before), everything(after)
+    assert list(documents) == list(others)
+    for name, (split, document, numbers) in documents.items():
+        assert others[name][0] == split
+        assert list(others[name][1].items()) == list(document.items())
+        np.testing.assert_array_equal(others[name][2], numbers)
+    columns = np.load(before.path / "train.index.npz")
+    others_columns = np.load(after.path / "train.index.npz")
+    assert {"source", "targets"} & set(columns.files)
+    assert set(columns.files) == set(others_columns.files)
+    for name in columns.files:
+        np.testing.assert_array_equal(columns[name], others_columns[name])
+    assert verify_dataset(after.path).ok
+
+
+@pytest.mark.parametrize("block_bytes", [1, blocks.BLOCK_BYTES])
+def test_marks_go_there_and_back_through_parquet(
+    marked: Dataset, tmp_path: Path, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lexalcm.data.convert.read_dataset.BLOCK_BYTES", block_bytes)
+    convert([marked.path], tmp_path / "parquet", ConvertSettings(), to="parquet")
+    has = [set(pq.read_schema(file).names) for file in sorted((tmp_path / "parquet").glob("*/*.parquet"))]
+    if "source" in marked.columns("train", ["source"]):
+        assert ["source" in names for names in has] == ([False, True] if block_bytes == 1 else [True])
+        assert not {"turns", "targets"} & set.union(*has)
+    else:
+        assert all({"turns", "targets"} <= names and "source" not in names for names in has)
+    back = convert([tmp_path / "parquet"], tmp_path / "back", ConvertSettings(dtype="float32"))
+    assert back.dataset is not None
+    assert back.left_out == {}
+    assert_same_documents_and_index(marked, back.dataset)
+
+
+def test_marks_are_kept_of_our_shards_alone(marked: Dataset, tmp_path: Path) -> None:
+    codec = str(marked.path)
+    tar = marked.path / "train-000000.tar"
+    result = convert([tar], tmp_path / "out", settings(codec=codec, dim=None))
+    assert result.dataset is not None
+    assert_same_documents_and_index(marked, result.dataset)
+
+
+def test_no_text_keeps_the_marks(marked: Dataset, tmp_path: Path) -> None:
+    convert([marked.path], tmp_path / "parquet", ConvertSettings(text=False), to="parquet")
+    back = convert([tmp_path / "parquet"], tmp_path / "back", ConvertSettings(text=False)).dataset
+    assert back is not None
+    for name, (_, document, _) in everything(marked).items():
+        expected = {key: value for key, value in document.items() if key != "sentences"}
+        assert everything(back)[name][1] == expected
+
+
+def test_impossible_marks_are_left_out(tmp_path: Path) -> None:
+    turns: list[str | None] = [None] * 12
+    targets: list[str | None] = [None] * 12
+    turns[1], turns[2], turns[3] = "[", '[["user", 5]]', '[["nobody", 0]]'
+    targets[4], targets[5], targets[6], targets[7] = "[[0, 9]]", "[[2, 2]]", "{}", "[[1, 3], [2, 3]]"
+    turns[8], targets[8] = '[["user", 0], ["assistant", 2]]', "[[3, 7]]"
+    sources = [9, *([None] * 8), 1, -1, 3]
+    marks: dict[str, Any] = {"source": pa.array(sources, pa.int64()), "turns": turns, "targets": targets}
+    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS), **marks)
+    result = convert([file], tmp_path / "out", settings())
+    bad = [0, 1, 2, 3, 4, 5, 6, 7, 10]
+    assert [(row, reason.split(":")[0]) for _, row, reason in left_out(tmp_path / "out")] == [
+        (row, "impossible marks") for row in bad
+    ]
+    assert result.dataset is not None
+    found = everything(result.dataset)
+    assert found["a.parquet:8"][1]["turns"] == [["user", 0], ["assistant", 2]]
+    assert found["a.parquet:8"][1]["targets"] == [[3, 7]]
+    assert found["a.parquet:9"][1]["source"] == 1
+    assert "turns" not in found["a.parquet:9"][1]
+    members = [("0.npy", npy(VECTORS[0])), ("0.json", json.dumps({"sentences": SENTENCES[0], "source": 4}).encode())]
+    members += [("1.npy", npy(VECTORS[0])), ("1.json", json.dumps({"sentences": SENTENCES[0], "source": 3}).encode())]
+    convert([write_tar(tmp_path / "w.tar", members)], tmp_path / "tar", settings())
+    assert left_out(tmp_path / "tar") == [("w.tar", 0, "impossible marks: source 4 of 3 sentences")]
+
+
+def test_columns_of_others_that_only_have_the_names_of_ours(tmp_path: Path) -> None:
+    file = write_parquet(
+        tmp_path / "a.parquet",
+        lists_of_lists(VECTORS),
+        source=["a magazine"] * 12,
+        turns=[3] * 12,
+        metadata=['{"a": NaN}', "text", '{"b": "\\ud800"}', None] * 3,
+    )
+    for given, expected in [
+        ((), [{"a": None}, {}, {}, {}]),
+        (
+            ("all",),
+            [
+                {"source": "a magazine", "turns": 3} | more
+                for more in ({"a": None}, {"metadata": "text"}, {"metadata": '{"b": "\\ud800"}'}, {})
+            ],
+        ),
+        (("metadata",), [{"metadata": text} for text in ('{"a": NaN}', "text", '{"b": "\\ud800"}', None)]),
+    ]:
+        result = convert([file], tmp_path / "out", settings(metadata=given), overwrite=True)
+        assert result.dataset is not None
+        found = everything(result.dataset)
+        assert [found[f"a.parquet:{row}"][1]["metadata"] for row in range(4)] == expected
+        assert all(not {"source", "turns", "targets"} & set(document) for _, document, _ in found.values())
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path) -> None:

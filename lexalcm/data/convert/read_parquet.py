@@ -4,11 +4,16 @@ A row is a document. `text_sentences` is a list of its sentences; `text_sentence
 of lists, a list of lists of fixed size, or the bytes of an array [n, dim] of little-endian float32 or float16. LexaLCM
 keeps such files in two folders, `Train/` and `Val/`; elsewhere a column `split` may say which side a row is on.
 
+What a conversion to parquet wrote is read back: whole numbers `source`, JSON text `turns` and `targets` as marks, and
+JSON objects in `metadata`. A column of these names but of another type is none of ours, nor is one that is asked for as
+metadata by its name.
+
 Files are read in record batches, whose numbers become one numpy array without a Python object in between; memory holds
 a few batches, however large the files and their row groups. Arrow's decoding of nested lists takes longer than all that
 follows, so it has a thread of its own.
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
+from lexalcm.data.convert.document_marks import MARK_TYPES, read_marks_of
 from lexalcm.data.convert.settings import ALL_COLUMNS, ConvertSettings
 from lexalcm.data.languages import check_language
 from lexalcm.data.spool import document_position
@@ -119,14 +125,25 @@ class ParquetReader:
 
     def _columns(self, schema: pa.Schema) -> set[str]:
         settings = self.settings
-        wanted = {settings.embedding_column, "id", "lang", "title", "split", *self._metadata(schema)}
+        wanted = {settings.embedding_column, "id", "lang", "title", "split"}
+        wanted |= {*self._metadata(schema), *self._ours(schema)}
         return wanted | ({settings.text_column} if settings.text else set())
 
     def _metadata(self, schema: pa.Schema) -> list[str]:
         taken = {self.settings.embedding_column, self.settings.text_column, "id", "lang", "title", "split"}
         if ALL_COLUMNS in self.settings.metadata:
-            return [name for name in schema.names if name not in taken]
+            return [name for name in schema.names if name not in taken | set(self._ours(schema))]
         return list(self.settings.metadata)
+
+    def _ours(self, schema: pa.Schema) -> list[str]:
+        """Columns that may be what our own conversion wrote: marks, and metadata as JSON."""
+        found = []
+        for name, kind in [*MARK_TYPES.items(), ("metadata", str)]:
+            if name in schema.names and name not in self.settings.metadata:
+                stored = schema.field(name).type
+                if pa.types.is_integer(stored) if kind is int else _is_text(stored):
+                    found.append(name)
+        return found
 
     def _block(self, source: ParquetSource, batch: pa.RecordBatch, first: int) -> Block:
         rows = len(batch)
@@ -143,6 +160,9 @@ class ParquetReader:
             problems.add(i, "no sentence")
         facts = {name: _column(batch, name) for name in ("id", "lang", "title", "split")}
         metadata = {name: batch.column(name).to_pylist() for name in self._metadata(batch.schema)}
+        ours = {name: batch.column(name).to_pylist() for name in self._ours(batch.schema)}
+        written = ours.pop("metadata", None)
+        keep_text = ALL_COLUMNS in self.settings.metadata
         documents: list[dict[str, Any]] = []
         splits: list[SplitName] = []
         for i in range(rows):
@@ -154,7 +174,9 @@ class ParquetReader:
             }
             if sentences is not None:
                 document["sentences"] = sentences[i]
-            document["metadata"] = {name: _plain(values[i]) for name, values in metadata.items()}
+            document |= _marks({name: values[i] for name, values in ours.items()}, i, int(n[i]), problems)
+            document["metadata"] = {} if written is None else _written_metadata(written[i], keep_text=keep_text)
+            document["metadata"] |= {name: _plain(values[i]) for name, values in metadata.items()}
             documents.append(document)
             splits.append(self._split(source, facts["split"], i, document_id, problems))
         found = [(first + i, kind, detail) for i, (kind, detail) in problems.found.items()]
@@ -242,6 +264,31 @@ class _Problems:
     def add(self, row: int, kind: str, detail: str = "") -> None:
         self.none[row] = False
         self.found.setdefault(row, (kind, detail))
+
+
+def _marks(given: dict[str, Any], i: int, n: int, problems: _Problems) -> dict[str, Any]:
+    """The marks of row i, which has `n` sentences."""
+    try:
+        given = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
+        for name, value in given.items():
+            if value is not None and type(value) is not MARK_TYPES[name]:
+                raise ValueError(f"{name} {str(value)[:60]}")
+        return read_marks_of(given, n)
+    except (ValueError, RecursionError) as error:
+        problems.add(i, "impossible marks", str(error))
+        return {}
+
+
+def _written_metadata(value: str | None, *, keep_text: bool) -> dict[str, Any]:
+    """What a column `metadata` of text says: a JSON object is the metadata; other text is kept only if asked for."""
+    try:
+        found = json.loads(value or "{}")
+        if isinstance(found, dict):
+            json.dumps(found, ensure_ascii=False).encode()
+            return {name: _plain(item) for name, item in found.items()}
+    except (ValueError, RecursionError):
+        pass
+    return {"metadata": value} if keep_text else {}
 
 
 def _sentences(column: pa.Array, problems: _Problems) -> tuple[list[list[str]], np.ndarray]:

@@ -1,7 +1,8 @@
 """Read WebDataset tars of `.npy` arrays as blocks: KEY.npy or KEY.anything.npy, [n, dim] each.
 
 What else a sample has is used if it is known: `json` (`id`, `lang`, `title`, `sentences` or the text column's name,
-`metadata`), or `txt` with a sentence a line. The members of a sample stand together, as in every WebDataset.
+`metadata`, and the marks of our own shards), or `txt` with a sentence a line. The members of a sample stand together,
+as in every WebDataset.
 """
 
 import io
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block
+from lexalcm.data.convert.document_marks import read_marks_of
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.languages import check_language
 from lexalcm.data.spool import document_position
@@ -102,13 +104,21 @@ class WebDatasetReader:
         if array.shape[1] != self.dim:
             raise _UnusableError("wrong dimension", f"{array.shape[1]}, expected {self.dim}")
         try:
-            document = self._document(default_id, members)
+            given = json.loads(members.get("json", b"{}"))
+            if not isinstance(given, dict):
+                raise TypeError("its JSON is not an object")
+            document = self._document(default_id, given, members)
         except (ValueError, TypeError, DataError) as error:
             raise _UnusableError("unusable text", str(error)) from error
         if self.settings.text and len(document["sentences"]) != len(array):
             kind = "embeddings and sentences differ in number" if document["sentences"] else "no sentence"
             raise _UnusableError(kind, f"{len(array)} and {len(document['sentences'])}")
-        return document, array
+        try:
+            document |= read_marks_of(given, len(array))
+        except ValueError as error:
+            raise _UnusableError("impossible marks", str(error)) from error
+        metadata = given.get("metadata", {})
+        return document | {"metadata": metadata if isinstance(metadata, dict) else {"metadata": metadata}}, array
 
     def _member(self, path: Path, members: dict[str, bytes]) -> str:
         if self.settings.member is not None:
@@ -118,10 +128,8 @@ class WebDatasetReader:
             raise DataError(f"{path}: several arrays in a sample ({', '.join(arrays)}): choose with --member")
         return arrays[0] if arrays else "npy"
 
-    def _document(self, default_id: str, members: dict[str, bytes]) -> dict[str, Any]:
-        given = json.loads(members.get("json", b"{}"))
-        if not isinstance(given, dict):
-            raise TypeError("its JSON is not an object")
+    def _document(self, default_id: str, given: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
+        """A sample's document without marks and metadata."""
         document: dict[str, Any] = {
             "id": str(given.get("id", default_id)),
             "lang": check_language(str(given.get("lang", self.settings.lang))),
@@ -134,8 +142,7 @@ class WebDatasetReader:
             if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
                 raise TypeError("its sentences are not a list of text")
             document["sentences"] = sentences
-        metadata = given.get("metadata", {})
-        return document | {"metadata": metadata if isinstance(metadata, dict) else {"metadata": metadata}}
+        return document
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -4,18 +4,24 @@
     text_sentences_sonar_emb    list<fixed_size_list<float16 or float32, dim>>
     id, lang, title             string
     metadata                    string, JSON
+    source                      int32: how many sentences are a pair's source
+    turns, targets              string, JSON: of a conversation
 
+A file has the last three from the first document on that has such, and null where a document has none: a file that was
+begun without them is closed before, so that all of a file is of one schema.
 `conversion.json` beside the two notes the codec, so that reading back needs no option.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lexalcm.data.convert.blocks import Block
+from lexalcm.data.convert.document_marks import MARK_TYPES
 from lexalcm.data.convert.settings import EMBEDDING_COLUMN, TEXT_COLUMN
 from lexalcm.data.manifest import Dtype, SplitRecord
 from lexalcm.data.units import SplitName
@@ -33,12 +39,15 @@ class ParquetSink:
         self.dtype = dtype
         self.file_size = file_size
         self.text = text
+        self._marks: set[str] = set()
+        """Those that a document had so far."""
         self._open: dict[SplitName, pq.ParquetWriter] = {}
         self._bytes: dict[SplitName, int] = {}
         self._files: dict[SplitName, int] = {}
 
     def write(self, block: Block) -> None:
         """Write a block: a row group in each split that it has documents of."""
+        self._marks |= {name for document in block.documents for name in MARK_TYPES if name in document}
         side = np.array(block.splits)
         for split in FOLDERS:
             part = block.choose(side == split)
@@ -53,8 +62,10 @@ class ParquetSink:
         return {}
 
     def _write(self, split: SplitName, table: pa.Table, size: int) -> None:
-        if split in self._open and self._bytes[split] + size > self.file_size:
-            self._open.pop(split).close()
+        if split in self._open:
+            is_full = self._bytes[split] + size > self.file_size
+            if is_full or self._open[split].schema.names != table.schema.names:
+                self._open.pop(split).close()
         if split not in self._open:
             number = self._files.get(split, 0)
             path = self.folder / FOLDERS[split] / f"{number:06d}.parquet"
@@ -79,4 +90,13 @@ class ParquetSink:
             columns[TEXT_COLUMN] = pa.ListArray.from_arrays(offsets, pa.array(flat, pa.string()))
         columns[EMBEDDING_COLUMN] = pa.ListArray.from_arrays(offsets, vectors)
         metadata = [json.dumps(document.get("metadata", {}), ensure_ascii=False) for document in block.documents]
-        return pa.table(columns | {"metadata": pa.array(metadata, pa.string())})
+        columns["metadata"] = pa.array(metadata, pa.string())
+        for name, kind in MARK_TYPES.items():
+            if name in self._marks:
+                marks = [document.get(name) for document in block.documents]
+                columns[name] = pa.array(marks, pa.int32()) if kind is int else pa.array(_as_json(marks), pa.string())
+        return pa.table(columns)
+
+
+def _as_json(values: list[Any]) -> list[str | None]:
+    return [None if value is None else json.dumps(value) for value in values]

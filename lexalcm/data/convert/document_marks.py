@@ -1,0 +1,55 @@
+"""The marks of a document in files of other layouts: `source` of a pair, `turns` and `targets` of a conversation.
+
+Fields of other data sets may have these names too: what cannot be a mark by its type is none, and is ignored. What has
+the type but not a possible value is an error, so that a document never loses its marks in silence.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lexalcm.data.chat import ROLES
+
+MARK_TYPES: dict[str, type] = {"source": int, "turns": list, "targets": list}
+"""Their names and types, in the order in which a document has them."""
+
+
+def read_marks_of(given: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The marks among the fields of a document of `n` sentences.
+
+    Raises:
+        ValueError: marks that such a document cannot have.
+    """
+    marks = {name: given[name] for name, kind in MARK_TYPES.items() if type(given.get(name)) is kind}
+    for name, value in marks.items():
+        if not _IS_POSSIBLE[name](value, n):
+            raise ValueError(f"{name} {str(value)[:60]} of {n} sentences")
+    return marks
+
+
+def _is_source(value: int, n: int) -> bool:
+    return 0 <= value <= n
+
+
+def _is_turns(value: list[Any], n: int) -> bool:
+    before = -1
+    for turn in value:
+        if not (isinstance(turn, list) and len(turn) == 2 and turn[0] in ROLES and type(turn[1]) is int):
+            return False
+        if not before < turn[1] < n:
+            return False
+        before = turn[1]
+    return True
+
+
+def _is_targets(value: list[Any], n: int) -> bool:
+    before = 0
+    for span in value:
+        if not (isinstance(span, list) and len(span) == 2 and all(type(place) is int for place in span)):
+            return False
+        if not before <= span[0] < span[1] <= n:
+            return False
+        before = span[1]
+    return True
+
+
+_IS_POSSIBLE: dict[str, Callable[[Any, int], bool]] = {"source": _is_source, "turns": _is_turns, "targets": _is_targets}
