@@ -85,6 +85,11 @@ class DiskCache:
         """Whether a block is here."""
         return os.path.exists(self._block_name(key))  # noqa: PTH110  asked for each document
 
+    def drop(self, key: str) -> None:
+        """Forget a block, if it is here."""
+        with self._writing(), suppress(FileNotFoundError):
+            self._block(key).unlink()
+
     def store(self, key: str, content: bytes) -> None:
         """Keep a block.
 

@@ -181,9 +181,12 @@ class Split:
 
     def _check_numbers(self, shard: int, i: int) -> None:
         """Compare, once for each document, its numbers with their checksum: at 4 GB/s."""
-        size = self.lengths.item(i) * self.dim * self.dtype.itemsize
-        content = self._shards.view(shard, self._offset.item(i), size)
-        if self._crc32 is not None and zlib.crc32(content) != self._crc32.item(i):
+        place = shard, self._offset.item(i), self.lengths.item(i) * self.dim * self.dtype.itemsize
+
+        def is_whole() -> bool:
+            return self._crc32 is None or zlib.crc32(self._shards.view(*place)) == self._crc32.item(i)
+
+        if not is_whole() and not (self._shards.fetch_anew(*place) and is_whole()):
             name = self.record.shards[shard].file
             raise ShardError(
                 f"{self.address}/{name} is damaged at document {self._key(shard, i)} (checksum): run "
@@ -283,7 +286,9 @@ class Dataset:
         ordered = not (index.shard[1:] < index.shard[:-1]).any()
         if not (fits and ordered and (crc32 is None or len(crc32) == len(index.n))):
             raise DataError(f"the index of {self.address} does not fit its manifest ({name}): build the data set again")
-        return Split(self.address, record, self.dim, self.manifest.dtype, index, crc32, self.shards(name))
+        split = Split(self.address, record, self.dim, self.manifest.dtype, index, crc32, self.shards(name))
+        split.check_hashes = crc32 is None and self._mirror is None  # a remote one would be fetched whole for it
+        return split
 
     def index(self, name: str) -> Index:
         """Where the documents of a split are, as its index says.

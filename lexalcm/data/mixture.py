@@ -104,7 +104,7 @@ class Mixture:
         if suffix is None:
             suffix = ("end_of_text",) if self.settings.end_of_text else ()
         split = dataset.split(name)
-        split.check_hashes = self.settings.check_hashes
+        split.check_hashes |= self.settings.check_hashes
         documents = Documents(
             lengths=split.lengths,
             **_targets(dataset, settings, split.lengths, name),

@@ -38,6 +38,9 @@ class Shards(Protocol):
             RemoteError: its server does not answer.
         """
 
+    def fetch_anew(self, shard: int, offset: int, size: int) -> bool:
+        """Read these bytes from where they come from the next time; False where that is what was read already."""
+
     def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
         """Bring (shard, offset, size) spans near, several at a time, before they are looked at one by one."""
 
@@ -79,6 +82,10 @@ class LocalShards:
         if len(found) != size:
             raise _outside(str(self.folder), self.records[shard])
         return found
+
+    def fetch_anew(self, shard: int, offset: int, size: int) -> bool:
+        """See `Shards`."""
+        return False
 
     def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
         """See `Shards`: the system reads ahead by itself."""
@@ -129,6 +136,12 @@ class CachedShards:
             start = number * self.block
             parts.append(self._read(shard, number, max(offset - start, 0), min(stop - start, self.block)))
         return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def fetch_anew(self, shard: int, offset: int, size: int) -> bool:
+        """See `Shards`: the disk may have damaged what is kept here."""
+        for number in self._blocks(offset, size):
+            self.cache.drop(self._key(shard, number))
+        return True
 
     def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
         """See `Shards`."""

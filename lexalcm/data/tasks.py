@@ -36,6 +36,8 @@ class Task:
 def choose_task(text: str | None, environment: Mapping[str, str] = os.environ) -> Task:
     """Read `--task`, or without it the environment; without both, all of the work.
 
+    Processes that torchrun starts in each task of a Slurm array share what is that task's.
+
     Raises:
         ConfigError: not I/N with 0 <= I < N, or an environment that contradicts itself.
     """
@@ -44,6 +46,11 @@ def choose_task(text: str | None, environment: Mapping[str, str] = os.environ) -
         if not (first.isdecimal() and second.isdecimal()):
             raise ConfigError(f"--task {text}: write it as I/N, e.g. 0/8 for the first of eight")
         return _task(int(first), int(second), f"--task {text}", "tasks are counted from 0")
+    array, process = _array_task(environment), _process_task(environment)
+    return Task(array.index * process.count + process.index, array.count * process.count)
+
+
+def _array_task(environment: Mapping[str, str]) -> Task:
     if "SLURM_ARRAY_TASK_ID" in environment:
         names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
         number, lowest, count = (_number(environment, name) for name in names)
@@ -52,6 +59,10 @@ def choose_task(text: str | None, environment: Mapping[str, str] = os.environ) -
         if (number - lowest) % step:
             raise ConfigError(f"the Slurm array's task {number} is not in steps of {step} from {lowest}: {advice}")
         return _task((number - lowest) // step, count, f"the Slurm array's task {number}", advice)
+    return Task()
+
+
+def _process_task(environment: Mapping[str, str]) -> Task:
     if "RANK" in environment and "WORLD_SIZE" in environment:
         rank, size = (_number(environment, name) for name in ("RANK", "WORLD_SIZE"))
         return _task(rank, size, f"RANK={rank} WORLD_SIZE={size}", "start it with torchrun, or give --task")

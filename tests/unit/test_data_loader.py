@@ -410,6 +410,18 @@ def test_a_bad_shard_is_an_error_or_is_skipped_and_counted(tmp_path: Path, kind:
         assert not b.embeddings[~kept].any()
 
 
+def test_a_set_without_checksums_is_hashed_instead(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "a", {"train": LENGTHS})
+    with np.load(tmp_path / "a/train.index.npz") as index:
+        arrays = {name: array for name, array in index.items() if name != "crc32"}
+    np.savez(tmp_path / "a/train.index.npz", **arrays)
+    options = {"micro_batch": 1, "global_batch": 1}
+    epoch_of(mixed(SetSettings(path=str(tmp_path / "a")), **options))
+    name = damage(tmp_path / "a", "flipped")
+    with pytest.raises(ShardError, match=name):
+        epoch_of(mixed(SetSettings(path=str(tmp_path / "a")), **options))
+
+
 def test_a_mended_shard_is_read_again_at_its_old_places(tmp_path: Path) -> None:
     write_dataset(tmp_path / "a", {"train": LENGTHS})
     shutil.copytree(tmp_path / "a", tmp_path / "whole")

@@ -79,6 +79,25 @@ def test_blocks_are_fetched_once_and_kept_for_the_next_time(local, server):
     assert server.sent - before == (local.path / "dataset.json").stat().st_size  # looked at anew each time
 
 
+def test_a_block_that_the_disk_has_damaged_is_fetched_anew(local, server, small_cache):
+    address = f"{server.address}/set"
+    same(Dataset.open(address), local)
+    with np.load(local.path / "train.index.npz") as index:
+        document, place = 7, int(index["offset"][7])
+    [kept] = [
+        file
+        for file in (small_cache / "blocks").rglob(f"*-{place // 4096:06d}")
+        if file.read_bytes()[place % 4096 :][:8] == local.split("train").embeddings(document).tobytes()[:8]
+    ]
+    content = bytearray(kept.read_bytes())
+    content[place % 4096] ^= 1
+    kept.write_bytes(content)
+    before = len(server.asked_for(".tar"))
+    found = Dataset.open(address).split("train").embeddings(document)
+    np.testing.assert_array_equal(found, local.split("train").embeddings(document))
+    assert len(server.asked_for(".tar")) == before + 1
+
+
 def test_a_document_costs_its_blocks_not_its_shard(local, server):
     split = Dataset.open(f"{server.address}/set").split("train")
     before = server.sent

@@ -38,6 +38,17 @@ def test_help_for_others_comes_after_the_own_share() -> None:
             },
             Task(7, 8),
         ),
+        (
+            None,
+            {
+                "SLURM_ARRAY_TASK_ID": "1",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_COUNT": "2",
+                "RANK": "3",
+                "WORLD_SIZE": "4",
+            },
+            Task(7, 8),
+        ),
     ],
 )
 def test_the_share_is_what_the_launcher_says(text: str | None, environment: dict[str, str], expected: Task) -> None:
