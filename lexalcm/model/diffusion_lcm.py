@@ -81,14 +81,12 @@ class DiffusionLCM(LCM):
             dropped: whose conditioning is dropped, bool [B, L].
 
         Raises:
-            UserError: shapes that do not agree, timesteps that do not exist.
+            UserError: shapes or types that do not fit, timesteps that do not exist.
         """
         rows = {"documents": documents, "positions": positions, "targets": targets}
         check_rows(self.config, embeddings, **rows, timesteps=timesteps, dropped=dropped)
         if noise.shape != embeddings.shape:
             raise UserError(f"noise: shape {list(noise.shape)}, expected {list(embeddings.shape)}")
-        if timesteps.is_floating_point() or timesteps.dtype == torch.bool:
-            raise UserError(f"timesteps: type {timesteps.dtype}, expected integers")
         if timesteps.numel() and not 0 <= int(timesteps.min()) <= int(timesteps.max()) < self.schedule.steps:
             found = f"{int(timesteps.min())} to {int(timesteps.max())}"
             raise UserError(f"timesteps: {found}, this model has 0 to {self.schedule.steps - 1}")

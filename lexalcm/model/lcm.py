@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from lexalcm.generate.continuation import Continuation, WrittenSentence
     from lexalcm.generate.text import TextModel
 
+MASKS = frozenset({"targets", "dropped"})
+"""Arguments of packed rows that are true or false; the others are counted."""
+
 
 class Loss(NamedTuple):
     """The loss of a micro-batch before averaging, which needs the targets of the whole optimizer step.
@@ -73,7 +76,7 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
             squared L2 distance in normalized space, added up over the D dimensions of a target and over targets.
 
         Raises:
-            UserError: shapes that do not agree with each other or with the model.
+            UserError: shapes that do not agree with each other or with the model, or types that are not these.
         """
 
     @abstractmethod
@@ -201,16 +204,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def check_rows(config: ModelConfig, embeddings: Tensor, **others: Tensor) -> None:
-    """Make sure that a batch has the shapes of packed rows; looks at no number, so that it costs nothing.
+    """Make sure that a batch has the shapes and types of packed rows; looks at no number, so that it costs nothing.
 
     Raises:
         UserError: names the argument that does not fit.
     """
     if embeddings.ndim != 3 or embeddings.shape[-1] != config.dim:
         raise UserError(f"embeddings: shape {list(embeddings.shape)}, expected [rows, length, {config.dim}]")
+    if not embeddings.is_floating_point():
+        raise UserError(f"embeddings: type {embeddings.dtype}, expected floating-point numbers")
     for name, tensor in others.items():
         if tensor.shape != embeddings.shape[:2]:
             raise UserError(f"{name}: shape {list(tensor.shape)}, expected {list(embeddings.shape[:2])}")
+        expected = torch.bool if name in MASKS else torch.int64
+        if tensor.dtype != expected:  # as an index, uint8 would be a mask
+            raise UserError(f"{name}: type {tensor.dtype}, expected {expected}")
 
 
 def squared_l2(prediction_BLD: Tensor, target_BLD: Tensor) -> Tensor:

@@ -278,10 +278,16 @@ def test_a_batch_that_does_not_fit_is_named(architecture: str) -> None:
         ("embeddings", torch.zeros(1, 4, DIM + 1)),
         ("documents", torch.zeros(1, 5, dtype=torch.int64)),
         ("targets", torch.zeros(1, 3, dtype=torch.bool)),
+        ("targets: type torch.int64", rows["targets"].long()),
+        ("dropped: type torch.float32", given["dropped"].float()),
+        ("documents: type torch.uint8", rows["documents"].to(torch.uint8)),
+        ("positions: type torch.float32", rows["positions"].float()),
+        ("timesteps: type torch.uint8", given["timesteps"].to(torch.uint8)),
+        ("embeddings: type torch.int64", rows["embeddings"].long()),
     ]
-    for name, tensor in wrong:
-        with pytest.raises(UserError, match=name):
-            model.loss(**{**rows, **given, name: tensor})
+    for message, tensor in wrong:
+        with pytest.raises(UserError, match=message):
+            model.loss(**{**rows, **given, message.partition(":")[0]: tensor})
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
