@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from lexalcm.errors import UserError
 from lexalcm.generate.denoising import DrawNoise
 from lexalcm.generate.predictor import ConceptPredictor
-from lexalcm.model.lcm import evaluating
+from lexalcm.generate.prompt import check_seed
+from lexalcm.model.lcm import LCM, evaluating
 
 EXPECTED = 32
 """Concepts that caches have room for at first: a text may be allowed to be long and yet end soon."""
@@ -59,19 +60,21 @@ def generate(
 
     Raises:
         UserError: no prompt, an empty one, another dimension than the model's, NaN, not a seed for each prompt. Raised
-            at the call, not at the first concept.
+            at the call, not at the first concept. And what is sent back with another shape, or NaN: where it is sent.
     """
     if not prompts:
         raise UserError("nothing to continue: give at least one prompt")
     if len(seeds) != len(prompts):
         raise UserError(f"{len(prompts)} prompts with {len(seeds)} seeds: give one seed for each prompt")
     for number, prompt in enumerate(prompts):
+        if not isinstance(prompt, Tensor):
+            raise UserError(f"prompt {number}: a {type(prompt).__name__}, expected a tensor of concepts, [n, dim]")
         if prompt.ndim != 2 or not len(prompt):
             raise UserError(f"prompt {number}: shape {list(prompt.shape)}, expected at least one concept, [n, dim]")
         predictor.model.check_concepts(prompt, f"prompt {number}")
-    if max_concepts < 1:
-        raise UserError(f"{max_concepts} concepts to generate: ask for at least one")
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    if type(max_concepts) is not int or max_concepts < 1:
+        raise UserError(f"{max_concepts!r} concepts to generate: ask for a whole number, at least one")
+    generators = [torch.Generator().manual_seed(check_seed(seed)) for seed in seeds]
     dim = predictor.model.config.dim
     return generate_from_noise(
         predictor,
@@ -106,6 +109,7 @@ def generate_from_noise(
         with evaluating(model):
             guess_BD = model.normalizer.denormalize(reader.next(concept_BD, last_B + number, longest + number))
         said = yield guess_BD
+        _check_sent(model, said, len(guess_BD))
         if isinstance(said, GoOn):
             rows_K = said.rows.to(device)
             alive = rows_K if alive is None else alive[rows_K]
@@ -114,3 +118,22 @@ def generate_from_noise(
             reader.keep(rows_K)
             said = said.concepts
         concept_BD = model.normalizer.normalize(guess_BD if said is None else said.to(device))
+
+
+def _check_sent(model: LCM, said: Tensor | GoOn | None, rows: int) -> None:
+    if said is None:
+        return
+    concepts: object = said
+    if isinstance(said, GoOn):
+        places, concepts = said
+        if not isinstance(places, Tensor) or places.dtype != torch.int64 or places.ndim != 1 or not len(places):
+            raise UserError("the rows that go on: expected their places, int64 [K], K of at least 1")
+        listed = places.tolist()
+        if listed[0] < 0 or listed[-1] >= rows or listed != sorted(set(listed)):
+            raise UserError(f"the rows that go on: {listed}, expected places from 0 to {rows - 1}, ascending")
+        rows = len(listed)
+    if not isinstance(concepts, Tensor):
+        raise UserError(f"sent back: a {type(concepts).__name__}, expected a tensor of concepts, [{rows}, dim]")
+    if concepts.ndim != 2 or len(concepts) != rows:
+        raise UserError(f"sent back: shape {list(concepts.shape)}, expected a concept for each row, [{rows}, dim]")
+    model.check_concepts(concepts, "sent back")

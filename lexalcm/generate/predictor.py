@@ -8,12 +8,15 @@ Shapes: B rows, L positions, D embedding dimension.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from numbers import Integral
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lexalcm.diffusion.guidance import Observer
+from lexalcm.errors import UserError
 from lexalcm.generate.base import BasePredictor
 from lexalcm.generate.denoising import DrawNoise, choose_timesteps
 from lexalcm.generate.one_tower import OneTowerPredictor
@@ -70,14 +73,17 @@ def prepare(
     Args:
         model: any architecture; its weights must not change while the predictor is in use.
         options: how a diffusion model generates; a base model takes no notice.
-        timesteps: descending, in place of those that `options.steps` gives.
+        timesteps: strictly descending, from T - 1 to 0 at most, in place of those that `options.steps` gives.
         observe: is shown the normalized concept that each denoising step predicts; a base model has no steps.
 
     Raises:
-        UserError: more denoising steps than the model was trained with.
+        UserError: more denoising steps than the model was trained with, or timesteps that it does not have.
     """
     if isinstance(model, DiffusionLCM):
-        timesteps = timesteps or choose_timesteps(options, model.schedule)
+        if timesteps is None:
+            timesteps = choose_timesteps(options, model.schedule)
+        else:
+            timesteps = _check_timesteps(timesteps, model.schedule.steps)
     with evaluating(model):
         match model:
             case BaseLCM():
@@ -87,3 +93,15 @@ def prepare(
             case TwoTowerLCM():
                 return TwoTowerPredictor(model, options, timesteps or [], observe)
     raise TypeError(f"no way to generate with {type(model).__name__}")
+
+
+def _check_timesteps(timesteps: Sequence[int], train_steps: int) -> list[int]:
+    listed = list(timesteps)
+    if not listed:
+        raise UserError("no timesteps: give at least one, or leave them to the options")
+    for timestep in listed:
+        if not isinstance(timestep, Integral) or isinstance(timestep, bool) or not 0 <= timestep < train_steps:
+            raise UserError(f"timestep {timestep!r}: this model has whole numbers from 0 to {train_steps - 1}")
+    if any(later >= earlier for earlier, later in pairwise(listed)):
+        raise UserError(f"timesteps {listed}: give each one once, the highest first")
+    return [int(timestep) for timestep in listed]

@@ -8,7 +8,7 @@ from tiny_models import CONFIGS, DIM, lively_model, packed_rows
 from torch import Tensor
 
 from lexalcm.errors import ConfigError, UserError
-from lexalcm.generate.autoregressive import generate, generate_from_noise
+from lexalcm.generate.autoregressive import GoOn, generate, generate_from_noise
 from lexalcm.generate.cross_attention import cross_attention
 from lexalcm.generate.fixed_linear import FixedLinear
 from lexalcm.generate.folded_denoiser import FoldedDenoiser
@@ -178,12 +178,45 @@ def test_bad_prompts_are_refused_at_the_call(architecture: str) -> None:
         ([nan], [0], 1, "NaN"),
         ([good.long()], [0], 1, "floating-point"),
         ([good], [0], 0, "at least one"),
+        ([good], [0], 1.5, "whole number"),
+        ([good], [0], True, "whole number"),
+        ([good.tolist()], [0], 1, "prompt 0: a list"),
+        ([good], [-1], 1, "seed -1"),
+        ([good], [2**64], 1, "seed 18446744073709551616"),
     ]:
         with pytest.raises(UserError, match=message):
             generate(predictor, prompts, seeds, concepts)
     if not isinstance(model, BaseLCM):
         with pytest.raises(UserError, match="trained with 100"):
             prepare(model, GenerationOptions(steps=101))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_sent_back_must_fit(architecture: str) -> None:
+    predictor = prepare(lively_model(architecture), OPTIONS)
+    for sent, message in [
+        (torch.zeros(1, DIM), "shape"),
+        (torch.zeros(2, 1, DIM), "shape"),
+        (torch.zeros(2, DIM + 1), f"{DIM} numbers"),
+        (torch.full((2, DIM), torch.nan), "NaN"),
+        ([[0.0] * DIM] * 2, "a list"),
+        (GoOn(torch.tensor([1]), torch.zeros(2, DIM)), "shape"),
+        (GoOn(torch.tensor([2]), torch.zeros(1, DIM)), "places from 0 to 1"),
+        (GoOn(torch.tensor([True, False]), torch.zeros(1, DIM)), "int64"),
+    ]:
+        concepts = generate(predictor, prompts_of([2, 1]), [0, 1], 2)
+        next(concepts)
+        with pytest.raises(UserError, match=message):
+            concepts.send(sent)
+
+
+@pytest.mark.parametrize("architecture", DIFFUSION)
+def test_given_timesteps_must_be_the_models_and_descend(architecture: str) -> None:
+    model = lively_model(architecture)
+    for timesteps in ([], [100, 5], [5, -1], [5, 9], [5, 5], [9.5, 3], [True, False], torch.tensor([9, 5])):
+        with pytest.raises(UserError, match="timestep"):
+            prepare(model, OPTIONS, timesteps)
+    assert next(generate(prepare(model, OPTIONS, [99, 40, 0]), prompts_of([2]), [0], 1)).isfinite().all()
 
 
 def test_options_come_from_the_model_then_from_the_caller() -> None:
