@@ -74,7 +74,12 @@ def sample_ddim(
         timesteps: descending.
         eta: share of fresh noise (eq. 16), from 0, deterministic, to 1, DDPM.
         draw_noise: makes fresh noise of the shape of `x`; needed when `eta` is not 0.
+
+    Raises:
+        UserError: `eta` without `draw_noise`.
     """
+    if eta and draw_noise is None:
+        raise UserError(f"eta={eta}: fresh noise needs draw_noise, give it or set eta to 0")
     for timestep, next_timestep in pairwise([*timesteps, CLEAN]):
         x0, epsilon = predict(x, timestep)
         alpha, sigma = schedule.alpha_sigma(timestep)

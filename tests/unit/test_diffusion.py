@@ -145,6 +145,12 @@ def test_fresh_noise_keeps_the_distribution() -> None:
     assert torch.corrcoef(torch.stack([noise, result]))[0, 1].abs() < 0.1  # deterministic sampling would give 1
 
 
+def test_fresh_noise_must_be_given() -> None:
+    schedule = NoiseSchedule(DiffusionSettings())
+    with pytest.raises(UserError, match="draw_noise"):
+        sample_ddim(gaussian_predictor(schedule, 1.5, 0.5), torch.zeros(3), schedule, [99, 50], eta=0.5)
+
+
 def test_predictor_is_asked_once_a_step_from_noise_to_clean() -> None:
     schedule = NoiseSchedule(DiffusionSettings())
     for sampler in (sample_ddim, sample_dpm_solver):
