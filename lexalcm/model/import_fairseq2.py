@@ -63,6 +63,7 @@ _OPTIONAL = {"normalizer.clip_min": -torch.inf, "normalizer.clip_max": torch.inf
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_heads": ("num_heads", "num_attn_heads", "heads"),
     "rope_theta": ("rope_theta",),
+    "dropout": ("dropout_p",),
     "width": ("width", "model_dim"),
     "dim": ("dim", "sonar_embed_dim", "embed_dim"),
     "diffusion.steps": ("num_diffusion_train_steps", "diffusion_steps"),
@@ -78,6 +79,8 @@ _VALUES = {
     "diffusion.schedule": {"squaredcos_cap_v2": "cosine", "scaled_linear": "quadratic", "sigmoid": "sigmoid"},
     "diffusion.prediction": {"sample": "x0", "epsilon": "epsilon", "v_prediction": "v"},
 }
+_TOWERS = ("lcm", "context_encoder", "denoiser")
+"""Sections of a published config that describe layers; a frontend has a dropout of its own, not the model's."""
 
 
 def import_fairseq2(file: Path | str, config: Path | str | None = None) -> LCM:
@@ -95,7 +98,8 @@ def import_fairseq2(file: Path | str, config: Path | str | None = None) -> LCM:
     Raises:
         UserError: unreadable file; unknown or missing parameters, listed; sizes that a config contradicts; a
             normalizer that cannot be used.
-        ConfigError: a config that is unreadable or does not say how many heads there are where that is not clear.
+        ConfigError: a config that is unreadable, does not say how many heads there are where that is not clear, or
+            states a kind of layer that this project does not have.
     """
     file = Path(file)
     published = _read_checkpoint(file)
@@ -112,7 +116,7 @@ def infer_config(published: Mapping[str, Tensor], stated: Mapping[str, Any], sou
 
     Raises:
         UserError: neither a base nor a two-tower model, or sizes that contradict the config.
-        ConfigError: the number of heads is not known, or the config contradicts itself.
+        ConfigError: the number of heads is not known, or the config contradicts itself or states another kind of layer.
     """
     two_tower = any(name.startswith("denoiser.") for name in published)
     input_name = "denoiser.initial_proj.fc.weight" if two_tower else "frontend.pre_linear.weight"
@@ -136,6 +140,7 @@ def infer_config(published: Mapping[str, Tensor], stated: Mapping[str, Any], sou
             if getattr(own, name) != value:
                 raise UserError(f"{source} has {name}={value}, its config says {getattr(own, name)}: wrong config?")
         return own
+    _check_styles(stated)
     found = {setting: value for setting in _SYNONYMS if (value := _find(stated, setting)) is not None}
     for name in ("width", "dim"):
         if found.pop(name, sizes[name]) != sizes[name]:
@@ -181,7 +186,11 @@ def _count_layers(published: Mapping[str, Tensor], tower: str) -> int:
 
 def _find(stated: Mapping[str, Any], setting: str) -> Any:
     """The value of a setting anywhere in a nested config, or None."""
-    values = [value for name, value in _walk(stated) if name in _SYNONYMS[setting] and value is not None]
+    values = [
+        value
+        for section, name, value in _walk(stated)
+        if name in _SYNONYMS[setting] and value is not None and (setting != "dropout" or section in ("", *_TOWERS))
+    ]
     if any(value != values[0] for value in values):
         raise ConfigError(f"the config gives several values of {setting}: {', '.join(map(str, values))}")
     if not values:
@@ -192,12 +201,22 @@ def _find(stated: Mapping[str, Any], setting: str) -> Any:
     return values[0] if known is None else known[values[0]]
 
 
-def _walk(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _check_styles(stated: Mapping[str, Any]) -> None:
+    """Make sure that layers normalize before, and that only those who read the context know positions, as rotations."""
+    for section, name, value in _walk(stated):
+        known = {"norm_order_style": "pre", "pos_embedding_style": "none" if section == "denoiser" else "rope"}
+        if value is not None and name in known and value != known[name]:
+            where = f"{section}.{name}" if section else name
+            raise ConfigError(f"{where}={value} is not supported: this project has {known[name]} alone")
+
+
+def _walk(tree: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every setting, with the section that it stands in; "" at the top."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _walk(value)
+            yield from _walk(value, str(name))
         else:
-            yield name, value
+            yield section, name, value
 
 
 def _read_config(file: Path) -> dict[str, Any]:

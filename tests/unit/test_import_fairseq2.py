@@ -103,14 +103,16 @@ def test_a_published_config_is_understood(tmp_path: Path) -> None:
 model_type: two_tower_diffusion_lcm
 model_dim: 64
 sonar_embed_dim: 48
-context_encoder: {num_attn_heads: 8, rope_theta: 500.0, dropout_p: 0.1}
-denoiser: {num_attn_heads: 8, rope_theta: 500.0}
+frontend: {dropout_p: 0.0}
+context_encoder: {num_attn_heads: 8, rope_theta: 500.0, dropout_p: 0.2, norm_order_style: pre,
+  pos_embedding_style: rope}
+denoiser: {num_attn_heads: 8, rope_theta: 500.0, dropout_p: 0.2, norm_order_style: pre, pos_embedding_style: none}
 noise_scheduler: {num_diffusion_train_steps: 200, beta_schedule: sigmoid, sigmoid_schedule_alpha: 3.5,
   prediction_type: v_prediction, rescale_betas_zero_snr: true}
 """
     (tmp_path / "model.yaml").write_text(published)
     config = import_fairseq2(FILES["two-tower"], tmp_path / "model.yaml").config
-    assert (config.num_heads, config.rope_theta) == (8, 500.0)
+    assert (config.num_heads, config.rope_theta, config.dropout) == (8, 500.0, 0.2)
     diffusion = config.diffusion
     assert diffusion is not None
     assert (diffusion.steps, diffusion.schedule, diffusion.sigmoid_alpha) == (200, "sigmoid", 3.5)
@@ -139,6 +141,13 @@ def test_heads_must_be_known() -> None:
         ("heads: 3", "does not divide"),
         ("a: {num_attn_heads: 4}\nb: {num_attn_heads: 8}", "several values"),
         ("heads: 4\nbeta_schedule: linear", "not supported"),
+        (
+            "heads: 4\ncontext_encoder: {norm_order_style: post}",
+            "context_encoder.norm_order_style=post is not supported",
+        ),
+        ("heads: 4\ncontext_encoder: {pos_embedding_style: learned}", "pos_embedding_style=learned is not supported"),
+        ("heads: 4\ndenoiser: {pos_embedding_style: rope}", "denoiser.pos_embedding_style=rope is not supported"),
+        ("heads: 4\nlcm: {dropout_p: 0.1}\ndenoiser: {dropout_p: 0.3}", "several values of dropout"),
         ("[1, 2", "not readable"),
         ("4", "key: value"),
     ],
