@@ -30,7 +30,7 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import ConceptPredictor, prepare
 from lexalcm.model import BaseLCM, TwoTowerLCM
 from lexalcm.model.import_fairseq2 import import_fairseq2
-from lexalcm.model.lcm import squared_l2
+from lexalcm.model.lcm import LCM, squared_l2
 from lexalcm.model.masks import causal_mask
 from lexalcm.model.normalizer import Normalizer
 from tools.published_order import PublishedOrderPredictor
@@ -58,6 +58,8 @@ GENERATION_NAMES = {
     "guidance_rescale": "guidance_rescale",
     "initial_noise_scale": "initial_noise_scale",
     "epsilon_scaling": "epsilon_scaling",
+    "dynamic_thresholding_ratio": "dynamic_threshold",
+    "sample_max_value": "dynamic_threshold_max",
 }
 PUBLISHED_GENERATION = {
     "sampler": "ddim",
@@ -65,7 +67,12 @@ PUBLISHED_GENERATION = {
     "guidance_rescale": 0.0,
     "initial_noise_scale": 1.0,
     "epsilon_scaling": 1.0,
+    "dynamic_threshold": 0.995,
 }
+
+# what config.json calls the sizes of a model
+BASE_SIZES = {"base_layers": "num_layers", "ffn_inner_dim": "ffn_dim"}
+TWO_TOWER_SIZES = {"context_layers": "context_layers", "denoiser_layers": "num_layers", "ffn_inner_dim": "ffn_dim"}
 
 
 @dataclass(frozen=True)
@@ -102,14 +109,30 @@ def check_reference(folder: Path) -> Iterator[Check]:
 
     base = import_fairseq2(folder / "base_weights.safetensors", folder / "config.json")
     assert isinstance(base, BaseLCM)
+    check_sizes(base, config, BASE_SIZES)
     yield from check_base(base, _tensors(folder, "base_tensors"))
 
     two_tower = import_fairseq2(folder / "two_tower_weights.safetensors", folder / "config.json")
     assert isinstance(two_tower, TwoTowerLCM)
+    check_sizes(two_tower, config, TWO_TOWER_SIZES)
     tensors = _tensors(folder, "two_tower_tensors")
     yield from check_towers(two_tower, tensors)
     yield from check_generation(two_tower, tensors, config["generation"])
     yield from check_training(two_tower, tensors)  # last: it changes the weights
+
+
+def check_sizes(model: LCM, stated: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Make sure that weights have the sizes that `config.json` states; one that it leaves out may be any.
+
+    Raises:
+        UserError: names the first that they have not.
+    """
+    for theirs, ours in names.items():
+        size = getattr(model.config, ours)
+        if stated.get(theirs, size) != size:
+            raise UserError(
+                f"config.json says {theirs}={stated[theirs]}, the {model.config.architecture} weights {size}"
+            )
 
 
 def check_normalizer_fits(reference: Mapping[str, Tensor]) -> Iterator[Check]:
@@ -201,10 +224,7 @@ def check_generation(
     In the published order of operations (see `tools.published_order`), then as `lexalcm.generate` does it, which is as
     far off as rounding gets: measured by noise that is one place off.
     """
-    for name, stated in settings.items():
-        named = {GENERATION_NAMES.get(key, key): value for key, value in stated.items()}
-        scaled_already = {"initial_noise_scale": 1.0}
-        options = validate(GenerationOptions, {**PUBLISHED_GENERATION, **named, **scaled_already})
+    for name, options in {name: read_options(name, stated) for name, stated in settings.items()}.items():
         latents, prompts = reference[f"gen_{name}_latents"], reference[f"gen_{name}_prompt"]
         timesteps = reference[f"gen_{name}_timesteps"].tolist()
         published = PublishedOrderPredictor(model, options, timesteps)
@@ -216,6 +236,26 @@ def check_generation(
         folded = _generate(prepare(model, options, timesteps), prompts, latents)
         tolerance = max(TOLERANCE, ROUNDING_MARGIN * rounding)
         yield compare(f"generation, {name}, with less work", folded, expected, tolerance)
+
+
+def read_options(name: str, stated: Mapping[str, Any]) -> GenerationOptions:
+    """The options of a generation under their published names; null is the published default.
+
+    Raises:
+        ConfigError: an unknown option, or a value that it cannot have.
+        UserError: fresh noise in each step, which the reference does not hold.
+    """
+    given = {key: value for key, value in stated.items() if value is not None}
+    thresholds = given.pop("thresholding", False)
+    named = {**PUBLISHED_GENERATION, **{GENERATION_NAMES.get(key, key): value for key, value in given.items()}}
+    if not thresholds:
+        named["dynamic_threshold"] = None
+    options = validate(GenerationOptions, {**named, "initial_noise_scale": 1.0})  # the latents are scaled already
+    if options.eta:
+        raise UserError(
+            f"generation {name}: ddim_eta={options.eta} needs the reference's noise of each step: set it to 0"
+        )
+    return options
 
 
 def _generate(predictor: ConceptPredictor, prompts: Tensor, latents: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tools.check_reference import Check, check_reference
+from lexalcm.errors import ConfigError, UserError
+from tools.check_reference import Check, check_reference, read_options
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference_lcm"
 PARTS = {
@@ -56,3 +57,37 @@ def test_tool_says_what_is_missing(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "config.json" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_published_options_are_understood() -> None:
+    thresholds = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 4.0}
+    options = read_options("a", {"inference_timesteps": 5, "epsilon_scaling": None, **thresholds})
+    assert (options.steps, options.epsilon_scaling) == (5, 1.0)
+    assert (options.dynamic_threshold, options.dynamic_threshold_max) == (0.9, 4.0)
+    assert read_options("a", {"thresholding": True}).dynamic_threshold == 0.995
+    assert read_options("a", {**thresholds, "thresholding": False}).dynamic_threshold is None
+    assert read_options("a", {}).dynamic_threshold is None
+    with pytest.raises(UserError, match=r"generation a: ddim_eta=0\.5"):
+        read_options("a", {"ddim_eta": 0.5})
+    with pytest.raises(ConfigError, match="thresholds"):
+        read_options("a", {"thresholds": True})
+
+
+@pytest.mark.parametrize("name", ["base_layers", "context_layers", "denoiser_layers", "ffn_inner_dim"])
+def test_stated_sizes_are_compared_with_the_weights(name: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(REFERENCE, tmp_path / "reference")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, name: 7}))
+    with pytest.raises(UserError, match=f"{name}=7"):
+        list(check_reference(folder))
+
+
+def test_tool_says_that_noise_of_each_step_cannot_be_compared(tmp_path: Path) -> None:
+    folder = shutil.copytree(REFERENCE, tmp_path / "reference")
+    config = json.loads((folder / "config.json").read_text())
+    config["generation"]["plain"]["ddim_eta"] = 0.5
+    (folder / "config.json").write_text(json.dumps(config))
+    result = run_tool(folder)
+    assert result.returncode == 2
+    assert result.stderr.startswith("generation plain: ddim_eta=0.5")
+    assert len(result.stderr.splitlines()) == 1
