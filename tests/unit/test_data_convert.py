@@ -503,6 +503,43 @@ def test_bytes_do_not_say_their_dimension(tmp_path: Path) -> None:
         convert([file], tmp_path / "out", settings(dim=None, codec="lsa"))
 
 
+@pytest.mark.parametrize("batch_rows", [1, 4096])
+@pytest.mark.parametrize("kind", [bytes_of_singles, bytes_of_halves])
+def test_bytes_without_text_are_told_by_the_sentences(
+    tmp_path: Path, kind: Any, batch_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lexalcm.data.convert.read_parquet._batch_rows", lambda file: batch_rows)
+    even = [v[: len(v) // 2 * 2] for v in VECTORS if len(v) > 1]
+    sentences = [s[: len(s) // 2 * 2] for s in SENTENCES if len(s) > 1]
+    file = write_parquet(tmp_path / "a.parquet", kind(even), sentences)
+    result = convert([file], tmp_path / "out", settings(text=False))
+    assert result.dataset is not None
+    found = everything(result.dataset)
+    stored = np.float32 if kind is bytes_of_singles else np.float16
+    for row, vectors in enumerate(even):
+        _, document, numbers = found[f"a.parquet:{row}"]
+        assert "sentences" not in document
+        np.testing.assert_array_equal(numbers, vectors.astype(stored).astype(np.float32))
+
+
+def test_bytes_without_sentences_are_float32_unless_that_is_impossible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, kind, stored in [("s", bytes_of_singles, np.float32), ("h", bytes_of_halves, np.float16)]:
+        file = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"text_sentences_sonar_emb": kind(VECTORS)}), file)
+        result = convert([file], tmp_path / name, settings(text=False))
+        assert result.dataset is not None
+        found = everything(result.dataset)
+        for row, vectors in enumerate(VECTORS):
+            np.testing.assert_array_equal(found[f"{name}.parquet:{row}"][2], vectors.astype(stored).astype(np.float32))
+    file = tmp_path / "late.parquet"
+    pq.write_table(pa.table({"text_sentences_sonar_emb": bytes_of_halves([VECTORS[3], VECTORS[0]])}), file)
+    monkeypatch.setattr("lexalcm.data.convert.read_parquet._batch_rows", lambda file: 1)
+    with pytest.raises(UserError, match="float32 and then like float16"):
+        convert([file], tmp_path / "late", settings(text=False))
+
+
 def test_what_is_read_ahead_comes_in_order_and_errors_too() -> None:
     assert list(blocks.read_ahead(range(100))) == list(range(100))
 

@@ -4,6 +4,9 @@ A row is a document. `text_sentences` is a list of its sentences; `text_sentence
 of lists, a list of lists of fixed size, or the bytes of an array [n, dim] of little-endian float32 or float16. LexaLCM
 keeps such files in two folders, `Train/` and `Val/`; elsewhere a column `split` may say which side a row is on.
 
+Which of the two bytes are, the number of sentences tells: the text column is read for it without text, too, if there is
+one. Where there is none, they are taken for float32, unless a row has a number of bytes that only float16 can have.
+
 What a conversion to parquet wrote is read back: whole numbers `source`, JSON text `turns` and `targets` as marks, and
 JSON objects in `metadata`. A column of these names but of another type is none of ours, nor is one that is asked for as
 metadata by its name.
@@ -75,6 +78,8 @@ class ParquetReader:
         self.sources = sources
         self.settings = settings
         self.dim = settings.dim
+        self._itemsize: int | None = None
+        """Bytes of a number in the file that is read, once a batch of bytes was seen."""
 
     def count(self) -> int:
         """Rows in all files.
@@ -118,6 +123,7 @@ class ParquetReader:
             self._check_columns(source, schema)
             columns = [name for name in schema.names if name in self._columns(schema)]
             row = 0
+            self._itemsize = None
             batches = file.iter_batches(batch_size=_batch_rows(file), columns=columns, use_threads=False)
             for batch in read_ahead(batches):
                 yield self._block(source, batch, row)
@@ -127,7 +133,15 @@ class ParquetReader:
         settings = self.settings
         wanted = {settings.embedding_column, "id", "lang", "title", "split"}
         wanted |= {*self._metadata(schema), *self._ours(schema)}
-        return wanted | ({settings.text_column} if settings.text else set())
+        return wanted | ({settings.text_column} if settings.text or self._counts_by_text(schema) else set())
+
+    def _counts_by_text(self, schema: pa.Schema) -> bool:
+        """Whether the text column tells the number of sentences of embeddings that are bytes."""
+        return (
+            self.settings.text_column in schema.names
+            and _is_list(schema.field(self.settings.text_column).type)
+            and _is_bytes(schema.field(self.settings.embedding_column).type)
+        )
 
     def _metadata(self, schema: pa.Schema) -> list[str]:
         taken = {self.settings.embedding_column, self.settings.text_column, "id", "lang", "title", "split"}
@@ -152,7 +166,10 @@ class ParquetReader:
         counts: np.ndarray | None = None
         if self.settings.text:
             sentences, counts = _sentences(batch.column(self.settings.text_column), problems)
-        numbers, n = self._numbers(source, batch.column(self.settings.embedding_column), counts, problems)
+        stated = counts
+        if counts is None and self._counts_by_text(batch.schema):
+            stated = _lengths(batch.column(self.settings.text_column))
+        numbers, n = self._numbers(source, batch.column(self.settings.embedding_column), stated, problems)
         if counts is not None:
             for i in np.flatnonzero((counts != n) & problems.none).tolist():
                 problems.add(i, "embeddings and sentences differ in number", f"{n[i]} and {counts[i]}")
@@ -208,7 +225,7 @@ class ParquetReader:
     ) -> tuple[np.ndarray, np.ndarray]:
         """All vectors of the rows without a problem so far, [vectors, dim], and how many each row has, [rows]."""
         kind = column.type
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        if _is_bytes(kind):
             return self._from_bytes(source, column, counts, problems)
         if not (_is_list(kind) and (_is_list(kind.value_type))):
             name = self.settings.embedding_column
@@ -242,7 +259,14 @@ class ParquetReader:
                 raise DataError(f"{source.path}: embeddings as bytes do not say their dimension: give --dim")
             self.dim = SONAR_DIM
         sizes = _or_zero(pc.binary_length(column))
-        itemsize = _itemsize(sizes, counts, self.dim)
+        itemsize = _itemsize(sizes, counts, self.dim, self._itemsize)
+        if counts is None and self._itemsize not in (None, itemsize):
+            raise DataError(
+                f"{source.path}: embeddings as bytes that look like float32 and then like float16: without a column "
+                "of sentences (--text-column) this cannot be told"
+            )
+        if sizes.any():
+            self._itemsize = itemsize
         bytes_each = self.dim * itemsize
         wrong = sizes % bytes_each != 0
         for i in np.flatnonzero(wrong).tolist():
@@ -324,13 +348,20 @@ def _array(column: pa.Array) -> np.ndarray:
     return np.from_dlpack(column) if len(column) else np.empty(0, column.type.to_pandas_dtype())
 
 
-def _itemsize(sizes: np.ndarray, counts: np.ndarray | None, dim: int) -> int:
-    """Bytes of a number, from the first row that fits: float32, unless the sentences say float16."""
-    if counts is None:
-        return 4
-    halves = (sizes == counts * dim * 2) & (counts > 0)
-    singles = (sizes == counts * dim * 4) & (counts > 0)
-    return 2 if halves.sum() > singles.sum() else 4
+def _itemsize(sizes: np.ndarray, counts: np.ndarray | None, dim: int, before: int | None) -> int:
+    """Bytes of a number, as most rows have them by their sentences.
+
+    Where no number of sentences tells, it is that of the file `before`, and float32 at first; but float16 if all rows
+    are whole vectors of it and one of them is none of float32.
+    """
+    if counts is not None:
+        halves = ((sizes == counts * dim * 2) & (counts > 0)).sum()
+        singles = ((sizes == counts * dim * 4) & (counts > 0)).sum()
+        if halves or singles:
+            return 2 if halves > singles else 4
+    if not (sizes % (dim * 2)).any() and (sizes % (dim * 4)).any():
+        return 2
+    return before or 4
 
 
 def _column(batch: pa.RecordBatch, name: str) -> list[Any] | None:
@@ -339,6 +370,10 @@ def _column(batch: pa.RecordBatch, name: str) -> list[Any] | None:
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
