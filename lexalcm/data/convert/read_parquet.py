@@ -7,9 +7,9 @@ keeps such files in two folders, `Train/` and `Val/`; elsewhere a column `split`
 Which of the two bytes are, the number of sentences tells: the text column is read for it without text, too, if there is
 one. Where there is none, they are taken for float32, unless a row has a number of bytes that only float16 can have.
 
-What a conversion to parquet wrote is read back: whole numbers `source`, JSON text `turns` and `targets` as marks, and
-JSON objects in `metadata`. A column of these names but of another type is none of ours, nor is one that is asked for as
-metadata by its name.
+What a conversion to parquet wrote, as the file's schema says, is read back: whole numbers `source`, JSON text `turns`
+and `targets` as marks, and JSON objects in `metadata`; unless it is asked for as metadata by its name. In other files
+columns of these names are anybody's.
 
 Files are read in record batches, whose numbers become one numpy array without a Python object in between; memory holds
 a few batches, however large the files and their row groups. Arrow's decoding of nested lists takes longer than all that
@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
 from lexalcm.data.convert.document_marks import MARK_TYPES, read_marks_of
-from lexalcm.data.convert.settings import ALL_COLUMNS, ConvertSettings
+from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
 from lexalcm.data.languages import check_language
 from lexalcm.data.spool import document_position
 from lexalcm.data.units import SplitName
@@ -150,8 +150,10 @@ class ParquetReader:
         return list(self.settings.metadata)
 
     def _ours(self, schema: pa.Schema) -> list[str]:
-        """Columns that may be what our own conversion wrote: marks, and metadata as JSON."""
-        found = []
+        """Columns that our own conversion wrote: marks, and metadata as JSON."""
+        found: list[str] = []
+        if WRITER not in (schema.metadata or {}):
+            return found
         for name, kind in [*MARK_TYPES.items(), ("metadata", str)]:
             if name in schema.names and name not in self.settings.metadata:
                 stored = schema.field(name).type
@@ -179,7 +181,6 @@ class ParquetReader:
         metadata = {name: batch.column(name).to_pylist() for name in self._metadata(batch.schema)}
         ours = {name: batch.column(name).to_pylist() for name in self._ours(batch.schema)}
         written = ours.pop("metadata", None)
-        keep_text = ALL_COLUMNS in self.settings.metadata
         documents: list[dict[str, Any]] = []
         splits: list[SplitName] = []
         for i in range(rows):
@@ -192,7 +193,7 @@ class ParquetReader:
             if sentences is not None:
                 document["sentences"] = sentences[i]
             document |= _marks({name: values[i] for name, values in ours.items()}, i, int(n[i]), problems)
-            document["metadata"] = {} if written is None else _written_metadata(written[i], keep_text=keep_text)
+            document["metadata"] = {} if written is None else _written_metadata(written[i], i, problems)
             document["metadata"] |= {name: _plain(values[i]) for name, values in metadata.items()}
             documents.append(document)
             splits.append(self._split(source, facts["split"], i, document_id, problems))
@@ -303,16 +304,17 @@ def _marks(given: dict[str, Any], i: int, n: int, problems: _Problems) -> dict[s
         return {}
 
 
-def _written_metadata(value: str | None, *, keep_text: bool) -> dict[str, Any]:
-    """What a column `metadata` of text says: a JSON object is the metadata; other text is kept only if asked for."""
+def _written_metadata(value: str | None, i: int, problems: _Problems) -> dict[str, Any]:
+    """The metadata of row i, a JSON object."""
     try:
         found = json.loads(value or "{}")
-        if isinstance(found, dict):
-            json.dumps(found, ensure_ascii=False).encode()
-            return {name: _plain(item) for name, item in found.items()}
-    except (ValueError, RecursionError):
-        pass
-    return {"metadata": value} if keep_text else {}
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        problems.add(i, "impossible metadata", str(error))
+        return {}
+    return {name: _plain(item) for name, item in found.items()}
 
 
 def _sentences(column: pa.Array, problems: _Problems) -> tuple[list[list[str]], np.ndarray]:

@@ -10,6 +10,8 @@ from lexalcm.data.manifest import Dtype
 TEXT_COLUMN = "text_sentences"
 EMBEDDING_COLUMN = "text_sentences_sonar_emb"
 ALL_COLUMNS = "all"
+WRITER = b"lexalcm"
+"""What the schema of a parquet file that this project wrote has among its metadata: its version."""
 
 
 class ConvertSettings(Settings):

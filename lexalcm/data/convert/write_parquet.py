@@ -8,7 +8,8 @@
     turns, targets              string, JSON: of a conversation
 
 A file has the last three from the first document on that has such, and null where a document has none: a file that was
-begun without them is closed before, so that all of a file is of one schema.
+begun without them is closed before, so that all of a file is of one schema. The schema says that it is of LexaLCM: only
+then are these columns, when they are read back, what they are here.
 `conversion.json` beside the two notes the codec, so that reading back needs no option.
 """
 
@@ -20,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lexalcm import __version__
 from lexalcm.data.convert.blocks import Block
 from lexalcm.data.convert.document_marks import MARK_TYPES
-from lexalcm.data.convert.settings import EMBEDDING_COLUMN, TEXT_COLUMN
+from lexalcm.data.convert.settings import EMBEDDING_COLUMN, TEXT_COLUMN, WRITER
 from lexalcm.data.manifest import Dtype, SplitRecord
 from lexalcm.data.units import SplitName
 
@@ -95,7 +97,7 @@ class ParquetSink:
             if name in self._marks:
                 marks = [document.get(name) for document in block.documents]
                 columns[name] = pa.array(marks, pa.int32()) if kind is int else pa.array(_as_json(marks), pa.string())
-        return pa.table(columns)
+        return pa.table(columns).replace_schema_metadata({WRITER: __version__.encode()})
 
 
 def _as_json(values: list[Any]) -> list[str | None]:
