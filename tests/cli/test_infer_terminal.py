@@ -55,6 +55,12 @@ class Terminal:
                 break
         return CONTROLS.sub("", self.shown[since:])
 
+    def read_until_prompt(self) -> str:
+        """Read until the next line can be typed: readline takes keys, Ctrl-C and Ctrl-D only once it waits for them."""
+        shown = self.read_until("> ")
+        time.sleep(0.3)
+        return shown
+
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
@@ -89,23 +95,23 @@ def test_taking_turns(folder: Path, start: Callable[..., Terminal]) -> None:
     """A text that would be a million sentences long is stopped; the next turn is as if nothing had been."""
     line = ("infer", "--model", "model", "-i", "-n", 1_000_000, "--steps", 100)
     terminal = start(*line)
-    terminal.read_until("> ")
+    terminal.read_until_prompt()
     terminal.type("Peace is near.\n")
     shown = terminal.read_until("sentence 3, step")
     assert "sentence 1, step" in shown
     terminal.type("\x03")
-    assert "stopped" in terminal.read_until("> ")
+    assert "stopped" in terminal.read_until_prompt()
     terminal.type("half a line")
     terminal.read_until("half a line")
-    time.sleep(0.2)  # Python's readline overlooks a signal between what it shows and its wait for the next key
+    time.sleep(0.3)  # as for the prompt
     terminal.type("\x03")
-    terminal.read_until("> ")
+    terminal.read_until_prompt()
     terminal.type("/set max-sentences 1\n")
-    terminal.read_until("max-sentences is 1")
+    assert "max-sentences is 1" in terminal.read_until_prompt()
     terminal.type("The wind blew.\n")
-    terminal.read_until("> ")
+    terminal.read_until_prompt()
     terminal.type("/save text.json\n")
-    terminal.read_until("sentences")
+    assert "sentences" in terminal.read_until_prompt()
     terminal.type("\x04")
     assert terminal.wait() == 0
     assert '"text": "The wind blew."' in (folder / "text.json").read_text()
