@@ -3,7 +3,6 @@
 memory_worker.py JOBS.json OUT.json     jobs are lists of settings; the first process writes the answers
 """
 
-import gc
 import json
 import os
 import sys
@@ -11,39 +10,19 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity, profile
+from allocated_memory import DIM, LENGTH, allocated_at_most, batch
 
 from lexalcm.config import RunConfig, load_settings
-from lexalcm.data.loader import Batch
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.train.engines.choose import choose_engine, start_engine
+from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.memory_plan import plan_memory
 from lexalcm.train.world import find_world, joined
 
-DIM, LENGTH = 64, 32
 MODEL = ModelConfig(  # so large that DeepSpeed's smallest buckets hardly count
     architecture="two-tower", dim=DIM, width=256, num_heads=4, ffn_dim=768, num_layers=6, context_layers=4
 )
-
-
-def batch(rows: int) -> Batch:
-    return Batch(
-        embeddings=torch.randn(rows, LENGTH, DIM),
-        documents=torch.zeros(rows, LENGTH, dtype=torch.int64),
-        positions=torch.arange(LENGTH).expand(rows, LENGTH).contiguous(),
-        targets=torch.ones(rows, LENGTH, dtype=torch.bool),
-        number=0,
-    )
-
-
-def most_allocated(profiler: profile) -> int:
-    results = profiler.profiler.kineto_results.events()
-    alive = most = 0
-    for _, change in sorted((event.start_ns(), event.nbytes()) for event in results if event.name() == "[memory]"):
-        alive += change
-        most = max(most, alive)
-    return most
 
 
 def measure(overrides: list[str]) -> tuple[str, int, int]:
@@ -52,18 +31,18 @@ def measure(overrides: list[str]) -> tuple[str, int, int]:
     choice = choose_engine(config, world, MODEL)
     name = choice.name if choice.deepspeed is None else choice.deepspeed.layout
     with joined(world, process_group=choice.needs_process_group, timeout=120):
-        gc.collect()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            engine = start_engine(choice, create_model(MODEL, 0), config.train, world.device)
-            steps = config.data.global_batch // world.size
+        engines: list[Engine] = []
+
+        def two_steps() -> None:
+            engines.append(start_engine(choice, create_model(MODEL, 0), config.train, world.device))
             for _ in range(2):
-                for left in reversed(range(steps)):
-                    engine.accumulate(batch(config.data.micro_batch), 1.0, last=left == 0)
-                engine.update(1e-3)
-        most = torch.tensor([most_allocated(profiler)])
+                for left in reversed(range(config.data.global_batch // world.size)):
+                    engines[0].accumulate(batch(config.data.micro_batch), 1.0, last=left == 0)
+                engines[0].update(1e-3)
+
+        most = torch.tensor([allocated_at_most(two_steps)])
         dist.all_reduce(most, op=dist.ReduceOp.MAX)
-        engine.close()
-        del engine
+        engines.pop().close()
     plan = plan_memory(
         config,
         MODEL,

@@ -32,6 +32,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, i
     for rank in range(2):
         place = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_STEP_NUM_TASKS": "2"}
         environment = os.environ | place | {"OMP_NUM_THREADS": "1", "SLURM_STEP_NODELIST": "localhost"}
+        environment["PYTHONPATH"] = str(CONFIGS.parent / "tests")
         command = [sys.executable, str(Path(__file__).with_name("memory_worker.py")), "jobs.json", "out.json"]
         workers.append(
             subprocess.Popen(

@@ -1,17 +1,14 @@
 """What `lcm train --plan` says, against what real steps allocate and against the arithmetic of sharding."""
 
-import gc
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from allocated_memory import DIM, LENGTH, allocated_at_most, batch
 
 from lexalcm.config import RunConfig, load_settings
-from lexalcm.data.loader import Batch
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
@@ -23,7 +20,6 @@ from lexalcm.train.memory_choice import choose_by_memory, plan_run, read_size, w
 from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
 from lexalcm.train.world import World
 
-DIM, LENGTH = 64, 32
 GIB = 2**30
 SMALL = {
     "base": ModelConfig(architecture="base", dim=DIM, width=96, num_heads=4, ffn_dim=192, num_layers=5),
@@ -34,37 +30,13 @@ SMALL = {
 }
 
 
-def batch(rows: int, device: torch.device) -> Batch:
-    return Batch(
-        embeddings=torch.randn(rows, LENGTH, DIM),
-        documents=torch.zeros(rows, LENGTH, dtype=torch.int64),
-        positions=torch.arange(LENGTH).expand(rows, LENGTH).contiguous(),
-        targets=torch.ones(rows, LENGTH, dtype=torch.bool),
-        number=0,
-    )
-
-
 def two_steps(config: RunConfig, model: ModelConfig, precision: str, device: torch.device) -> None:
     torch.manual_seed(0)
     engine = start_engine(EngineChoice("single", precision), create_model(model, 0), config.train, device)
     for _ in range(2):
         for left in reversed(range(config.data.global_batch)):
-            engine.accumulate(batch(config.data.micro_batch, device), 1.0, last=left == 0)
+            engine.accumulate(batch(config.data.micro_batch), 1.0, last=left == 0)
         engine.update(1e-3)
-
-
-def allocated_at_most(work: Callable[[], None]) -> int:
-    """The most bytes of tensors at a time, by what the CPU's allocator tells the profiler."""
-    gc.collect()  # models of other tests, whose end would count as this work's
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    results = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = sorted((event.start_ns(), event.nbytes()) for event in results if event.name() == "[memory]")
-    alive = most = 0
-    for _, change in changes:
-        alive += change
-        most = max(most, alive)
-    return most
 
 
 def settings(*overrides: str) -> RunConfig:
@@ -301,7 +273,7 @@ def test_recomputing_that_was_chosen_is_done(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(TransformerLayer, "forward", lambda *args: calls.append(args[0]) or forward(*args))
     model, cpu = create_model(SMALL["base"], 0), torch.device("cpu")
     engine = start_engine(EngineChoice("single", "fp32", checkpointing="full"), model, settings().train, cpu)
-    engine.accumulate(batch(1, cpu), 1.0, last=True)
+    engine.accumulate(batch(1), 1.0, last=True)
     layers = list(model.blocks())
     assert calls == [*layers, *reversed(layers)]
 
