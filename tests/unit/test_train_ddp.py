@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_memory_plan import SMALL, batch, settings
+from allocated_memory import batch
+from test_memory_plan import SMALL, settings
 
 from lexalcm.errors import MissingExtraError
 from lexalcm.model.create import create_model
@@ -41,10 +42,10 @@ def start() -> DDPEngine:
 
 def test_an_error_out_of_a_step_does_not_keep_the_group(reducers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = start()
-    engine.accumulate(batch(2, CPU), 1.0, last=True)
+    engine.accumulate(batch(2), 1.0, last=True)
     monkeypatch.setattr(engine._model, "forward", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as raised:
-        engine.accumulate(batch(2, CPU), 1.0, last=True)
+        engine.accumulate(batch(2), 1.0, last=True)
     assert reducers[0]() is not None
     engine.close()
     assert reducers[0]() is None
