@@ -12,12 +12,24 @@ order, and 80.5% against the whole split; repeating the last concept 71.0%, 72.6
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from lexalcm.data.dataset import Split
 from lexalcm.errors import DataError
 from lexalcm.evaluate.split_marks import SplitMarks
+
+
+class Continuation(NamedTuple):
+    """Targets behind one another: what goes on from what stands before them in their document."""
+
+    start: int
+    """Where the document begins."""
+    begin: int
+    """The first target."""
+    stop: int
+    """Behind the last."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,21 @@ class EvaluationBatch:
         """The place of the last sentence before each concept, in its document or another: int64 [n]; -1: none."""
         places = np.where(self.spoken, np.arange(len(self.positions)), -1)
         return np.concatenate([[-1], np.maximum.accumulate(places)[:-1]])
+
+    @property
+    def continuations(self) -> list[Continuation]:
+        """The targets as texts that go on: one a document, of a conversation one an answer."""
+        edges = np.diff(self.targets.astype(np.int8), prepend=0, append=0)  # a document's first concept is no target
+        begins, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        starts = begins - self.positions[begins]
+        return [Continuation(*places) for places in zip(starts.tolist(), begins.tolist(), stops.tolist(), strict=True)]
+
+    @property
+    def begins(self) -> np.ndarray:
+        """Where the continuation that each target belongs to begins: int64 [targets]."""
+        return np.concatenate(
+            [np.empty(0, np.int64), *(np.full(stop - begin, begin) for _, begin, stop in self.continuations)]
+        )
 
     @property
     def starts(self) -> np.ndarray:

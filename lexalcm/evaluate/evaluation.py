@@ -4,7 +4,8 @@ Every predictor of a table sees the same documents, the same targets and the sam
 data set's normalized space without its clipping, (x - center) / scale, whatever normalizer a model holds inside. No
 end-of-text concept is appended. Teacher-forced, each concept but a document's first is predicted from the true ones
 before it; free-running, those after a prefix, from the prefix and what was predicted before. Where the data set marks
-what is to be learned (pairs, conversations), that alone is predicted.
+what is to be learned (pairs, conversations), that alone is predicted; free-running, after a pair's source, and each
+answer of a conversation after the true turns before it.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
-from lexalcm.errors import ConfigError, DataError
+from lexalcm.errors import DataError
 from lexalcm.evaluate.assemble import assemble
 from lexalcm.evaluate.baselines import spread
 from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batch
@@ -26,7 +27,7 @@ from lexalcm.evaluate.report import Evaluation, Example, Size
 from lexalcm.evaluate.scene import Prediction, Scene, Tools
 from lexalcm.evaluate.settings import CodecChoice, EvaluationSettings
 from lexalcm.evaluate.split_marks import SplitMarks
-from lexalcm.evaluate.tally import BINS, bin_name, bins_of, sums_per_document
+from lexalcm.evaluate.tally import BINS, bin_name, place_bins, sums_per_document
 from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
 
 TRUTH = "the true concepts"
@@ -62,7 +63,6 @@ def evaluate_predictors(
 
     Raises:
         DataError: an unknown split, or one with no target or nothing to compare a prediction with.
-        ConfigError: conversations are to be continued.
         UserError: several processes without a journal.
     """
     work = _Work(dataset, settings, tools or open_tools(dataset, settings))
@@ -141,6 +141,7 @@ class _Work:
 
     def __init__(self, dataset: Dataset, settings: EvaluationSettings, tools: Tools) -> None:
         free = settings.free
+        self.free = free is not None
         self.dataset = dataset
         self.settings = settings
         self.tools = tools
@@ -148,21 +149,19 @@ class _Work:
         self.metrics = settings.chosen_metrics
         self.shows_truth = bool(set(self.metrics) - set(DEFAULT))
         self.text = needs_text(settings)
-        marks = SplitMarks(dataset, settings.split)
-        if free and marks.has_turns:
-            raise ConfigError(
-                f"{dataset.address} holds conversations, which are not continued like a text: "
-                "leave --free away, or give those to be answered with --task"
-            )
+        marks = SplitMarks(dataset, settings.split, longest_answer=free.sentences if free else None)
         size = len(self.split)
         documents = np.arange(size) if settings.limit is None else spread(size, min(settings.limit, size))
         self.documents = order_documents(documents, corpus_order=settings.corpus_order)
         lengths = np.asarray(self.split.lengths[self.documents], dtype=np.int64)
-        sources = marks.sources(self.documents)
-        self.of_pairs = bool(sources.all())
-        self.prefixes = np.where(sources > 0, sources, free.prefix) if free else np.ones(len(lengths), dtype=np.int64)
-        self.lengths = np.minimum(lengths, self.prefixes + free.sentences) if free else lengths
-        self.marks = marks if marks.chooses and not free else None
+        self.lengths, self.prefixes = lengths, np.ones(len(lengths), dtype=np.int64)
+        self.given: str | None = None  # instead of a prefix, where that holds for all documents
+        if free:
+            sources, chats = marks.sources(self.documents), marks.conversations(self.documents)
+            self.given = "source" if sources.all() else "turns" if chats.all() else None
+            self.prefixes = np.where(chats, 1, np.where(sources > 0, sources, free.prefix))
+            self.lengths = np.where(chats, lengths, np.minimum(lengths, self.prefixes + free.sentences))
+        self.marks = marks if marks.chooses else None
         self.place_counts = self._place_counts()
         self.counts = self.place_counts.sum(axis=1)
         if not self.counts.any():
@@ -180,21 +179,32 @@ class _Work:
             first, last = np.array(_bin_edges()).T
             return np.clip(counts[:, None] - first, 0, last - first)
         counts = np.zeros((len(self.documents), BINS), dtype=np.int64)
-        for row, document, length in zip(counts, self.documents.tolist(), self.lengths.tolist(), strict=True):
-            row += np.bincount(bins_of(np.flatnonzero(self.marks.predicted(document, length))), minlength=BINS)
+        for place, row in enumerate(counts):
+            row += np.bincount(place_bins(self._outline(place), free=self.free), minlength=BINS)
         return counts
+
+    def _outline(self, place: int) -> EvaluationBatch:
+        """What is predicted of a document, without its concepts."""
+        length = int(self.lengths[place])
+        return EvaluationBatch(
+            embeddings=np.empty((length, 0)),
+            documents=np.zeros(length, dtype=np.int64),
+            positions=np.arange(length),
+            prefix=int(self.prefixes[place]),
+            predicted=None if self.marks is None else self.marks.predicted(int(self.documents[place]), length),
+        )
 
     def _score(self, predictor: ConceptPredictor, unit: int) -> Scored:
         places = self.trial.units[unit]
         batch = self._read(places)
-        scene = Scene(batch, predictor.predict(batch, unit), self.settings.free is not None, self.tools)
+        scene = Scene(batch, predictor.predict(batch, unit), self.free, self.tools)
         texts: dict[int, list[str]] = {}
         if self.shown & set(places.tolist()):
             owners = places[batch.documents[scene.targets]]
             for owner, text in zip(owners.tolist(), scene.texts, strict=True):
                 if owner in self.shown:
                     texts.setdefault(owner, []).append(text)
-        return Scored(sums_per_document(batch, scene.score(self.metrics)), texts)
+        return Scored(sums_per_document(batch, scene.score(self.metrics), free=self.free), texts)
 
     def _read(self, places: np.ndarray) -> EvaluationBatch:
         return read_batch(
@@ -230,8 +240,8 @@ class _Work:
                 "concepts": int(self.lengths.sum()),
             },
             settings={
-                "mode": "free-running" if settings.free else "teacher-forced",
-                "free": free.model_dump() | ({"given": "source"} if self.of_pairs else {}) if free else None,
+                "mode": "free-running" if free else "teacher-forced",
+                "free": free.model_dump() | ({"given": self.given} if self.given else {}) if free else None,
                 "metrics": list(self.metrics),
                 "language_model": settings.language_model.model_dump() if settings.language_model else None,
                 "batch": settings.batch,
@@ -245,14 +255,14 @@ class _Work:
 
     def _example(self, outcome: Outcome, place: int) -> Example:
         document = self.split.document(int(self.documents[place]))
-        begin, end = int(self.prefixes[place]), int(self.lengths[place])
+        _, begin, end = self._outline(place).continuations[-1]  # of a conversation, the last answer
         return Example(
             document=document["id"],
             lang=document["lang"],
             given=document["sentences"][:begin],
             truth=document["sentences"][begin:end],
             written={
-                predictor.name: texts[place]
+                predictor.name: texts[place][begin - end :]
                 for predictor, texts in zip(outcome.predictors, outcome.texts, strict=True)
                 if predictor.kind != "reference"
             },

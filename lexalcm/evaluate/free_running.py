@@ -1,7 +1,8 @@
 """Continue the documents of a batch after their prefix, as `lcm infer` continues a text, but to the truth's length.
 
-No stopping rule ends a text: every document gets a sentence for each of its own, so that all predictors answer for the
-same targets. Memory holds one batch: its prompts, what is written, and the model's caches of both.
+Of a conversation each answer is written behind the true turns before it. No stopping rule ends a text: every document
+gets a sentence for each of its own, so that all predictors answer for the same targets. Memory holds one batch: its
+prompts, what is written, and the model's caches of both.
 """
 
 import numpy as np
@@ -45,26 +46,24 @@ def continue_batch(
     Raises:
         LexaError: the model's concepts are not finite.
     """
-    spans = [
-        (span, span.start + given)
-        for span, given in zip(batch.spans, batch.prefixes.tolist(), strict=True)
-        if span.stop - span.start > given
-    ]
+    continuations, spoken = batch.continuations, batch.spoken
     predictions = np.full_like(batch.embeddings, np.nan)
-    if not spans:
+    if not continuations:
         return Prediction(predictions, [])
-    seeds = np.random.SeedSequence([seed, number]).generate_state(len(spans), np.uint32).tolist()
+    seeds = np.random.SeedSequence([seed, number]).generate_state(len(continuations), np.uint32).tolist()
     prompts = []
-    for (span, begin), noise in zip(spans, seeds, strict=True):
-        given = slice(span.start if window is None else max(span.start, begin - window), begin)
-        lang = batch.languages[batch.documents[span.start]]
+    for (start, begin, _), noise in zip(continuations, seeds, strict=True):
+        given = slice(start if window is None else max(start, begin - window), begin)
+        lang = batch.languages[batch.documents[start]]
         concepts = torch.from_numpy(batch.embeddings[given])
-        prompts.append(Prompt(batch.sentences[given], lang, lang, noise, concepts))
-    written = collect(writer.write_all(prompts, options))
+        answers = not spoken[begin - 1]  # behind the concept of the assistant
+        prompts.append(Prompt(batch.sentences[given], lang, lang, noise, concepts, answers=answers))
+    longest = max(stop - begin for _, begin, stop in continuations)
+    written = collect(writer.write_all(prompts, options.model_copy(update={"max_sentences": longest})))
     texts = []
-    for (span, begin), sentences in zip(spans, written, strict=True):
-        wanted = sentences[: span.stop - begin]
-        predictions[begin : span.stop] = torch.stack([one.concept for one in wanted]).numpy()
+    for (_, begin, stop), sentences in zip(continuations, written, strict=True):
+        wanted = sentences[: stop - begin]
+        predictions[begin:stop] = torch.stack([one.concept for one in wanted]).numpy()
         texts += [one.text for one in wanted]
     if not np.isfinite(predictions[batch.targets]).all():
         raise LexaError("the model's concepts are not finite numbers: check it with lcm verify model")

@@ -1,8 +1,8 @@
 """One batch with one predictor's predictions, and every metric of it: a number and a weight for each target.
 
 Predictions come before their truth in one of two ways. Teacher-forced, the text before a target is the document's own.
-Free-running, it is the document's beginning and then what the predictor wrote. `story` is that text, as concepts and,
-where a metric wants it, as sentences.
+Free-running, it is the document's beginning and then what the predictor wrote. A `Passage` is such a text with its
+targets: a whole document, or what a continuation goes on from and the continuation.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,6 +56,22 @@ class Tools:
     lm_context: int = 10
 
 
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of a batch, from the beginning of a document: true sentences, then those that the predictor wrote."""
+
+    start: int
+    written: int
+    """From here on it is the predictor's; teacher-forced, nothing is."""
+    stop: int
+    targets: np.ndarray
+    """Places in the batch, in order."""
+
+    def tell(self, truth: np.ndarray, predictor: np.ndarray) -> np.ndarray:
+        """The passage of two versions of the batch: [n, ...] each -> [stop - start, ...]."""
+        return np.concatenate([truth[self.start : self.written], predictor[self.written : self.stop]])
+
+
 @dataclass
 class Scene:
     """A batch with its predictions."""
@@ -85,11 +101,14 @@ class Scene:
         return self.batch.embeddings[self.targets]
 
     @cached_property
-    def story(self) -> np.ndarray:
-        """What stands before the targets as concepts, [n, dim]."""
-        if not self.free:
-            return self.batch.embeddings
-        return np.where(self.targets[:, None], self.prediction.embeddings, self.batch.embeddings)
+    def passages(self) -> list[Passage]:
+        """All targets, in order, each with what stands before it."""
+        if self.free:
+            return [
+                Passage(start, begin, stop, np.arange(begin, stop)) for start, begin, stop in self.batch.continuations
+            ]
+        whole = [(span, span.start + np.flatnonzero(self.targets[span])) for span in self.batch.spans]
+        return [Passage(span.start, span.stop, span.stop, targets) for span, targets in whole if len(targets)]
 
     @cached_property
     def codec(self) -> Codec:
@@ -116,33 +135,23 @@ class Scene:
         return [self.batch.sentences[place] for place in np.flatnonzero(self.targets)]
 
     @cached_property
-    def story_texts(self) -> list[str]:
-        """What stands before the targets as sentences, n of them."""
-        story = list(self.batch.sentences)
-        if self.free:
-            for place, text in zip(np.flatnonzero(self.targets), self.texts, strict=True):
-                story[place] = text
-        return story
-
-    @cached_property
     def heard(self) -> np.ndarray:
         """Whether a sentence stands before each target, not a role alone: bool [targets]."""
         return self.batch.spoken_before[self.targets] > 0
 
-    def context_cosines(self, predictions: np.ndarray, story: np.ndarray) -> np.ndarray:
-        """The largest cosine of each prediction [n, dim] at a target to the sentences of `story` [n, dim] before it.
+    def context_cosines(self, concepts: np.ndarray) -> np.ndarray:
+        """The largest cosine of each concept [n, dim] at a target to a sentence before it in its passage.
 
         0 where there is none.
         """
         spoken, before = self.batch.spoken, self.batch.spoken_before
         found = [
             largest_context_cosines(
-                predictions[span][self.targets[span]],
-                story[span][spoken[span]],
-                before[span][self.targets[span]],
+                concepts[passage.targets],
+                passage.tell(self.batch.embeddings, concepts)[spoken[passage.start : passage.stop]],
+                before[passage.targets],
             )
-            for span in self.batch.spans
-            if self.targets[span].any()
+            for passage in self.passages
         ]
         return np.where(self.heard, np.concatenate(found), 0)
 
@@ -169,16 +178,19 @@ def _cosine(scene: Scene) -> Values:
 
 
 def _context_cosine(scene: Scene) -> Values:
-    return _where_heard(scene, scene.context_cosines(np.asarray(scene.prediction.embeddings), scene.story))
+    return _where_heard(scene, scene.context_cosines(np.asarray(scene.prediction.embeddings)))
 
 
 def _paraphrasing(scene: Scene) -> Values:
-    truth = scene.batch.embeddings
-    return _context_cosine(scene)[0], scene.context_cosines(truth, truth)
+    return _context_cosine(scene)[0], scene.context_cosines(scene.batch.embeddings)
 
 
 def _coherence(scene: Scene) -> Values:
-    return _where_heard(scene, cosines(scene.guesses, scene.story[scene.batch.last_spoken[scene.targets]]))
+    truth, last = scene.batch.embeddings, scene.batch.last_spoken[scene.targets]
+    neighbours = truth[last]
+    if scene.free:
+        neighbours = np.where((last >= scene.batch.begins)[:, None], scene.prediction.embeddings[last], neighbours)
+    return _where_heard(scene, cosines(scene.guesses, neighbours))
 
 
 def _round_trip_l2(scene: Scene) -> Values:
@@ -197,10 +209,10 @@ def _compare_texts(measure: Callable[[str, str], float]) -> Callable[[Scene], Va
 def _repetition(scene: Scene) -> Values:
     repeated, counts = [], []
     written, spoken = iter(scene.texts), scene.batch.spoken
-    for span in scene.batch.spans:
+    for passage in scene.passages:
         # Of a free text its own continuation alone is looked at (rep-4), of a guess the document before it.
         before = RepeatedNgrams()
-        for place in range(span.start, span.stop):
+        for place in range(passage.written if scene.free else passage.start, passage.stop):
             if scene.targets[place]:
                 found = before.add(next(written)) if scene.free else before.count(next(written))
                 repeated.append(found[0])
@@ -214,11 +226,14 @@ def _mutual_information(scene: Scene) -> Values:
     if scene.tools.language_model is None:
         raise ValueError("mutual information without a language model")
     pairs = []
-    spoken = scene.batch.spoken
-    for place, text in zip(np.flatnonzero(scene.targets).tolist(), scene.texts, strict=True):
-        begin = place - int(scene.batch.positions[place])
-        before = [scene.story_texts[other] for other in range(begin, place) if spoken[other]]
-        pairs.append((before[-scene.tools.lm_context :], text))
+    truth, spoken = np.array(scene.batch.sentences, dtype=object), scene.batch.spoken
+    own = truth.copy()
+    own[scene.targets] = scene.texts
+    for passage in scene.passages:
+        told = passage.tell(truth, own)
+        for place in passage.targets.tolist():
+            before = told[: place - passage.start][spoken[passage.start : place]]
+            pairs.append((before[-scene.tools.lm_context :].tolist(), own[place]))
     return scene.tools.language_model.gain(pairs)
 
 

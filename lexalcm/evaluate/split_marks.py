@@ -17,12 +17,18 @@ from lexalcm.data.marks import TargetSpans
 class SplitMarks:
     """The marks of a split; a document is named by its number in the split."""
 
-    def __init__(self, dataset: Dataset, name: str) -> None:
+    def __init__(self, dataset: Dataset, name: str, *, longest_answer: int | None = None) -> None:
         """Read them.
+
+        Args:
+            dataset: whose.
+            name: of the split.
+            longest_answer: in conversations, of each answer no more than so many sentences are predicted; None: all.
 
         Raises:
             DataError: the index is missing or damaged.
         """
+        self._longest_answer = longest_answer
         spans, turns = dataset.marks(name, "targets"), dataset.marks(name, "turns")
         self._spans = None if spans is None else TargetSpans(spans, dataset.split(name).lengths)
         self._sources = dataset.columns(name, ["source"]).get("source")
@@ -45,6 +51,10 @@ class SplitMarks:
             return np.zeros(len(documents), dtype=np.int64)
         return np.asarray(self._sources[documents], dtype=np.int64)
 
+    def conversations(self, documents: np.ndarray) -> np.ndarray:
+        """Which documents are conversations: bool."""
+        return self.role_counts(documents) > 0
+
     def role_counts(self, documents: np.ndarray) -> np.ndarray:
         """How many concepts of each document stand for roles: int64."""
         if self._turns is None:
@@ -65,7 +75,11 @@ class SplitMarks:
         places = np.arange(length)
         mask = places >= 1
         if self._spans is not None:
-            mask &= self._spans.contains(np.full(length, document), places) & ~self.roles(document, length)
+            roles = self.roles(document, length)
+            mask &= self._spans.contains(np.full(length, document), places) & ~roles
+            if self._longest_answer is not None and roles.any():
+                before = np.maximum.accumulate(np.where(mask, -1, places))  # the last concept that is not predicted
+                mask &= places - before <= self._longest_answer
         elif self._sources is not None:
             mask &= places >= self._sources[document]
         return mask

@@ -18,10 +18,10 @@ CONFIDENCE = 0.95
 BINS = 11  # the last one holds all places from 513 on
 
 
-def place_bins(batch: EvaluationBatch) -> np.ndarray:
+def place_bins(batch: EvaluationBatch, *, free: bool = False) -> np.ndarray:
     """The bin of each target: int64 [targets]."""
     targets = batch.targets
-    return bins_of(batch.positions[targets] - batch.prefixes[batch.documents[targets]] + 1)
+    return bins_of(np.flatnonzero(targets) - batch.begins + 1 if free else batch.positions[targets])
 
 
 def bins_of(places: np.ndarray) -> np.ndarray:
@@ -37,13 +37,13 @@ def bin_name(number: int) -> str:
     return str(last) if first == last else f"{first}-{last}"
 
 
-def sums_per_document(batch: EvaluationBatch, values: Sequence[Values]) -> np.ndarray:
+def sums_per_document(batch: EvaluationBatch, values: Sequence[Values], *, free: bool = False) -> np.ndarray:
     """Add up metrics over the targets of each document and bin: float64 [2, metrics, documents, bins].
 
     The first half holds the numbers times their weights, the second the weights.
     """
     documents = len(batch.starts)
-    cells = batch.documents[batch.targets] * BINS + place_bins(batch)
+    cells = batch.documents[batch.targets] * BINS + place_bins(batch, free=free)
     size = documents * BINS
     return np.stack(
         [

@@ -17,7 +17,8 @@ def title(evaluation: Evaluation) -> str:
 
 
 def _given(free: dict[str, Any]) -> str:
-    return "their sources" if free.get("given") == "source" else f"{free['prefix']} sentences"
+    given = {"source": "their sources", "turns": "the turns before each answer"}
+    return given.get(free.get("given", ""), f"{free['prefix']} sentences")
 
 
 def group_name(language: str) -> str:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from evaluation_workspace import make_text_dataset, make_text_model
 from test_evaluate_scene import Alphabet, Recorder
 
@@ -12,14 +13,19 @@ from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.spoken import spoken_concepts
-from lexalcm.errors import ConfigError
 from lexalcm.evaluate import models
-from lexalcm.evaluate.baselines import NearestContinuation, predict_each, training_mean
+from lexalcm.evaluate.baselines import NearestContinuation, continue_documents, predict_each, training_mean
 from lexalcm.evaluate.batches import EvaluationBatch, read_batch
+from lexalcm.evaluate.free_running import continue_batch, without_stops
 from lexalcm.evaluate.metrics import contrastive_accuracy
 from lexalcm.evaluate.scene import Prediction, Scene, Tools
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.evaluate.split_marks import SplitMarks
+from lexalcm.evaluate.tally import place_bins
+from lexalcm.evaluate.wording import title
+from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.text import TextModel
+from lexalcm.model.folder import load_model
 
 CHAT = {
     "messages": [
@@ -178,7 +184,86 @@ def test_pairs_are_continued_after_their_sources(workspace):
     assert row.scores["all"]["coherence"].value == pytest.approx(1)
 
 
-def test_conversations_are_not_continued_like_a_text(workspace):
-    settings = EvaluationSettings(split="train", free=FreeRunning(), resamples=100)
-    with pytest.raises(ConfigError, match=r"holds conversations.*leave --free away"):
-        models.evaluate([workspace / "model"], workspace / "chats", settings)
+def test_answers_are_written_behind_the_true_turns_before_them(workspace, chats):
+    batch, folder = read(chats, (0, 1)), workspace / "model"
+    assert [(begin, stop) for _, begin, stop in batch.continuations] == [(6, 8), (11, 12), (18, 20), (23, 24)]
+    model, codec = load_model(folder), chats.codec()
+    prediction = continue_batch(
+        TextModel(folder, model, codec, None),
+        without_stops(GenerationOptions(), FreeRunning()),
+        batch,
+        seed=0,
+        number=0,
+    )
+    texts = iter(prediction.texts)
+    for start, begin, stop in batch.continuations:
+        story = torch.from_numpy(batch.embeddings[start:begin])
+        said = set()  # an answer may say what others have said
+        for place in range(begin, stop):
+            with torch.no_grad():
+                guess = model.predict(
+                    model.normalizer.normalize(story[None]),
+                    torch.zeros(1, len(story), dtype=torch.int64),
+                    torch.arange(len(story))[None],
+                )[0, -1]
+            story = torch.cat([story, model.normalizer.denormalize(guess)[None]])
+            assert prediction.embeddings[place] == pytest.approx(story[-1].numpy(), abs=1e-4)
+            said_next = codec.decode(story[-1:].numpy(), "eng_Latn", avoid=said)
+            assert [next(texts)] == said_next
+            said.update(said_next)
+    assert next(texts, None) is None
+
+
+@pytest.mark.parametrize(("most", "places"), [(10, {"1": (3, 6), "2": (3, 3)}), (1, {"1": (3, 6)})])
+def test_the_report_on_answers(workspace, most, places):
+    settings = EvaluationSettings(split="train", free=FreeRunning(sentences=most), resamples=100)
+    evaluation = models.evaluate([workspace / "model"], workspace / "chats", settings)
+    assert {place: (size.documents, size.targets) for place, size in evaluation.place_sizes.items()} == places
+    assert title(evaluation).startswith(f"{workspace / 'chats'}, split train, continued after the turns before each")
+    example = evaluation.examples[0]  # the last answer
+    assert (len(example.given), example.truth) == (11, ["The cat forgets the song."])
+    assert {len(texts) for texts in example.written.values()} == {1}
+    repeat, truth = (next(row for row in evaluation.rows if row.name.startswith(name)) for name in ("rep", "the true"))
+    assert repeat.scores["all"]["coherence"].value == pytest.approx(1)
+    assert truth.scores["all"]["squared_l2"].value == 0
+    json.dumps(evaluation.to_json(), allow_nan=False)
+
+
+# User: A. Assistant: B, C. User: A. Assistant: B. | Assistant: A.
+TURNS = EvaluationBatch(
+    np.stack([ROLE, *CORNERS[[0]], ROLE, *CORNERS[[1, 2]], ROLE, *CORNERS[[0]], ROLE, *CORNERS[[1]], ROLE, CORNERS[0]]),
+    np.repeat([0, 1], [9, 2]),
+    np.concatenate([np.arange(9), np.arange(2)]),
+    1,
+    ("eng_Latn", "eng_Latn"),
+    ("k l m n o", A, "k l m n o", B, C, "k l m n o", A, "k l m n o", B, "k l m n o", A),
+    np.isin(np.arange(11), [3, 4, 8, 10]),
+    np.isin(np.arange(11), [0, 2, 5, 7, 9]),
+)
+SAYS_B_B_A_C = np.full((11, 3), np.nan)
+SAYS_B_B_A_C[[3, 4, 8, 10]] = CORNERS[[1, 1, 0, 2]]
+
+
+def score_answers(metric, **tools):
+    scene = Scene(TURNS, Prediction(SAYS_B_B_A_C), True, Tools(lambda x: x, "validation", Alphabet(), **tools))
+    [(values, weights)] = scene.score([metric])
+    return values.tolist(), weights.tolist()
+
+
+def test_an_answer_is_measured_in_its_own_conversation():
+    # What stands before: A; A and its own B; the true A, B, C, A, not what it wrote for them; nothing.
+    assert score_answers("coherence") == ([0, 1, 1, 0], [1, 1, 1, 0])
+    assert score_answers("context_cosine") == ([0, 1, 1, 0], [1, 1, 1, 0])
+    assert score_answers("paraphrasing") == ([0, 1, 1, 0], [0, 0, 1, 0])  # of the truth B, C, B, A
+    assert score_answers("repetition") == ([0, 2, 0, 0], [2, 2, 2, 2])  # of two 4-grams each, in the answer alone
+    recorder = Recorder()
+    score_answers("mutual_information", language_model=recorder, lm_context=2)
+    assert recorder.texts == [([A], B), ([A, B], B), ([C, A], A), ([], C)]
+    assert place_bins(TURNS, free=True).tolist() == [0, 1, 0, 0]
+
+
+def test_baselines_answer_from_what_was_said_last():
+    guesses = continue_documents(TURNS, lambda concepts: concepts)
+    assert guesses[[3, 4, 8]] == pytest.approx(CORNERS[[0, 0, 0]])
+    assert guesses[10] == pytest.approx(ROLE)  # nobody has said anything
+    assert np.isnan(guesses[~TURNS.targets]).all()
