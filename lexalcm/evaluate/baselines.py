@@ -30,6 +30,13 @@ After = Callable[[np.ndarray], np.ndarray]
 """What comes after each of some concepts: [n, dim] -> [n, dim]."""
 
 
+NOTHING_FOLLOWS = (
+    "no training document has two concepts: the nearest continuation, a baseline, does not exist; "
+    "choose others with --baselines repeat,mean"
+)
+EMPTY = "the training split is empty: of the baselines there is repeat alone, choose it with --baselines repeat"
+
+
 def baselines(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, Prediction]]:
     """The predictors that every model is compared with, each made when its turn comes.
 
@@ -40,6 +47,15 @@ def baselines(train: Documents, settings: EvaluationSettings) -> Iterator[Predic
     Raises:
         DataError: the training split holds nothing to make one of.
     """
+    longest, learned = int(train.lengths.max(initial=0)), set(settings.baselines) - {"repeat"}
+    if learned and not longest:
+        raise DataError(EMPTY)
+    if "nearest" in learned and longest < 2:
+        raise DataError(NOTHING_FOLLOWS)
+    return _each(train, settings)
+
+
+def _each(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, Prediction]]:
     for name in settings.baselines:
         match name:
             case "repeat":
@@ -69,22 +85,27 @@ def predict_each(batch: EvaluationBatch, after: After) -> np.ndarray:
     Behind a role that opens a conversation, before which nobody says anything, from the role's concept.
     """
     places = np.flatnonzero(batch.targets)
-    before = np.where(batch.spoken_before[places] > 0, batch.last_spoken[places], places - 1)
     predictions = np.full(batch.embeddings.shape, np.nan)
-    predictions[places] = after(batch.embeddings[before])
+    predictions[places] = after(batch.embeddings[_before(batch, places)])
     return predictions
 
 
 def continue_documents(batch: EvaluationBatch, after: After) -> np.ndarray:
     """Predict each target from what was predicted before it, the first from the true one: [n, dim], other rows NaN."""
+    targets = np.flatnonzero(batch.targets)
+    behind = targets - batch.begins
     predictions = np.full(batch.embeddings.shape, np.nan)
-    behind = batch.positions - batch.prefixes[batch.documents]
-    predictions[behind == -1] = batch.embeddings[behind == -1]
-    for step in range(int(behind.max()) + 1):
-        places = np.flatnonzero(behind == step)
+    first = targets[behind == 0]
+    predictions[first] = after(batch.embeddings[_before(batch, first)])
+    for step in range(1, int(behind.max(initial=0)) + 1):
+        places = targets[behind == step]
         predictions[places] = after(predictions[places - 1])
-    predictions[~batch.targets] = np.nan
     return predictions
+
+
+def _before(batch: EvaluationBatch, places: np.ndarray) -> np.ndarray:
+    """The last sentence before each place; behind a role that opens a conversation, the role's concept."""
+    return np.where(batch.spoken_before[places] > 0, batch.last_spoken[places], places - 1)
 
 
 def training_mean(split: Documents, max_concepts: int = MEAN_CONCEPTS) -> tuple[np.ndarray, int]:
@@ -120,10 +141,7 @@ class NearestContinuation:
         documents = [np.asarray(split.embeddings(int(number)), np.float32) for number in _sample(split, max_concepts)]
         documents = [document for document in documents if len(document) > 1]
         if not documents:
-            raise DataError(
-                "no training document has two concepts: the nearest continuation, a baseline, does not exist; "
-                "choose others with --baselines repeat,mean"
-            )
+            raise DataError(NOTHING_FOLLOWS)
         self.concepts = sum(len(document) - 1 for document in documents)
         self._directions = np.concatenate([unit_rows(document[:-1]).astype(np.float32) for document in documents])
         self._followers = np.concatenate([document[1:] for document in documents])
@@ -142,7 +160,7 @@ def _sample(split: Documents, max_concepts: int) -> np.ndarray:
     """Documents evenly spaced over a split, with about so many concepts, or all."""
     concepts = int(np.asarray(split.lengths, dtype=np.int64).sum())
     if concepts == 0:
-        raise DataError("the training split is empty: the baselines of the evaluation do not exist")
+        raise DataError(EMPTY)
     documents = len(split.lengths)
     return spread(documents, max(1, min(documents, documents * max_concepts // concepts)))
 

@@ -15,6 +15,7 @@ from lexalcm.evaluate.evaluation import ConceptPredictor, evaluate_predictors, o
 from lexalcm.evaluate.files import check_report_name, write_report
 from lexalcm.evaluate.free_running import continue_batch, without_stops
 from lexalcm.evaluate.journal import Journal, folder_state
+from lexalcm.evaluate.model_checks import check_model
 from lexalcm.evaluate.predictions import predict_batch
 from lexalcm.evaluate.report import Evaluation
 from lexalcm.evaluate.scene import Prediction, Tools
@@ -70,8 +71,8 @@ def evaluate(
         The evaluation, on the first process; None on the others.
 
     Raises:
-        UserError: a model or data set that is missing or damaged, unknown options, no such device, an output that
-            cannot be written.
+        UserError: a model or data set that is missing or damaged, options that one of the models cannot have, no such
+            device, an output that cannot be written; all before the first model is loaded.
         CodecError: a model made for the embeddings of another codec than the data set's.
         LexaError: a model predicts what is not a number.
     """
@@ -85,6 +86,7 @@ def evaluate(
     folders = [model_folder(model) for model in models]
     for folder in folders:
         check_codec(read_config(folder), folder, dataset.manifest.codec, dataset.address)
+        check_model(folder, settings.generation)
     choose_device(settings.device)
     identity = {
         "lexalcm": __version__,
@@ -92,10 +94,11 @@ def evaluate(
         "data": dataset.manifest.model_dump(mode="json"),
         "models": [[str(folder), folder_state(folder)] for folder in folders],
     }
+    others = baselines(spoken_concepts(dataset, "train"), settings)
     tools = open_tools(dataset, settings)
     journal = Journal(unfinished(out[0]), identity, rank=processes.rank) if out else None
     evaluation = evaluate_predictors(
-        chain(_predictors(folders, settings, tools), baselines(spoken_concepts(dataset, "train"), settings)),
+        chain(_predictors(folders, settings, tools), others),
         dataset,
         settings,
         tools=tools,

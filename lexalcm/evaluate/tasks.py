@@ -14,6 +14,7 @@ import numpy as np
 from lexalcm import __version__
 from lexalcm.atomic import check_output_file
 from lexalcm.codec.base import Codec
+from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, ConfigError, DataError
 from lexalcm.evaluate.assemble import assemble
@@ -22,14 +23,16 @@ from lexalcm.evaluate.examples import TaskExample, read_examples, score_examples
 from lexalcm.evaluate.files import check_report_name
 from lexalcm.evaluate.free_running import collect
 from lexalcm.evaluate.journal import Journal, folder_state
+from lexalcm.evaluate.model_checks import check_model
 from lexalcm.evaluate.models import describe_model, finish, model_names, unfinished
 from lexalcm.evaluate.report import Evaluation, Example
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
 from lexalcm.generate.prompt import Prompt
-from lexalcm.generate.text import TextModel
+from lexalcm.generate.text import TextModel, check_end, read_end_of_text
 from lexalcm.model.codec_match import check_codec
-from lexalcm.model.folder import model_folder, read_config
+from lexalcm.model.folder import load_model, model_folder, read_config
+from lexalcm.model.place import choose_device, place_model
 
 LEAD = "the first three sentences"
 LAST = "the last sentence"
@@ -77,10 +80,13 @@ def evaluate_task(
     first = read_config(folders[0]).codec
     if first is None:
         raise CodecError(f"{folders[0]} does not say which codec it was made for: it cannot read or write text")
-    for folder in folders[1:]:
+    for folder in folders:
         check_codec(read_config(folder), folder, first, folders[0])
-    writer = _open(folders[0], settings)
-    examples = read_examples(file, settings.limit, writer.codec)
+        check_end(folder, read_end_of_text(folder), check_model(folder, settings.generation))
+    choose_device(settings.device)
+    choice = settings.codec
+    codec = load_codec(first, folders[0] / CODEC_FOLDER, name=choice.name, options=choice.run)
+    examples = read_examples(file, settings.limit, codec)
     identity = {
         "lexalcm": __version__,
         "settings": settings.scores_depend_on(),
@@ -88,9 +94,9 @@ def evaluate_task(
         "models": [[str(folder), folder_state(folder)] for folder in folders],
     }
     journal = Journal(unfinished(out[0]), identity, rank=processes.rank) if out else None
-    work = _Work(examples, writer.codec)
+    work = _Work(examples, codec)
     outcome = run_trial(
-        _predictors(folders, writer, settings),
+        _predictors(folders, codec, settings),
         work.trial,
         journal=journal,
         processes=processes,
@@ -98,23 +104,15 @@ def evaluate_task(
     )
     if outcome is None:
         return None
-    evaluation = _report(file, examples, outcome, writer.codec, settings)
+    evaluation = _report(file, examples, outcome, codec, settings)
     finish(evaluation, out, journal)
     return evaluation
 
 
-def _open(folder: Path, settings: EvaluationSettings) -> TextModel:
-    return TextModel.open(
-        folder,
-        device=settings.device,
-        codec=settings.codec.name,
-        codec_options=settings.codec.run,
-    )
-
-
-def _predictors(folders: Sequence[Path], first: TextModel, settings: EvaluationSettings) -> Iterator[TaskPredictor]:
-    for number, (name, folder) in enumerate(zip(model_names(folders), folders, strict=True)):
-        yield _model_predictor(name, folder, first if number == 0 else _open(folder, settings), settings)
+def _predictors(folders: Sequence[Path], codec: Codec, settings: EvaluationSettings) -> Iterator[TaskPredictor]:
+    for name, folder in zip(model_names(folders), folders, strict=True):
+        model = place_model(load_model(folder), settings.device)
+        yield _model_predictor(name, folder, TextModel(folder, model, codec, read_end_of_text(folder)), settings)
     yield Predictor(LEAD, "baseline", lambda examples, number: [example.source[:3] for example in examples], {})
     yield Predictor(LAST, "baseline", lambda examples, number: [example.source[-1:] for example in examples], {})
 

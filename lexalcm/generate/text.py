@@ -117,8 +117,7 @@ class TextModel:
             raise CodecError("this model was not loaded from a folder, which would hold its codec: save and load it")
         if model.config.codec is None:
             raise CodecError(f"{folder} does not say which codec it was made for: it cannot read or write text")
-        special = read_special(folder) if (folder / SPECIAL_FILE).is_file() else {}
-        end_of_text = torch.from_numpy(special["end_of_text"]) if "end_of_text" in special else None
+        end_of_text = read_end_of_text(folder)
         opened = load_codec(
             model.config.codec, folder / CODEC_FOLDER, name=codec, options=codec_options, progress=progress
         )
@@ -202,18 +201,15 @@ class TextModel:
         Raises:
             UserError: no prompt, more denoising steps than the model was trained with, or no end-of-text concept.
         """
-        if self.end_of_text is None and options.stops_at_end:
-            raise UserError(
-                f"{self.folder} has no {SPECIAL_FILE}, which says where a text ends: copy it from the data set "
-                "that the model was trained on, or do without: --stop-similarity 1"
-            )
+        check_end(self.folder, self.end_of_text, options)
         unknown = [prompt for prompt in prompts if prompt.concepts is None]
         new = zip(unknown, embed(self.codec, [(spoken(prompt), prompt.lang) for prompt in unknown]), strict=True)
         whole = iter([self.roles.insert(found, one.heads) if one.heads else found for one, found in new])
         embedded = [next(whole) if prompt.concepts is None else prompt.concepts for prompt in prompts]
         seeds = [prompt.seed for prompt in prompts]
         concepts = generate(self._predictor(options), embedded, seeds, options.max_sentences)
-        turn_ends = self.roles.ends if any(prompt.answers for prompt in prompts) else ()
+        answers = options.stops_at_end and any(prompt.answers for prompt in prompts)
+        turn_ends = self.roles.ends if answers else ()
         return Continuations(self.codec, options, prompts, embedded, concepts, self.end_of_text, turn_ends)
 
     def guess_each(self, prompt: Prompt, options: GenerationOptions) -> list[Guess]:
@@ -255,3 +251,26 @@ class TextModel:
             on_step(timesteps.index(timestep) + 1, len(timesteps))
 
         return prepare(self.model, options, timesteps, observe)
+
+
+def read_end_of_text(folder: Path) -> Tensor | None:
+    """The concept for end of text that a model's folder keeps, float32 [D]; None where it keeps none.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    special = read_special(folder) if (folder / SPECIAL_FILE).is_file() else {}
+    return torch.from_numpy(special["end_of_text"]) if "end_of_text" in special else None
+
+
+def check_end(folder: Path, end_of_text: Tensor | None, options: GenerationOptions) -> None:
+    """Make sure that options which stop at end of text can know it.
+
+    Raises:
+        UserError: the model's folder has no concept for it.
+    """
+    if end_of_text is None and options.stops_at_end:
+        raise UserError(
+            f"{folder} has no {SPECIAL_FILE}, which says where a text ends: copy it from the data set "
+            "that the model was trained on, or do without: --stop-similarity 1"
+        )

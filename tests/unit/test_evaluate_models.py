@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexalcm.config import CodecRecord
-from lexalcm.errors import CodecError, LexaError, UserError
+from lexalcm.errors import CodecError, DataError, LexaError, UserError
 from lexalcm.evaluate import models
 from lexalcm.evaluate.batches import EvaluationBatch
 from lexalcm.evaluate.predictions import Window, pack_rows, predict_batch
@@ -152,6 +154,45 @@ def test_another_codec_or_dimension_is_an_error(dataset, make_dataset, base_fold
     )
     with pytest.raises(CodecError, match="is for 4-dimensional concepts"):
         evaluate([narrow], dataset.path)
+
+
+def cut_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def of_another_width(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "ffn_dim": 32}))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "generation", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), {}, "has no model.safetensors"),
+        (cut_weights, {}, "is truncated or damaged"),
+        (of_another_width, {}, "does not fit its config"),
+        (lambda folder: (folder / "generation_config.json").write_text('{"stepz": 3}'), {}, "last: .*stepz"),
+        (lambda folder: None, {"steps": 101}, "last: .*101 .*100"),
+    ],
+)
+def test_all_models_are_checked_before_the_first_is_evaluated(
+    dataset, base_folder, tmp_path, monkeypatch, break_it, generation, message
+):
+    last = save(make_model(dataset, architecture="two-tower", context_layers=1), tmp_path / "last")
+    break_it(last)
+    monkeypatch.setattr(models, "load_model", lambda folder: pytest.fail("a model was loaded"))
+    with pytest.raises(UserError, match=message):
+        evaluate([base_folder, last], dataset.path, generation=generation)
+
+
+def test_baselines_that_cannot_be_made_are_known_before_a_model_is_evaluated(make_dataset, monkeypatch, tmp_path):
+    documents = [("eng_Latn", np.random.default_rng(number).normal(size=(9, DIM))) for number in range(3)]
+    short = make_dataset({"train": [(lang, concepts[:1]) for lang, concepts in documents], "validation": documents})
+    folder = save(make_model(short), tmp_path / "base")
+    monkeypatch.setattr(models, "load_model", lambda folder: pytest.fail("a model was loaded"))
+    with pytest.raises(DataError, match="--baselines repeat,mean"):
+        evaluate([folder], short.path)
 
 
 def test_a_model_that_predicts_nan_is_a_failure(dataset, tmp_path):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
 
-from lexalcm.errors import CodecError, ConfigError, DataError
+from lexalcm.data.dataset import Dataset
+from lexalcm.errors import CodecError, ConfigError, DataError, UserError
+from lexalcm.evaluate import tasks
 from lexalcm.evaluate.catalogue import TASK_METRICS
 from lexalcm.evaluate.examples import TaskExample, read_examples, score_examples
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
@@ -144,11 +146,17 @@ def test_what_a_task_has_not_is_a_mistake(workspace, tmp_path):
     for settings in (EvaluationSettings(free=FreeRunning()), EvaluationSettings(metrics=("cosine",))):
         with pytest.raises(ConfigError, match="leave --free, --metrics and --lm away"):
             evaluate_task([workspace / "base"], task, settings)
-    from lexalcm.data.dataset import Dataset
-
     other = make_text_model(tmp_path / "other", Dataset.open(workspace / "data"))
     config = json.loads((other / "config.json").read_text())
     config["codec"]["fingerprint"] = "1" * 64
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(CodecError, match="another fit of the codec lsa"):
         evaluate_task([workspace / "base", other], task)
+
+
+def test_all_models_of_a_task_are_checked_before_the_first_one_writes(workspace, tmp_path, monkeypatch):
+    other = make_text_model(tmp_path / "other", Dataset.open(workspace / "data"))
+    (other / "special_concepts.safetensors").unlink()
+    monkeypatch.setattr(tasks, "load_model", lambda folder: pytest.fail("a model was loaded"))
+    with pytest.raises(UserError, match=f"{other} has no special_concepts"):
+        evaluate_task([workspace / "base", other], workspace / "task.jsonl")
