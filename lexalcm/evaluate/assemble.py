@@ -13,9 +13,10 @@ from lexalcm.evaluate.trial import Predictor
 
 def assemble(
     predictors: Sequence[Predictor[Any, Any]],
-    tallies: np.ndarray,
+    tallies: Sequence[np.ndarray],
     *,
     metrics: Sequence[str],
+    documents: np.ndarray,
     languages: np.ndarray,
     targets: np.ndarray,
     place_names: Sequence[str],
@@ -31,10 +32,11 @@ def assemble(
 
     Args:
         predictors: in the order of the table.
-        tallies: [predictors, 2, metrics, documents, bins], see `lexalcm.evaluate.tally`.
+        tallies: of each predictor [2, metrics, bins, all documents], see `lexalcm.evaluate.tally`.
         metrics: their names.
-        languages: of each document.
-        targets: of each document, how many.
+        documents: int, those that count: n of them.
+        languages: theirs, [n].
+        targets: how many each of them has, [n].
         place_names, place_sizes: of each bin; none at all: the report has no numbers by place.
         resamples, seed: of the bootstrap.
         dataset, settings, notes, examples: see `Evaluation`.
@@ -47,7 +49,7 @@ def assemble(
     groups = {ALL: np.ones(len(languages), dtype=bool)}
     groups |= {str(language): languages == language for language in np.unique(languages)}
     summaries = {
-        name: summarize(tallies[:, :, :, chosen], pairs, resamples, seed, places=name == ALL and bool(place_names))
+        name: summarize(tallies, documents[chosen], pairs, resamples, seed, places=name == ALL and bool(place_names))
         for name, chosen in groups.items()
     }
     used = [place for place, size in enumerate(place_sizes) if size.targets]

@@ -2,42 +2,51 @@
 
 Each resample draws as many documents as there are, with replacement, and takes the mean over all their targets. All
 rows of a table share the draws, so a difference of two rows is resampled in pairs: what makes a document hard for
-both cancels. Costs one matrix product of [resamples, documents] draws, in blocks of 32 MB.
+both cancels. Costs one matrix product of [resamples, documents] draws; memory for blocks of these (8 MB) and for the
+totals, whatever the number of documents.
 
 With few documents (under about 20) percentile intervals are somewhat too narrow, and p-values too small.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-BLOCK = 2**22  # draws held at a time
+BLOCK = 2**20  # draws held at a time
 
 
-def resampled_means(sums: np.ndarray, weights: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Weighted means over targets in resampled sets of documents.
+def resampled_totals(parts: Sequence[np.ndarray], drawn: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Totals over resampled sets of documents.
 
     Args:
-        sums: float [k, documents], of each of k means the sum of numbers times weights over a document's targets.
-        weights: float [documents] or [k, documents], the sum of the weights.
+        parts: float64 [k, documents] each, of different k: what is added up of every document.
+        drawn: int [d], the documents that are drawn from, d of them for each set.
         resamples: how many sets are drawn.
-        seed: of the draws; the same seed and number of documents give the same draws.
+        seed: of the draws; the same seed and d give the same draws.
 
     Returns:
-        float64 [resamples, k]; NaN where the documents drawn have no weight.
+        float64 [resamples, k of all parts].
     """
-    documents = weights.shape[-1]
+    documents = parts[0].shape[-1]
     generator = np.random.default_rng(seed)
-    distinct, which = np.unique(np.atleast_2d(np.asarray(weights, dtype=np.float64)), axis=0, return_inverse=True)
-    columns = np.concatenate([np.asarray(sums, dtype=np.float64), distinct]).T
     rows = max(1, BLOCK // documents)
-    shares = np.full(documents, 1 / documents)
-    totals = np.concatenate(
-        [
-            generator.multinomial(documents, shares, size=min(rows, resamples - start)).astype(np.float64) @ columns
-            for start in range(0, resamples, rows)
-        ]
-    )
+    shares = np.full(len(drawn), 1 / len(drawn))
+    times = np.zeros((min(rows, resamples), documents))  # how often each document is in each set
+    totals = np.empty((resamples, sum(len(part) for part in parts)))
+    for start in range(0, resamples, rows):
+        block = totals[start : start + rows]
+        times[: len(block), drawn] = generator.multinomial(len(drawn), shares, size=len(block))
+        column = 0
+        for part in parts:
+            block[:, column : column + len(part)] = times[: len(block)] @ part.T
+            column += len(part)
+    return totals
+
+
+def ratios(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means; NaN where there is no weight."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = totals[:, : len(sums)] / totals[:, len(sums) :][:, which.reshape(-1)]
+        means = np.asarray(sums / weights)
     means[~np.isfinite(means)] = np.nan
     return means
 

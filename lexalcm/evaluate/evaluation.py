@@ -167,10 +167,11 @@ class _Work:
         if not self.counts.any():
             least = "with something to predict" if marks.chooses else f"of {self.prefixes[0] + 1} concepts or more"
             raise DataError(f"split {settings.split} of {dataset.address} has no document {least}: nothing to predict")
+        self.bins = int(np.flatnonzero(self.place_counts.any(axis=0))[-1]) + 1  # those that have targets
         self.scored = np.flatnonzero(self.counts)
         self.shown = {int(document) for document in self.scored[:EXAMPLES]} if free else set()
         units = group_documents(self.lengths - marks.role_counts(self.documents), settings.batch)
-        self.trial = Trial(units, self._score, metrics=len(self.metrics), bins=BINS)
+        self.trial = Trial(units, self._score, metrics=len(self.metrics), bins=self.bins)
 
     def _place_counts(self) -> np.ndarray:
         """Targets of each document by their place: int64 [documents, bins]."""
@@ -204,7 +205,7 @@ class _Work:
             for owner, text in zip(owners.tolist(), scene.texts, strict=True):
                 if owner in self.shown:
                     texts.setdefault(owner, []).append(text)
-        return Scored(sums_per_document(batch, scene.score(self.metrics), free=self.free), texts)
+        return Scored(sums_per_document(batch, scene.score(self.metrics), free=self.free, bins=self.bins), texts)
 
     def _read(self, places: np.ndarray) -> EvaluationBatch:
         return read_batch(
@@ -223,12 +224,15 @@ class _Work:
         languages = [self.split.document(int(number))["lang"] for number in self.documents[self.scored]]
         return assemble(
             outcome.predictors,
-            outcome.tallies[:, :, :, self.scored],
+            outcome.tallies,
             metrics=self.metrics,
+            documents=self.scored,
             languages=np.array(languages),
             targets=counts,
-            place_names=[bin_name(number) for number in range(BINS)],
-            place_sizes=[Size(int((column > 0).sum()), int(column.sum())) for column in self.place_counts.T],
+            place_names=[bin_name(number) for number in range(self.bins)],
+            place_sizes=[
+                Size(int((column > 0).sum()), int(column.sum())) for column in self.place_counts.T[: self.bins]
+            ],
             resamples=settings.resamples,
             seed=settings.seed,
             dataset={

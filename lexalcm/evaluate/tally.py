@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.bootstrap import p_value, percentile_interval, resampled_means
+from lexalcm.evaluate.bootstrap import p_value, percentile_interval, ratios, resampled_totals
 from lexalcm.evaluate.report import Change, Estimate
 from lexalcm.evaluate.scene import Values
 
@@ -37,17 +37,19 @@ def bin_name(number: int) -> str:
     return str(last) if first == last else f"{first}-{last}"
 
 
-def sums_per_document(batch: EvaluationBatch, values: Sequence[Values], *, free: bool = False) -> np.ndarray:
+def sums_per_document(
+    batch: EvaluationBatch, values: Sequence[Values], *, free: bool = False, bins: int = BINS
+) -> np.ndarray:
     """Add up metrics over the targets of each document and bin: float64 [2, metrics, documents, bins].
 
-    The first half holds the numbers times their weights, the second the weights.
+    The first half holds the numbers times their weights, the second the weights. No target lies beyond so many `bins`.
     """
     documents = len(batch.starts)
-    cells = batch.documents[batch.targets] * BINS + place_bins(batch, free=free)
-    size = documents * BINS
+    cells = batch.documents[batch.targets] * bins + place_bins(batch, free=free)
+    size = documents * bins
     return np.stack(
         [
-            np.stack([np.bincount(cells, pair[half], minlength=size).reshape(documents, BINS) for pair in values])
+            np.stack([np.bincount(cells, pair[half], minlength=size).reshape(documents, bins) for pair in values])
             for half in (0, 1)
         ]
     )
@@ -63,54 +65,73 @@ class Summary:
 
 
 def summarize(
-    tallies: np.ndarray, pairs: Sequence[tuple[int, int]], resamples: int, seed: int, *, places: bool
+    tallies: Sequence[np.ndarray],
+    documents: np.ndarray,
+    pairs: Sequence[tuple[int, int]],
+    resamples: int,
+    seed: int,
+    *,
+    places: bool,
 ) -> Summary:
     """Means with their intervals, for each predictor and for pairs of them.
 
     A number that a single document carries has no interval and no p-value: nothing is known of how documents differ.
 
     Args:
-        tallies: [predictors, 2, metrics, documents, bins], as `sums_per_document` gives them.
+        tallies: of each predictor [2, metrics, bins, documents], as in `Outcome`.
+        documents: int, those that count.
         pairs: predictors that are compared.
         resamples, seed: of the bootstrap.
         places: also by bin.
     """
-    predictors, _, metrics, documents, bins = tallies.shape
-    parts = [tallies.sum(-1)]
-    parts += [tallies[..., place] for place in range(bins)] if places else []
-    columns = np.stack(parts)  # [1 + bins, predictors, 2, metrics, documents]
-    shape = (len(parts), predictors, metrics)
-    sums = columns[:, :, 0].reshape(-1, documents)
-    weights = columns[:, :, 1].reshape(-1, documents)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = (sums.sum(-1) / weights.sum(-1)).reshape(shape)
-    values[~np.isfinite(values)] = np.nan
-    carried = ((weights != 0).sum(-1) > 1).reshape(shape)  # by more than one document
-    means = resampled_means(sums, weights, resamples, seed).reshape(resamples, *shape) if carried.any() else None
+    _, metrics, bins, total = tallies[0].shape
+    predictors = len(tallies)
+    counts = np.zeros(total)
+    counts[documents] = 1
+    values = _means(np.stack([tally @ counts for tally in tallies]), places)
+    carried = np.stack([_carriers(tally[1], counts) for tally in tallies]) > 1  # by more than one document
+    means = None
+    if carried.any():
+        drawn = resampled_totals([tally.reshape(-1, total) for tally in tallies], documents, resamples, seed)
+        means = _means(drawn.reshape(resamples, predictors, 2, metrics, bins), places)
 
     def estimate(part: int, predictor: int, metric: int) -> Estimate | None:
-        value = float(values[part, predictor, metric])
+        value = float(values[predictor, metric, part])
         if np.isnan(value):
             return None
-        if means is None or not carried[part, predictor, metric]:
+        if means is None or not carried[predictor, metric, part]:
             return Estimate(value, None, None)
-        return Estimate(value, *percentile_interval(means[:, part, predictor, metric], CONFIDENCE))
+        return Estimate(value, *percentile_interval(means[:, predictor, metric, part], CONFIDENCE))
 
     def change(one: int, other: int, metric: int) -> Change | None:
-        value = float(values[0, one, metric] - values[0, other, metric])
+        value = float(values[one, metric, 0] - values[other, metric, 0])
         if np.isnan(value):
             return None
-        if means is None or not (carried[0, one, metric] and carried[0, other, metric]):
+        if means is None or not (carried[one, metric, 0] and carried[other, metric, 0]):
             return Change(value, None, None)
-        found = means[:, 0, one, metric] - means[:, 0, other, metric]
+        found = means[:, one, metric, 0] - means[:, other, metric, 0]
         return Change(value, *percentile_interval(found, CONFIDENCE), p_value(found))
 
     table = [
         [[estimate(part, predictor, metric) for metric in range(metrics)] for predictor in range(predictors)]
-        for part in range(len(parts))
+        for part in range(values.shape[-1])
     ]
     return Summary(
         scores=table[0],
         places=table[1:],
         changes={(one, other): [change(one, other, metric) for metric in range(metrics)] for one, other in pairs},
     )
+
+
+def _means(totals: np.ndarray, places: bool) -> np.ndarray:
+    """Of [..., 2, metrics, bins]: the means of all bins together and, by place, of each: [..., metrics, 1 + bins]."""
+    parts = totals.sum(axis=-1, keepdims=True)
+    if places:
+        parts = np.concatenate([parts, totals], axis=-1)
+    return ratios(parts[..., 0, :, :], parts[..., 1, :, :])
+
+
+def _carriers(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How many documents have weight, in all bins and in each: [metrics, bins, documents] -> [metrics, 1 + bins]."""
+    whole = (weights.sum(axis=1) != 0) @ counts
+    return np.concatenate([whole[:, None], (weights != 0) @ counts], axis=1)

@@ -162,6 +162,7 @@ def _report(
         outcome.predictors,
         outcome.tallies,
         metrics=TASK_METRICS,
+        documents=np.arange(len(examples)),
         languages=np.array([example.lang for example in examples]),
         targets=np.ones(len(examples), dtype=np.int64),
         place_names=[],

@@ -87,7 +87,7 @@ class Outcome:
     """All numbers of all predictors."""
 
     predictors: list[Predictor[Any, Any]]
-    tallies: np.ndarray  # [predictors, 2, metrics, documents, bins]
+    tallies: list[np.ndarray]  # of each predictor float64 [2, metrics, bins, documents]
     texts: list[dict[int, list[str]]]  # of each predictor, by document
 
 
@@ -142,9 +142,7 @@ def run_trial(
     if journal is not None:
         _wait_for_others(results, journal, len(heads) * len(trial.units))
     order = range(len(heads))
-    return Outcome(
-        heads, np.stack([results.tally(index) for index in order]), [results.texts(index) for index in order]
-    )
+    return Outcome(heads, [results.tally(index) for index in order], [results.texts(index) for index in order])
 
 
 def _finished(_batch: object, _number: int) -> object:
@@ -183,10 +181,11 @@ class _Results:
         self._texts: dict[int, dict[int, list[str]]] = {}
 
     def tally(self, index: int) -> np.ndarray:
-        """A predictor's numbers: [2, metrics, documents, bins]."""
+        """A predictor's numbers: [2, metrics, bins, documents]."""
         trial = self._trial
-        empty = (2, trial.metrics, trial.documents, trial.bins)
-        return self._tallies.setdefault(index, np.zeros(empty))
+        if index not in self._tallies:
+            self._tallies[index] = np.zeros((2, trial.metrics, trial.bins, trial.documents))
+        return self._tallies[index]
 
     def texts(self, index: int) -> dict[int, list[str]]:
         """A predictor's texts that are shown, by document."""
@@ -194,7 +193,7 @@ class _Results:
 
     def put(self, index: int, unit: int, scored: Scored) -> None:
         """Take in what a predictor got on a unit."""
-        self.tally(index)[:, :, self._trial.units[unit]] = scored.tally
+        self.tally(index)[..., self._trial.units[unit]] = np.swapaxes(scored.tally, 2, 3)
         self.texts(index).update(scored.texts)
         self.done.add((index, unit))
 

@@ -2,9 +2,16 @@ import numpy as np
 import pytest
 
 from lexalcm.evaluate import bootstrap
-from lexalcm.evaluate.bootstrap import p_value, percentile_interval, resampled_means
+from lexalcm.evaluate.bootstrap import p_value, percentile_interval, ratios, resampled_totals
 from lexalcm.evaluate.report import Change
 from lexalcm.evaluate.tally import summarize
+
+
+def resampled_means(sums, weights, resamples, seed):
+    """Of [k, documents] sums and weights, or [documents] weights for all k: [resamples, k]."""
+    weights = np.broadcast_to(weights, sums.shape).astype(float)
+    totals = resampled_totals([sums, weights], np.arange(sums.shape[1]), resamples, seed)
+    return ratios(totals[:, : len(sums)], totals[:, len(sums) :])
 
 
 def test_spread_is_the_standard_error_of_the_mean():
@@ -35,6 +42,13 @@ def test_blocks_do_not_change_the_draws(monkeypatch):
     monkeypatch.setattr(bootstrap, "BLOCK", 17 * 7)
     assert resampled_means(values, counts, 100, seed=5) == pytest.approx(whole)
     assert resampled_means(values, counts, 100, seed=6) != pytest.approx(whole)
+
+
+def test_documents_that_are_not_drawn_do_not_count():
+    values = np.random.default_rng(3).normal(size=(2, 17))
+    some = np.array([1, 2, 3, 8, 16])
+    alone = resampled_totals([values[:, some]], np.arange(5), 100, seed=5)
+    assert resampled_totals([values[:1], values[1:]], some, 100, seed=5) == pytest.approx(alone)
 
 
 def test_interval_holds_its_share_of_the_values():
@@ -71,9 +85,10 @@ def test_what_one_document_carries_has_no_interval(bins):
     """Three documents; the second metric has weight in one of them alone, the third in two."""
     weights = np.array([[1, 2, 1], [0, 5, 0], [0, 1, 1]], dtype=float)
     numbers = np.array([[[3, 2, 4], [0, 9, 0], [0, 1, 3]], [[1, 2, 1], [0, 4, 0], [0, 1, 5]]], dtype=float)
-    tallies = np.zeros((2, 2, 3, 3, bins))
-    tallies[:, 0, :, :, -1], tallies[:, 1, :, :, -1] = numbers, weights
-    found = summarize(tallies, [(0, 1)], 200, 0, places=bins > 1)
+    tallies = np.zeros((2, 2, 3, bins, 4))
+    tallies[:, 0, :, -1, :3], tallies[:, 1, :, -1, :3] = numbers, weights
+    tallies[..., 3] = 1000  # a document that does not count
+    found = summarize(list(tallies), np.arange(3), [(0, 1)], 200, 0, places=bins > 1)
     for scores in [found.scores, *found.places[-1:]]:
         assert [one.value for one in scores[0]] == pytest.approx([9 / 4, 9 / 5, 4 / 2])
         assert [one.low is None for one in scores[0]] == [False, True, False]

@@ -56,7 +56,7 @@ def lines(folder):
 
 
 def same(one, other):
-    assert (one.tallies == other.tallies).all()
+    assert all((ours == theirs).all() for ours, theirs in zip(one.tallies, other.tallies, strict=True))
     assert one.texts == other.texts
     assert [predictor.name for predictor in one.predictors] == ["one", "two"]
 
