@@ -32,9 +32,9 @@ def show_continuation(
     from lexalcm.generate.embedding_file import save_embeddings
     from lexalcm.generate.sentence_report import text_report
 
+    continuation = writer.write(prompt, options)
     if not as_json:
         err.print(f"[dim]{description(writer, options)}, seed {prompt.seed}[/]")
-    continuation = writer.write(prompt, options)
     written = []
     with line:
         for sentence in continuation:
@@ -68,9 +68,9 @@ def show_samples(
     from lexalcm.generate.sentence_report import text_report
 
     seeds = range(prompt.seed, prompt.seed + samples)
+    texts = writer.write_all([prompt.with_seed(seed) for seed in seeds], options)
     if not as_json:
         err.print(f"[dim]{description(writer, options)}, seeds {seeds[0]} to {seeds[-1]}[/]")
-    texts = writer.write_all([prompt.with_seed(seed) for seed in seeds], options)
     written: list[list[WrittenSentence]] = [[] for _ in seeds]
     with line:
         for number, sentences in enumerate(texts, start=2):

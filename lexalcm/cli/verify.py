@@ -41,12 +41,12 @@ def data(
       lcm verify data data/wiki --quick
       lcm verify data s3://bucket/wiki --json
     """
+    from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
     from lexalcm.data.remote import is_remote, local_path
     from lexalcm.data.verify import verify_dataset
-    from lexalcm.errors import DataError
 
-    if not is_remote(path) and not local_path(path).is_dir():
-        raise DataError(f"no data set in {path} (it does not exist): make one with lcm data sample or lcm data build")
+    if not is_remote(path) and not (local_path(path) / MANIFEST_FILE).exists():
+        read_manifest(local_path(path))  # says that it is no data set
     with progress("checking", "documents") as report:
         found = verify_dataset(path, report, quick=quick)
     tables = [found.decoded_table()] if found.decoded else []
@@ -59,7 +59,8 @@ def data(
 @app.command()
 def model(
     path: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Model or run folder.  \\[default: newest of runs/*/model]")
+        str | None,
+        typer.Argument(metavar="MODEL", help="Model or run folder, hub id.  \\[default: newest of runs/*/model]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -73,11 +74,11 @@ def model(
       lcm verify model models/base
       lcm verify model runs/base --json
     """
-    from lexalcm.model.locate import find_model
+    from lexalcm.model.folder import model_folder
     from lexalcm.verify.checks import checks_table, passed
     from lexalcm.verify.model import verify_model
 
-    found = verify_model(find_model(path))
+    found = verify_model(model_folder(path))
     tables = [checks_table(found.checks, found.model)]
     if found.parameters:
         tables.append(found.parameter_table())

@@ -184,7 +184,7 @@ class LsaCodec:
             CodecError: a file is missing or damaged, or it is another codec than the record's.
         """
         if record.name != "lsa":
-            raise CodecError(f"made with the codec {record.name}: lsa cannot read it")
+            raise CodecError(f"this was made with the codec {record.name}, which lsa is no implementation of")
         try:
             arrays = load_file(folder / "lsa.safetensors")
             text = json.loads((folder / "lsa.json").read_text(encoding="utf-8"))

@@ -117,7 +117,7 @@ class SonarBase(ABC):
             CodecError: the record is another codec's.
         """
         if record.name != RECORD_NAME:
-            raise CodecError(f"made with the codec {record.name}: {cls.backend} cannot read it")
+            raise CodecError(f"this was made with the codec {record.name}, which {cls.backend} is no implementation of")
         return cls(validate(SonarOptions, record.options, prefix="codec"), record)
 
     def configure(self, options: CodecOptions, progress: Progress = silent) -> None:

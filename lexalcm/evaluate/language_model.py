@@ -6,14 +6,19 @@ tokens. Any model of Transformers' `AutoModelForCausalLM` will do; the paper tak
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from typing_extensions import Self
 
 from lexalcm.errors import UserError, import_extra
 from lexalcm.evaluate.text_metrics import join_sentences
+
+CONFIG_FILE = "config.json"
 
 LOGITS = 2**27
 """Numbers (vocabulary x tokens) that one forward pass may give at most, 512 MB of them, but one text always."""
@@ -40,6 +45,7 @@ class LanguageModel:
         """
         transformers = import_extra("transformers", "hf", "--lm")
         transformers.utils.logging.disable_progress_bar()
+        _check_there(name)
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
             model = transformers.AutoModelForCausalLM.from_pretrained(name)
@@ -102,3 +108,22 @@ class LanguageModel:
             if token is not None:
                 return [token]
         raise UserError(f"--lm {self.name}: its tokenizer has neither a newline nor a token to begin with")
+
+
+def _check_there(name: str) -> None:
+    """Make sure that there is a model: Transformers asks a hub that does not answer again and again, for minutes.
+
+    Raises:
+        UserError: neither a folder with a config, nor on the hub or in its cache.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file():
+            raise UserError(f"--lm {name}: no language model in that folder, it has no {CONFIG_FILE}")
+        return
+    try:
+        snapshot_download(name, allow_patterns=[CONFIG_FILE])
+    except LocalEntryNotFoundError as error:
+        raise UserError(f"--lm {name}: no such folder, and the hub cannot be reached: check the network") from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise UserError(f"--lm {name}: no such folder, and the hub answers: {str(error).splitlines()[0]}") from error

@@ -1,6 +1,6 @@
 """What an evaluation is told, checked in one place: the command line and the Python calls share it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -61,6 +61,13 @@ class EvaluationSettings(Settings):
     @classmethod
     def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if names is None else choose_metrics(names)
+
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _named(cls, names: Any) -> Any:
+        if unknown := [name for name in names if name not in get_args(Baseline)]:
+            raise ConfigError(f"unknown baseline {unknown[0]!r}: there are {', '.join(get_args(Baseline))}, or none")
+        return names
 
     @property
     def chosen_metrics(self) -> tuple[str, ...]:

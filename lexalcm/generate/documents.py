@@ -57,6 +57,8 @@ def open_lines(source: str | Path) -> Iterator[bytes]:
     if str(source) == STDIN:
         return iter(sys.stdin.buffer)
     path = Path(source)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give a file, .jsonl or .txt, one document a line")
     if path.suffix.lower() not in (*JSON_SUFFIXES, TEXT_SUFFIX):
         raise UserError(f"cannot tell what {path} holds by its name: known are .jsonl and .txt, one document a line")
     try:

@@ -18,6 +18,7 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import Configurable, cut_sentences
 from lexalcm.data.languages import language_name
 from lexalcm.errors import CodecError
+from lexalcm.generate.codec_languages import check_language, knows
 
 SAMPLES = {
     "eng_Latn": ("The children went to school in the rain.", "She wrote a long letter to her brother in the city."),
@@ -118,9 +119,11 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
     Raises:
         CodecError: a language it does not know, or a codec that cannot be opened.
     """
-    chosen = list(languages) or [lang for lang in SAMPLES if codec.languages is None or lang in codec.languages]
+    for lang in languages:
+        check_language(codec, lang)
+    chosen = list(languages) or [lang for lang in SAMPLES if knows(codec, lang)]
     if not chosen:
-        chosen = sorted(codec.languages or ())[:3]
+        chosen = sorted(codec.languages or ["eng_Latn"])[:3]
     english = next(lang for lang in ("eng_Latn", *chosen) if codec.languages is None or lang in codec.languages)
     start = time.perf_counter()
     codec.decode(codec.encode(SAMPLES["eng_Latn"][:1], english), _writes(codec, english))
@@ -159,8 +162,8 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
 
 
 def _writes(codec: Codec, lang: str) -> str | None:
-    """The language to decode into; a codec with a bank has sentences of its own languages only."""
-    return lang if codec.languages is not None else None
+    """The language to decode into; none: whatever a bank has, which may have no English sentence."""
+    return lang if knows(codec, lang) else None
 
 
 def _cosine(one: np.ndarray, other: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.model.create import count_parameters
-from lexalcm.model.folder import model_folder, read_model
+from lexalcm.model.folder import read_model
 from lexalcm.model.lcm import LCM
 from lexalcm.verify.checks import Check, passed
 
@@ -57,7 +57,7 @@ class ModelReport:
 def verify_model(folder: Path) -> ModelReport:
     """Check a model folder; what cannot be loaded is the report's one problem."""
     try:
-        model = read_model(model_folder(folder))
+        model = read_model(folder)
     except UserError as error:
         return ModelReport(str(folder), [Check("files", "problem", str(error))], {})
     parts = count_parameters(model.config)

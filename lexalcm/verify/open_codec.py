@@ -16,7 +16,7 @@ from lexalcm.data.progress import Progress, silent
 from lexalcm.data.sample import packaged_text
 from lexalcm.data.segment import segment
 from lexalcm.data.shared_codec import codec_of_folder
-from lexalcm.errors import ConfigError
+from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.locate import find_model
 
 DEFAULT_CODEC = "sonar"
@@ -56,6 +56,8 @@ def open_codec(
         return chosen, codec
     if options:
         raise ConfigError(f"{path} says which options its codec has: leave --codec-option away")
+    if not path.exists():
+        raise UserError(f"no folder {path}: give one of a data set or a model, or leave it away")
     folder = path if (path / MANIFEST_FILE).is_file() else find_model(path)
     record = codec_of_folder(folder)
     codec = load_codec(record, folder / CODEC_FOLDER, name=name, options=run_options, progress=progress)

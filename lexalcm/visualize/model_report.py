@@ -119,7 +119,10 @@ def _find(name: str, dim: int | None) -> ModelConfig:
     if dim is not None:
         raise UserError(f"--dim goes with a preset: {name} has its own number")
     if "/" not in name and not Path(name).exists():
-        preset(name, PUBLISHED_DIM)  # says which preset may have been meant
+        try:
+            preset(name, PUBLISHED_DIM)  # says which preset may have been meant
+        except UserError as error:
+            raise UserError(f"no folder {name}, and {error}") from error
     return read_config(model_folder(name))
 
 

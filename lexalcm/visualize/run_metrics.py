@@ -81,6 +81,8 @@ def find_metrics(path: Path | str) -> Path:
     """
     path = Path(path)
     if path.is_file():
+        if path.suffix != ".jsonl":
+            raise UserError(f"{path} is not the folder of a run, nor the metrics.jsonl of one")
         return path
     if not path.is_dir():
         raise UserError(f"no run in {path}: give the folder of a run, such as runs/base")

@@ -11,7 +11,7 @@ from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import UserError
 from lexalcm.visualize import run_figures as figures
 from lexalcm.visualize.page import PAGE, Card, Fact, Plan, draw_cards, render_page, write_report
-from lexalcm.visualize.run_metrics import RunMetrics, differing_settings, read_runs
+from lexalcm.visualize.run_metrics import METRICS_FILE, RunMetrics, differing_settings, read_runs
 from lexalcm.visualize.style import Format
 
 TEMPLATE = "run.html.j2"
@@ -64,6 +64,8 @@ def report_runs(
     check_output(out, overwrite=overwrite, marker=PAGE)
     runs = read_runs(paths)
     for run in runs:
+        if run.unreadable and not run.lines:
+            raise UserError(f"{run.path}/{METRICS_FILE} is damaged: none of its lines is a JSON object with a step")
         if not run.lines:
             raise UserError(f"{run.path} has written no metrics yet: wait for its first line, or watch it with --live")
     cards = draw_cards(plan_figures(runs, by_time), format, progress)

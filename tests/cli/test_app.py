@@ -80,6 +80,14 @@ def test_a_wrong_line_is_answered_in_one_line(lcm: Callable, line: str, message:
     assert result.out == ""
 
 
+@pytest.mark.parametrize("line", ["", "data", "verify", "visualize"])
+def test_a_group_without_a_command_shows_its_help_alone(lcm: Callable, line: str) -> None:
+    result = lcm(*line.split())
+    assert result.code == 2
+    assert "Commands" in result.out
+    assert result.err == ""
+
+
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
     for line in (["--debug", "verify", "model", "nowhere"], ["verify", "model", "nowhere", "--debug"]):
         result = subprocess.run([LCM, *line], capture_output=True, text=True, cwd=tmp_path, check=False)

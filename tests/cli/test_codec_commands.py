@@ -50,7 +50,7 @@ def test_from_text_to_text(lcm, workspace):
     assert len(result["sentences"]) >= 1
     other = lcm("infer", "The sun rises.", "-m", "m", "-n", 1, "--steps", 2, "--codec", "lsa")
     assert (other.code, other.out) == (2, "")
-    assert "made with the codec sonar: lsa cannot read it" in other.err
+    assert "this was made with the codec sonar, which lsa is no implementation of" in other.err
     unknown = lcm("infer", "Die Sonne.", "-m", "m", "--lang", "German")
     assert unknown.code == 2
     assert "near it are" in unknown.err

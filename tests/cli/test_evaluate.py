@@ -73,7 +73,7 @@ def test_json_goes_to_stdout_and_to_a_file_alike(lcm, model, dataset, tmp_path):
         (["--metrics", "squard_l2"], "unknown metric 'squard_l2': did you mean squared_l2?"),
         (["--metrics", "mutual_information"], "give one with --lm"),
         (["--metrics", "rouge_l"], "the codec's files are missing"),
-        (["--baselines", "repeat,best"], "expected 'repeat', 'mean' or 'nearest', got 'best'"),
+        (["--baselines", "repeat,best"], "unknown baseline 'best': there are repeat, mean, nearest, or none"),
         (["--task", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
         (["--task", "a.jsonl", "--data", "nowhere"], "--data has no meaning with --task: leave it away"),
         (["--task", "a.jsonl", "--split", "train"], "--split has no meaning with --task"),

@@ -211,6 +211,7 @@ MISTAKES = [
     ("infer --interactive --samples 2", "--samples has no meaning"),
     ("infer --input nowhere.jsonl", "cannot read nowhere.jsonl"),
     ("infer --input a.csv", "known are .jsonl and .txt"),
+    ("infer --input runs", "runs is a folder: give a file"),
     ("infer Hello. --model nowhere", "no such model: nowhere"),
     ("infer Hello. --model some/model", "cannot be fetched"),
 ]

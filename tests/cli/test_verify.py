@@ -94,7 +94,8 @@ def test_a_quick_check_and_a_check_of_a_remote_data_set(lcm, built, tmp_path, mo
 
 def test_a_missing_data_set_or_model_is_wrong_usage(lcm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for arguments in (("data", "nowhere"), ("model", "nowhere"), ("model",)):
+    (tmp_path / "empty").mkdir()
+    for arguments in (("data", "nowhere"), ("data", "empty"), ("model", "nowhere"), ("model",), ("codec", "nowhere")):
         result = lcm("verify", *arguments)
         assert result.code == 2
         assert result.err.count("\n") == 1

@@ -97,7 +97,9 @@ def test_pictures_of_a_generation_are_written_and_listed(lcm, tmp_path):
         ("run", "no run in runs/ yet"),
         ("run --live", "no run in runs/ yet"),
         ("run . --live --json", "leave --json away"),
-        ("model two-towr-tiny", "did you mean two-tower-tiny"),
+        ("run notes.txt", "notes.txt is not the folder of a run"),
+        ("run damaged", "damaged/metrics.jsonl is damaged"),
+        ("model two-towr-tiny", "no folder two-towr-tiny, and unknown preset two-towr-tiny: did you mean two-tower-tiny"),
         ("model", "no such model: models/base"),
         ("schedule --model nowhere", "no such model: nowhere"),
         ("schedule --steps 500", "trained with 100"),
@@ -109,6 +111,9 @@ def test_pictures_of_a_generation_are_written_and_listed(lcm, tmp_path):
 )
 def test_what_cannot_be_drawn_is_one_line(lcm, tmp_path, monkeypatch, line, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("Nothing.")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "metrics.jsonl").write_text("no JSON\n")
     result = lcm("visualize", *line.split())
     assert (result.code, result.out) == (2, "")
     assert message in result.err

@@ -83,9 +83,15 @@ def test_what_is_too_long_for_the_model_is_cut_at_the_beginning_of_the_context(f
     assert tokens == POSITIONS - 1
 
 
-def test_what_is_no_language_model_is_the_users_mistake(tmp_path):
+def test_what_is_no_language_model_is_the_users_mistake(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"no language model in that folder, it has no config.json"):
+        LanguageModel.open(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
     with pytest.raises(UserError, match="no causal language model"):
         LanguageModel.open(str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="--lm nowhere-at-all: no such folder, and the hub cannot be reached"):
+        LanguageModel.open("nowhere-at-all")
 
 
 @pytest.mark.parametrize("error", [ImportError("\n requires the SentencePiece library.\nInstall it."), ValueError()])
