@@ -1,9 +1,10 @@
 """Open a data set, a folder or a remote address, and read its documents by number.
 
-Opening a folder reads the manifest and the shards' sizes: a missing or truncated shard is an error here, before any
-work is begun. Numbers are mapped into memory, so that reading a document costs one page fault where it is not cached,
-and processes on one machine share the pages. The index takes 16 bytes a document, and a
-bit that says whether its numbers were compared with their checksum.
+Opening a folder reads the manifest and the shards' sizes, and compares normalizer and special concepts with their
+checksums: a missing or truncated shard or a damaged file is an error here, before any work is begun. Numbers are mapped
+into memory, so that reading a document costs one page fault where it is not cached, and processes on one machine share
+the pages. The index takes 16 bytes a document, and a bit that says whether its numbers were compared with their
+checksum.
 
 Opening an address, e.g. `s3://bucket/set`, reads the manifest and what stands beside the shards; shards are asked for
 when they are read first, in blocks that a cache on the local disk keeps (see `lexalcm.data.storage`).
@@ -26,6 +27,7 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, codec_class, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.cache import DiskCache
+from lexalcm.data.companions import COMPANIONS, changed_companions
 from lexalcm.data.manifest import Dtype, Manifest, SplitRecord, read_manifest
 from lexalcm.data.marks import Marks
 from lexalcm.data.mirror import Mirror
@@ -35,6 +37,8 @@ from lexalcm.data.shards import Index, document_key, index_name, read_columns, r
 from lexalcm.data.storage import CachedShards, LocalShards, Shards, block_size, check_shard
 from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.errors import DataError, ShardError, UserError
+
+_HASHED_AT_ONCE = 1 << 20  # bytes
 
 
 class Split:
@@ -197,7 +201,10 @@ class Split:
 
     def _compare_hash(self, shard: int) -> None:
         record = self.record.shards[shard]
-        if hashlib.sha256(self._shards.view(shard, 0, record.bytes)).hexdigest() != record.sha256:
+        digest = hashlib.sha256()
+        for begin in range(0, record.bytes, _HASHED_AT_ONCE):
+            digest.update(self._shards.view(shard, begin, min(_HASHED_AT_ONCE, record.bytes - begin)))
+        if digest.hexdigest() != record.sha256:
             raise ShardError(
                 f"{self.address}/{record.file} is damaged: run `lcm verify data {self.address}`", record.file
             )
@@ -235,41 +242,63 @@ class Dataset:
         self._block = block
 
     @classmethod
-    def open(cls, path: Path | str, *, check_shards: bool = True, block: int | None = None) -> "Dataset":
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        check_shards: bool = True,
+        check_companions: bool = True,
+        block: int | None = None,
+    ) -> "Dataset":
         """Open a data set.
 
         Args:
             path: a folder, or an address that fsspec knows (`s3://`, `hf://`, `https://`, ...).
             check_shards: make sure that all shards of a folder are there in full length. Those of a remote data set,
                 which may be thousands, are checked when first read.
+            check_companions: make sure that normalizer and special concepts, where they are there, are those that the
+                manifest notes.
             block: bytes of a remote shard that are fetched at a time, default `LEXALCM_CACHE_BLOCK` or 4 MiB.
 
         Raises:
-            DataError: no data set there, another format version, a missing or truncated shard.
+            DataError: no data set there, another format version, a missing or truncated shard, a changed companion.
             MissingExtraError: reading such addresses needs a package that is not installed.
             RemoteError: the address does not answer.
         """
         if is_remote(path):
-            return cls._open_remote(str(path), block or block_size())
-        path = local_path(path)
-        manifest = read_manifest(path)
-        if check_shards:
-            for split in manifest.splits.values():
-                for shard in split.shards:
-                    check_shard(path / shard.file, shard.bytes)
-        return cls(path, manifest)
+            dataset = cls._open_remote(str(path), block or block_size())
+        else:
+            path = local_path(path)
+            dataset = cls(path, read_manifest(path))
+            if check_shards:
+                for split in dataset.manifest.splits.values():
+                    for shard in split.shards:
+                        check_shard(path / shard.file, shard.bytes)
+        if check_companions:
+            dataset._check_companions()
+        return dataset
 
     @classmethod
     def _open_remote(cls, address: str, block: int) -> "Dataset":
         mirror = Mirror(RemoteFolder(address), DiskCache.from_environment())
         with _speaking_of(mirror):
             manifest = read_manifest(mirror.path)
-        for name in (NORMALIZER_FILE, SPECIAL_FILE):
+        for name in COMPANIONS:
             with suppress(DataError):  # who needs it will say that it is missing
-                mirror.fetch(name)
+                mirror.fetch(name, manifest.companions.get(name))
         with suppress(UserError):
             mirror.fetch_folder(CODEC_FOLDER, getattr(codec_class(manifest.codec.name), "files", ()))
         return cls(mirror.path, manifest, mirror, block)
+
+    def _check_companions(self) -> None:
+        for name in changed_companions(self.path, self.manifest.companions):
+            if self._mirror is not None:
+                advice = "upload it again"
+            elif name == NORMALIZER_FILE:
+                advice = f"copy it here again or run `lcm data normalize {self.address}`"
+            else:
+                advice = "copy it here again or build the data set again"
+            raise DataError(f"{self.address}/{name} is not the one that dataset.json notes (SHA-256): {advice}")
 
     def split(self, name: str = "train") -> Split:
         """One split.

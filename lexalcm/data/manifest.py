@@ -1,7 +1,8 @@
 """`dataset.json`: what a data set folder holds, typed and checked.
 
 The manifest lists every shard with its size and hash, so that a missing or truncated one is noticed when the data set
-is opened and any other damage by `lcm verify data`. The format version is checked before anything else.
+is opened and any other damage by `lcm verify data`; the small files beside the shards are compared at every opening.
+The format version is checked before anything else.
 """
 
 import json
@@ -71,6 +72,8 @@ class Manifest(Settings):
     """Whether the documents' sentences are stored beside their embeddings."""
     normalizer: NormalizerSettings
     splits: dict[str, SplitRecord]
+    companions: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of normalizer and special concepts by file name (see `lexalcm.data.companions`); none in older ones."""
     build: dict[str, Any] = Field(default_factory=dict)
     """How it was made: settings and source. Nothing reads it but people and `lcm data sample`."""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lexalcm.data.cache import DiskCache
+from lexalcm.data.companions import file_hash
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.remote import RemoteFolder
 from lexalcm.errors import DataError
@@ -36,12 +37,16 @@ class Mirror:
         if not (self.path / MANIFEST_FILE).exists():
             cache.add_to_folder(self.path / MANIFEST_FILE, lambda goal: goal.write_bytes(manifest))
 
-    def fetch(self, name: str) -> None:
-        """Bring a file here if it is not. Raises `DataError` where it does not exist."""
+    def fetch(self, name: str, sha256: str | None = None) -> None:
+        """Bring a file here if it is not, or is another than the one with this SHA-256.
+
+        Raises:
+            DataError: it does not exist.
+        """
         goal = self.path / name
-        if not goal.exists():
+        if not _is_here(goal, sha256):
             with self.cache.fetching(str(goal)):
-                if not goal.exists():
+                if not _is_here(goal, sha256):
                     self.cache.add_to_folder(goal, lambda beside: self.remote.download(name, beside))
 
     def fetch_folder(self, name: str, files: Iterable[str] = ()) -> None:
@@ -68,3 +73,7 @@ class Mirror:
                     self.remote.download(f"{name}/{file}", beside / file)
 
             self.cache.add_to_folder(goal, write)
+
+
+def _is_here(file: Path, sha256: str | None) -> bool:
+    return file.exists() if sha256 is None else file_hash(file) == sha256

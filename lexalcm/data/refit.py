@@ -6,10 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from lexalcm.atomic import check_output_file
+from lexalcm.data.companions import companion_hashes
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import write_manifest
 from lexalcm.data.mixture import TRAIN_SPLIT, check_one_codec
-from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, fit_on_mixture, save_normalizer, write_stats
+from lexalcm.data.normalize import (
+    NORMALIZER_FILE,
+    NormalizerSettings,
+    fit_on_documents,
+    fit_on_mixture,
+    save_normalizer,
+    write_stats,
+)
 from lexalcm.data.remote import is_remote
 from lexalcm.data.spoken import spoken_concepts
 from lexalcm.errors import ConfigError, UserError
@@ -27,11 +35,13 @@ def refit_normalizer(path: Path | str, settings: NormalizerSettings) -> dict[str
     """
     if is_remote(path):
         raise UserError(f"{path} is remote and cannot be written: give a file with --out")
-    dataset = Dataset.open(path)
+    dataset = Dataset.open(path, check_companions=False)  # a damaged normalizer is what this mends
     stats = fit_on_documents(spoken_concepts(dataset, TRAIN_SPLIT), settings)
     try:
         save_normalizer(dataset.path, stats)
-        write_manifest(dataset.path, dataset.manifest.model_copy(update={"normalizer": settings}))
+        hashes = {NORMALIZER_FILE: companion_hashes(dataset.path)[NORMALIZER_FILE]}  # the other file was not made here
+        update = {"normalizer": settings, "companions": dataset.manifest.companions | hashes}
+        write_manifest(dataset.path, dataset.manifest.model_copy(update=update))
     except PermissionError as error:
         raise UserError(f"no permission to write in {path}: change its permissions") from error
     return stats

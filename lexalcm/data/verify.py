@@ -8,7 +8,7 @@
     text       no document twice (a warning)
     codec      is there (a warning if not), has the manifest's fingerprint, embeds sample sentences as they are stored,
                and decodes them
-    the rest   normalizer, special concepts
+    the rest   normalizer and special concepts: their SHA-256, their numbers
 
 Everything is read once, front to back, each document one at a time. A quick check reads a sample of the documents
 instead, wherever the index says that they are, and takes no hashes; manifest, index, companions and the sizes of local
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE
+from lexalcm.data.companions import changed_companions
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE, ShardRecord
 from lexalcm.data.normalize import NORMALIZER_FILE
@@ -30,7 +31,7 @@ from lexalcm.data.verify_codec import check_codec, decode_sample
 from lexalcm.data.verify_documents import DocumentChecks
 from lexalcm.data.verify_index import CheckedIndex, check_index
 from lexalcm.data.verify_report import DataReport
-from lexalcm.data.verify_shards import ShardReader, stray_shards
+from lexalcm.data.verify_shards import OTHER_CONTENT, ShardReader, stray_shards
 from lexalcm.errors import DataError, UserError
 
 QUICK_PLACES = 100
@@ -62,12 +63,14 @@ def verify_dataset(
     """
     found = DataReport(str(path), quick=quick)
     try:
-        dataset = Dataset.open(path, check_shards=False, block=SPARSE_BLOCK)
+        dataset = Dataset.open(path, check_shards=False, check_companions=False, block=SPARSE_BLOCK)
     except UserError as error:
         if is_remote(path):
             raise
         found.error(MANIFEST_FILE, str(error))
         return found
+    for name in changed_companions(dataset.path, dataset.manifest.companions):
+        found.error(name, OTHER_CONTENT)
     _check_normalizer(dataset, found)
     _check_special_concepts(dataset, found)
     codec = check_codec(dataset, found)

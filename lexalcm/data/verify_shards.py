@@ -25,6 +25,7 @@ from lexalcm.data.verify_report import DataReport
 from lexalcm.errors import DataError, ShardError
 
 READ_AT_ONCE = 1 << 20
+OTHER_CONTENT = "other content than when it was built (SHA-256)"
 TAR_BUFFER = 64 * 1024  # tarfile copies what is left of it at every read
 
 
@@ -81,7 +82,7 @@ class ShardReader:
             self.found.error(record.file, f"cannot be read to its end: {error}")
             return
         if size == record.bytes and hashed.digest.hexdigest() != record.sha256:
-            self.found.error(record.file, "other content than when it was built (SHA-256)")
+            self.found.error(record.file, OTHER_CONTENT)
         if documents is not None and documents != record.documents:
             self.found.error(record.file, f"{documents} whole documents, the manifest says {record.documents}")
 

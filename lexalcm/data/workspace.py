@@ -25,6 +25,7 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.special import special_sentences
 from lexalcm.data.build_settings import BuildSettings, build_record
+from lexalcm.data.companions import companion_hashes
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
@@ -224,7 +225,7 @@ class Workspace:
         )
         spoken = spoken_concepts(Dataset(self.out, manifest), "train")
         save_normalizer(self.out, fit_on_documents(spoken, manifest.normalizer))
-        write_manifest(self.out, manifest)
+        write_manifest(self.out, manifest.model_copy(update={"companions": companion_hashes(self.out)}))
         self.tidy()
         return Dataset.open(self.out)
 

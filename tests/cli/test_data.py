@@ -260,6 +260,13 @@ def test_folders_that_are_no_whole_data_set(lcm, text, tmp_path):
     shard.unlink()
     one_line(lcm("data", "info", "out"), "train-000000.tar is missing")
     shard.write_bytes(content)
+    normalizer = tmp_path / "out" / "normalizer.safetensors"
+    numbers = normalizer.read_bytes()
+    normalizer.write_bytes(numbers[:-1] + bytes([numbers[-1] ^ 1]))
+    for command in (("bootstrap", "--data", "out", "--out", "model"), ("data", "info", "out")):
+        one_line(lcm(*command), "out/normalizer.safetensors is not the one that dataset.json notes")
+    assert not (tmp_path / "model").exists()
+    normalizer.write_bytes(numbers)
     one_line(lcm("data", "normalize", "out", "--quantiles", "0.9", "0.1"), "ascend")
     one_line(lcm("data", "normalize", "out", "--method", "rubost"), "method")
     one_line(lcm("data", "info", "out", "--set", "data.row_lenght=8"), "did you mean row_length?")

@@ -159,7 +159,8 @@ def test_manifest_that_counts_wrong(folder: Path) -> None:
     assert all("the manifest says 99" in what for _, what in found)
 
 
-def test_companions(folder: Path) -> None:
+def test_numbers_of_companions(folder: Path) -> None:
+    edit_manifest(folder, lambda tree: tree.pop("companions"))
     special = load_file(folder / "special_concepts.safetensors")
     special["pad"][:] = np.nan
     del special["user"]

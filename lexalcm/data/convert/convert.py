@@ -18,6 +18,7 @@ from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.config import CodecRecord
 from lexalcm.data.build import MAX_SOURCES_NOTED
+from lexalcm.data.companions import companion_hashes
 from lexalcm.data.convert.blocks import Block, LeftOut, as_stored, leave_out_unusable, read_ahead
 from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, read_special
 from lexalcm.data.convert.read_dataset import DatasetReader
@@ -187,7 +188,7 @@ def _convert(
     )
     with progress("fitting the normalizer", "dimensions"):
         save_normalizer(folder, fit_on_documents(spoken_concepts(Dataset(folder, manifest), "train"), normalizer))
-    write_manifest(folder, manifest)
+    write_manifest(folder, manifest.model_copy(update={"companions": companion_hashes(folder)}))
     return result
 
 
