@@ -24,6 +24,7 @@ from lexalcm.config import DataSettings
 from lexalcm.data.dataset import Split
 from lexalcm.data.mixture import TRAIN_SPLIT, Mixture, Part
 from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
+from lexalcm.data.windows import split_by
 from lexalcm.errors import ConfigError, LexaError, ShardError
 
 Planned = tuple[int, Windows]
@@ -46,9 +47,9 @@ class Batch:
     number: int
     """Which micro-batch it is, counted from the start of training; seeds all that is random in it."""
     skipped: int = 0
-    """Documents that were planned but lie in a bad shard."""
+    """Documents that were planned but lie in a bad shard; one cut into windows counts with that of its first target."""
     missing_targets: int = 0
-    """Their targets."""
+    """Targets that were planned but lie in a bad shard."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on a device, embeddings in float32; does not wait for copies from pinned memory."""
@@ -81,6 +82,7 @@ class BatchReader(MapDataset):
         self.splits: list[Split] = [part.split for part in parts]
         self.spans = {i: part.documents.targets for i, part in enumerate(parts) if part.documents.targets is not None}
         """Of data sets with conversations, which of their concepts are targets."""
+        self.sets = [part.documents for part in parts]
         self.prefixes = np.array([len(part.prefix) for part in parts])
         self.special = np.concatenate([vectors for part in parts for vectors in (part.prefix, part.suffix)])
         """Special concepts of all data sets, those before a document and those behind it: [n, dim]."""
@@ -118,7 +120,7 @@ class BatchReader(MapDataset):
             positions=torch.from_numpy(positions.reshape(self.shape)),
             targets=torch.from_numpy(targets.reshape(self.shape)),
             number=number,
-            skipped=len(skipped),
+            skipped=self._documents_begun(windows, skipped),
             missing_targets=int(windows.targets[skipped].sum()),
         )
 
@@ -169,6 +171,15 @@ class BatchReader(MapDataset):
                 numbers = np.frombuffer(span, split.dtype).astype(out.dtype)
                 to[goal : goal + size] = numbers.data.cast("B")
         return unreadable
+
+    def _documents_begun(self, windows: Windows, chosen: list[int]) -> int:
+        """How many of some windows hold the first target of their document."""
+        count = 0
+        for data_set, at in split_by(windows.data_set[chosen]):
+            window = np.array(chosen)[at]
+            first = self.sets[data_set].context(windows.document[window])
+            count += int((windows.start[window] + windows.context[window] == first).sum())
+        return count
 
     def _fill(self, out: np.ndarray, counts: np.ndarray, begins: np.ndarray, special: np.ndarray) -> None:
         """Write `counts` special concepts, from number `special` on, to the places from `begins` on."""

@@ -43,6 +43,16 @@ class Documents(NamedTuple):
     weight: float | None = None
     """Share of the concepts of an epoch, relative to the other data sets; None: every document once."""
 
+    def context(self, numbers: slice | np.ndarray) -> np.ndarray:
+        """Concepts, special ones included, that stand before the first target of some documents, at least 1: int64."""
+        if self.targets is not None:
+            before = self.targets.first[numbers].astype(np.int64)
+        elif self.sources is not None:
+            before = self.sources[numbers].astype(np.int64)
+        else:
+            before = np.zeros(len(self.lengths[numbers]), np.int64)
+        return np.maximum(before + self.prefix, 1)
+
 
 class _Shape(NamedTuple):
     """Of a stretch of documents; int64 each."""
@@ -145,17 +155,14 @@ class SetWindows:
     def _shape(self, documents: slice | np.ndarray) -> _Shape:
         given = self.documents
         lengths = given.lengths[documents].astype(np.int64)
-        context = np.full(len(lengths), max(given.prefix, 1))
+        context = given.context(documents)
         stride = self.window - 1
         usable = lengths >= max(2 - given.prefix, 1)
         if given.sources is not None:
-            sources = given.sources[documents].astype(np.int64)
-            usable &= lengths > sources
-            context = np.maximum(sources + given.prefix, 1)
+            usable &= lengths > given.sources[documents]
         suffix = np.full(len(lengths), given.suffix)
         if given.targets is not None:
             end = given.targets.end[documents].astype(np.int64)
-            context = np.maximum(given.targets.first[documents] + given.prefix, 1)
             suffix[end < lengths] = 0
             lengths = end
             usable &= end + given.prefix > context

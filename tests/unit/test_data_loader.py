@@ -1,3 +1,4 @@
+import os
 import pickle
 import shutil
 from collections import Counter
@@ -29,6 +30,7 @@ def write_dataset(
     *,
     mark: int = 1,
     sources: list[int] | None = None,
+    targets: list[list[list[int]]] | None = None,
     langs: list[str] | None = None,
     fingerprint: str = "none",
 ) -> Dataset:
@@ -40,7 +42,8 @@ def write_dataset(
         for i, n in enumerate(lengths):
             vectors = np.stack([np.full(n, i + 1), np.arange(1, n + 1), np.full(n, mark)], axis=1)
             document = {"id": f"{i}", "lang": langs[i] if langs else "eng_Latn", "title": "", "sentences": ["x"] * n}
-            writer.add(document | ({"source": sources[i]} if sources else {}), vectors)
+            marks = ({"source": sources[i]} if sources else {}) | ({"targets": targets[i]} if targets else {})
+            writer.add(document | marks, vectors)
         records[name] = writer.close()
     codec = CodecRecord(name="hash", dim=3, fingerprint=fingerprint)
     write_manifest(folder, Manifest(codec=codec, dtype="float16", normalizer=NormalizerSettings(), splits=records))
@@ -158,6 +161,36 @@ def test_resume_at_every_step_of_an_epoch(dataset: Dataset, world_size: int) -> 
             read = sorted((b for rank in before + after for b in rank), key=lambda batch: batch.number)
             assert len(read) == len(whole)
             assert all(same(a, b) for a, b in zip(whole, read, strict=True))
+
+
+def test_resume_of_a_weighted_mixture_with_pairs_by_another_number_of_ranks(tmp_path: Path) -> None:
+    """Whatever ranks stop at whatever step and go on, passes over the sets and their order are as undisturbed."""
+    lengths, sources = [6, 9, 30, 4, 12, 5, 7], [2, 8, 20, 4, 3, 1, 5]
+    write_dataset(tmp_path / "a", {"train": LENGTHS})
+    write_dataset(tmp_path / "b", {"train": lengths}, mark=2, sources=sources)
+    sets = (
+        SetSettings(path=str(tmp_path / "a"), weight=1, prefix=("start_of_text",)),
+        SetSettings(path=str(tmp_path / "b"), weight=2.5, pairs=True, max_length=14),
+    )
+    undisturbed = mixed(*sets)
+    steps = 2 * undisturbed.steps_per_epoch + 2
+    whole = list(undisturbed.iterate(0, steps))
+    seen = vectors_at(whole, "targets")
+    assert {mark for *_, mark in seen} == {1, 2, END[2]}
+    assert all(place > sources[int(document) - 1] for document, place, mark in seen if mark == 2)
+    for step in range(steps + 1):
+        for world_size, world_after in ((1, 2), (2, 4), (4, 1), (2, 1), (1, 4), (4, 2)):
+            before = [list(mixed(*sets).iterate(0, step, rank=r, world_size=world_size)) for r in range(world_size)]
+            resumed = [mixed(*sets) for _ in range(world_after)]  # as many new processes
+            after = [
+                list(batches.iterate(step, steps, rank=r, world_size=world_after)) for r, batches in enumerate(resumed)
+            ]
+            read = sorted((b for rank in before + after for b in rank), key=lambda batch: batch.number)
+            assert len(read) == len(whole)
+            assert all(same(a, b) for a, b in zip(whole, read, strict=True))
+            for at in range(step, steps):
+                together = read[at * 4 : (at + 1) * 4]
+                assert resumed[0].targets_in_step(at) == sum(int(batch.targets.sum()) for batch in together)
 
 
 def test_reading_leaves_the_default_generator_alone(dataset: Dataset) -> None:
@@ -402,12 +435,61 @@ def test_a_bad_shard_is_an_error_or_is_skipped_and_counted(tmp_path: Path, kind:
         | {tuple(END): sum(n > 1 for n in LENGTHS) - len(usable)}
     )
     assert sum(batch.missing_targets for batch in batches) == sum(LENGTHS[i] for i in usable)
-    assert sum(batch.skipped for batch in batches) >= len(usable)  # windows of a long document count each
+    assert sum(batch.skipped for batch in batches) == len(usable)
     for a, b in zip(whole, batches, strict=True):
         kept = b.documents >= 0
         assert torch.equal(a.embeddings[kept], b.embeddings[kept])
         assert torch.equal(a.positions[kept], b.positions[kept])
         assert not b.embeddings[~kept].any()
+
+
+@pytest.mark.parametrize("kind", ["text", "prefixed", "pairs", "conversations"])
+def test_a_skipped_document_counts_once_into_however_many_windows_it_is_cut(tmp_path: Path, kind: str) -> None:
+    sources = [n // 2 if i % 2 else max(0, n - 1) for i, n in enumerate(LENGTHS)]
+    spans = [[[n // 3, n // 3 + 1], [n - 1, n]] if n > 20 else [[n - 1, n]] for n in LENGTHS]
+    given = {"pairs": {"sources": sources}, "conversations": {"targets": spans}}.get(kind, {})
+    dataset = write_dataset(tmp_path / "a", {"train": LENGTHS}, **given)
+    for shard in dataset.manifest.splits["train"].shards:
+        (tmp_path / "a" / shard.file).unlink()
+    one = SetSettings(path=str(tmp_path / "a"), prefix=("start_of_text",) if kind == "prefixed" else ())
+    batches = mixed(one, micro_batch=1, global_batch=1, on_bad_shard="skip")
+    with_targets = {"text": 13, "prefixed": 14, "pairs": 13, "conversations": 13}[kind]
+    windows = sum(len(batches.plan.micro_batch_windows(batch.number).document) for batch in epoch_of(batches))
+    assert windows > with_targets
+    assert sum(batch.skipped for batch in epoch_of(batches)) == with_targets
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_shard_cut_short_while_it_is_read_is_an_error_or_is_skipped(tmp_path: Path, num_workers: int) -> None:
+    dataset = write_dataset(tmp_path / "a", {"train": LENGTHS})
+    record = dataset.manifest.splits["train"].shards[1]
+    shard = tmp_path / "a" / record.file
+    whole = shard.read_bytes()
+    for on_bad_shard in ("error", "skip"):
+        shard.write_bytes(whole)
+        batches = mixed(
+            SetSettings(path=str(tmp_path / "a")),
+            micro_batch=1,
+            global_batch=1,
+            num_workers=num_workers,
+            on_bad_shard=on_bad_shard,
+        )
+        steps = batches.steps_per_epoch
+        endless = batches.iterate()
+        before = [next(endless) for _ in range(steps)]  # all shards are open, all documents compared
+        assert sum(batch.skipped for batch in before) == 0
+        os.truncate(shard, 0)
+        if on_bad_shard == "error":
+            with pytest.raises(ShardError, match=rf"{record.file} is truncated \(0 bytes, expected {record.bytes}\)"):
+                [next(endless) for _ in range(2 * steps)]  # a loader process has read ahead
+        else:
+            after = [next(endless) for _ in range(2 * steps)][steps:]
+            lost = range(len(LENGTHS))[slice(*np.cumsum([shard.documents for shard in shards_of(dataset)])[:2])]
+            assert sum(batch.skipped for batch in after) == sum(LENGTHS[i] > 1 for i in lost)
+
+
+def shards_of(dataset: Dataset) -> list[Any]:
+    return dataset.manifest.splits["train"].shards
 
 
 def test_a_set_without_checksums_is_hashed_instead(tmp_path: Path) -> None:
