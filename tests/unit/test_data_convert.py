@@ -438,10 +438,23 @@ def test_impossible_marks_are_left_out(tmp_path: Path) -> None:
     assert found["a.parquet:9"][1]["source"] == 1
     assert found["a.parquet:9"][1]["metadata"] == {"a": None}
     assert "turns" not in found["a.parquet:9"][1]
-    members = [("0.npy", npy(VECTORS[0])), ("0.json", json.dumps({"sentences": SENTENCES[0], "source": 4}).encode())]
-    members += [("1.npy", npy(VECTORS[0])), ("1.json", json.dumps({"sentences": SENTENCES[0], "source": 3}).encode())]
+    members = []
+    for place, source in enumerate((4, 3)):  # named as our own shards name them
+        content = json.dumps({"sentences": SENTENCES[0], "source": source}).encode()
+        members += [(f"000000-{place:06d}.emb.npy", npy(VECTORS[0])), (f"000000-{place:06d}.json", content)]
     convert([write_tar(tmp_path / "w.tar", members)], tmp_path / "tar", settings())
     assert left_out(tmp_path / "tar") == [("w.tar", 0, "impossible marks: source 4 of 3 sentences")]
+
+
+@pytest.mark.parametrize("name", ["7", "000000-000000.vec", "part/000000-000000.emb"])
+def test_a_source_in_the_json_of_others_is_no_mark(tmp_path: Path, name: str) -> None:
+    content = json.dumps({"sentences": SENTENCES[0], "source": 2, "targets": [[0, 9]]}).encode()
+    members = [(f"{name}.npy", npy(VECTORS[0])), (f"{name.split('.')[0]}.json", content)]
+    result = convert([write_tar(tmp_path / "w.tar", members)], tmp_path / "out", settings())
+    assert result.dataset is not None
+    [(_, document, _)] = everything(result.dataset).values()
+    assert not {"source", "targets"} & set(document)
+    assert "source" not in result.dataset.columns("train", ["source"])
 
 
 def test_columns_of_others_that_only_have_the_names_of_ours(tmp_path: Path) -> None:
@@ -521,19 +534,46 @@ def test_bytes_without_text_are_told_by_the_sentences(
         np.testing.assert_array_equal(numbers, vectors.astype(stored).astype(np.float32))
 
 
-def test_bytes_without_sentences_are_float32_unless_that_is_impossible(
+EVEN = [vectors[: len(vectors) // 2 * 2] for vectors in VECTORS if len(vectors) > 1]
+"""Of these, the float16 bytes of any row could be half as many vectors of float32."""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "scale"),
+    [(VECTORS, 1.0), (EVEN, 1.0), (EVEN, 0.007), (EVEN, 60.0), ([np.round(v * 3) for v in EVEN], 1.0)],
+    ids=["odd counts", "even counts", "small", "large", "whole numbers"],
+)
+def test_bytes_without_sentences_are_told_by_their_sizes_or_their_numbers(
+    tmp_path: Path, numbers: list[np.ndarray], scale: float
+) -> None:
+    rounded = [(vectors * scale).astype(np.float16).astype(np.float32) for vectors in numbers]
+    whole = [(vectors * scale).astype(np.float32) for vectors in numbers]
+    for name, kind, given in [
+        ("singles", bytes_of_singles, whole),
+        ("rounded singles", bytes_of_singles, rounded),
+        ("halves", bytes_of_halves, rounded),
+    ]:
+        check_without_sentences(tmp_path / name, kind, given)
+
+
+def check_without_sentences(folder: Path, kind: Any, vectors: list[np.ndarray]) -> None:
+    """Vectors that are as stored come out as they are."""
+    folder.mkdir()
+    pq.write_table(pa.table({"text_sentences_sonar_emb": kind(vectors)}), folder / "a.parquet")
+    result = convert([folder / "a.parquet"], folder / "out", settings(text=False))
+    assert result.dataset is not None
+    found = everything(result.dataset)
+    assert len(found) == len(vectors)
+    for row, expected in enumerate(vectors):
+        np.testing.assert_array_equal(found[f"a.parquet:{row}"][2], expected)
+
+
+def test_bytes_that_turn_out_to_be_of_another_type_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, kind, stored in [("s", bytes_of_singles, np.float32), ("h", bytes_of_halves, np.float16)]:
-        file = tmp_path / f"{name}.parquet"
-        pq.write_table(pa.table({"text_sentences_sonar_emb": kind(VECTORS)}), file)
-        result = convert([file], tmp_path / name, settings(text=False))
-        assert result.dataset is not None
-        found = everything(result.dataset)
-        for row, vectors in enumerate(VECTORS):
-            np.testing.assert_array_equal(found[f"{name}.parquet:{row}"][2], vectors.astype(stored).astype(np.float32))
     file = tmp_path / "late.parquet"
-    pq.write_table(pa.table({"text_sentences_sonar_emb": bytes_of_halves([VECTORS[3], VECTORS[0]])}), file)
+    blank = np.zeros((2, DIM), np.float32)  # tells nothing
+    pq.write_table(pa.table({"text_sentences_sonar_emb": bytes_of_halves([blank, VECTORS[0]])}), file)
     monkeypatch.setattr("lexalcm.data.convert.read_parquet._batch_rows", lambda file: 1)
     with pytest.raises(UserError, match="float32 and then like float16"):
         convert([file], tmp_path / "late", settings(text=False))

@@ -5,7 +5,8 @@ of lists, a list of lists of fixed size, or the bytes of an array [n, dim] of li
 keeps such files in two folders, `Train/` and `Val/`; elsewhere a column `split` may say which side a row is on.
 
 Which of the two bytes are, the number of sentences tells: the text column is read for it without text, too, if there is
-one. Where there is none, they are taken for float32, unless a row has a number of bytes that only float16 can have.
+one. Where there is none, a row with a number of bytes that only float16 can have does, else the numbers themselves:
+read as what they are not, they spread over many more orders of magnitude (see `_look_like_halves`).
 
 What a conversion to parquet wrote, as the file's schema says, is read back: whole numbers `source`, JSON text `turns`
 and `targets` as marks, and JSON objects in `metadata`; unless it is asked for as metadata by its name. In other files
@@ -37,6 +38,12 @@ from lexalcm.data.units import SplitName
 from lexalcm.errors import DataError
 
 SONAR_DIM = 1024
+
+_SAMPLED = 1 << 16
+"""Bytes looked at to tell float16 from float32."""
+
+_BELOW_HALVES = 2.0**-25
+"""Smaller than any float16 but zero, which counts as this."""
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -261,6 +268,8 @@ class ParquetReader:
             self.dim = SONAR_DIM
         sizes = _or_zero(pc.binary_length(column))
         itemsize = _itemsize(sizes, counts, self.dim, self._itemsize)
+        if itemsize is None:
+            itemsize = 2 if _look_like_halves(column, sizes) else 4
         if counts is None and self._itemsize not in (None, itemsize):
             raise DataError(
                 f"{source.path}: embeddings as bytes that look like float32 and then like float16: without a column "
@@ -350,11 +359,11 @@ def _array(column: pa.Array) -> np.ndarray:
     return np.from_dlpack(column) if len(column) else np.empty(0, column.type.to_pandas_dtype())
 
 
-def _itemsize(sizes: np.ndarray, counts: np.ndarray | None, dim: int, before: int | None) -> int:
-    """Bytes of a number, as most rows have them by their sentences.
+def _itemsize(sizes: np.ndarray, counts: np.ndarray | None, dim: int, before: int | None) -> int | None:
+    """Bytes of a number, as most rows have them by their sentences; None if nothing tells.
 
-    Where no number of sentences tells, it is that of the file `before`, and float32 at first; but float16 if all rows
-    are whole vectors of it and one of them is none of float32.
+    Where no number of sentences tells, it is that of the file `before`; but float16 if all rows are whole vectors of it
+    and one of them is none of float32.
     """
     if counts is not None:
         halves = ((sizes == counts * dim * 2) & (counts > 0)).sum()
@@ -363,7 +372,32 @@ def _itemsize(sizes: np.ndarray, counts: np.ndarray | None, dim: int, before: in
             return 2 if halves > singles else 4
     if not (sizes % (dim * 2)).any() and (sizes % (dim * 4)).any():
         return 2
-    return before or 4
+    return before
+
+
+def _look_like_halves(column: pa.Array, sizes: np.ndarray) -> bool:
+    """Whether the first numbers of some rows of bytes make more sense as float16 than as float32.
+
+    Of a pair of float16 read as one float32, five bits of mantissa become part of the exponent, so that nine tenths of
+    normal numbers span 2^40 instead of 2^5; of a float32 read as two float16, one is made of the last bits of a
+    mantissa and may be anything, or zero where the float32 was rounded before.
+    """
+    content = b""
+    for i in np.flatnonzero(sizes).tolist():
+        content += column[i].as_buffer().to_pybytes()
+        if len(content) >= _SAMPLED:
+            break
+    content = content[: len(content) // 4 * 4]
+    halves, singles = (np.abs(np.frombuffer(content, kind).astype(np.float64)) for kind in ("<f2", "<f4"))
+    halves = np.maximum(halves[np.isfinite(halves)], _BELOW_HALVES)
+    singles = singles[np.isfinite(singles) & (singles > 0)]
+    return len(halves) > 0 and len(singles) > 0 and 2 * _octaves(halves) < _octaves(singles)
+
+
+def _octaves(numbers: np.ndarray) -> float:
+    """How many powers of two positive numbers span, but for a twentieth of them at either end."""
+    low, high = np.quantile(np.log2(numbers), (0.05, 0.95))
+    return float(high - low)
 
 
 def _column(batch: pa.RecordBatch, name: str) -> list[Any] | None:

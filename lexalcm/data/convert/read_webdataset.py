@@ -1,12 +1,15 @@
 """Read WebDataset tars of `.npy` arrays as blocks: KEY.npy or KEY.anything.npy, [n, dim] each.
 
 What else a sample has is used if it is known: `json` (`id`, `lang`, `title`, `sentences` or the text column's name,
-`metadata`, and the marks of our own shards), or `txt` with a sentence a line. The members of a sample stand together,
-as in every WebDataset.
+`metadata`), or `txt` with a sentence a line. The members of a sample stand together, as in every WebDataset.
+
+Samples that are named as those of our own shards are, `000001-000042.emb.npy`, may have marks in their `json`. In that
+of others a `source` is anybody's.
 """
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +24,9 @@ from lexalcm.data.languages import check_language
 from lexalcm.data.spool import document_position
 from lexalcm.data.units import SplitName
 from lexalcm.errors import DataError
+
+_OUR_KEY = re.compile(r"\d{6,}-\d{6,}")
+"""See `lexalcm.data.shards.document_key`."""
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -70,7 +76,7 @@ class WebDatasetReader:
             gathered = _Gathered()
             for row, (key, members) in enumerate(_samples(path)):
                 try:
-                    gathered.add(row, *self._sample(path, f"{name}:{key}", members))
+                    gathered.add(row, *self._sample(path, name, key, members))
                 except _UnusableError as reason:
                     gathered.problems.append((row, *reason.args))
                 if gathered.size >= BLOCK_BYTES:
@@ -87,8 +93,9 @@ class WebDatasetReader:
     def _split(self, document_id: str) -> SplitName:
         return "validation" if document_position(document_id) < self.settings.validation else "train"
 
-    def _sample(self, path: Path, default_id: str, members: dict[str, bytes]) -> tuple[dict[str, Any], np.ndarray]:
+    def _sample(self, path: Path, name: str, key: str, members: dict[str, bytes]) -> tuple[dict[str, Any], np.ndarray]:
         """A sample's document and vectors."""
+        default_id = f"{name}:{key}"
         content = members.get(self._member(path, members))
         if content is None:
             raise _UnusableError("no array", f"sample {default_id}")
@@ -113,10 +120,11 @@ class WebDatasetReader:
         if self.settings.text and len(document["sentences"]) != len(array):
             kind = "embeddings and sentences differ in number" if document["sentences"] else "no sentence"
             raise _UnusableError(kind, f"{len(array)} and {len(document['sentences'])}")
-        try:
-            document |= read_marks_of(given, len(array))
-        except ValueError as error:
-            raise _UnusableError("impossible marks", str(error)) from error
+        if _OUR_KEY.fullmatch(key) and "emb.npy" in members:
+            try:
+                document |= read_marks_of(given, len(array))
+            except ValueError as error:
+                raise _UnusableError("impossible marks", str(error)) from error
         metadata = given.get("metadata", {})
         return document | {"metadata": metadata if isinstance(metadata, dict) else {"metadata": metadata}}, array
 
