@@ -10,6 +10,7 @@ from remote_servers import serve
 from lexalcm.data.build import build_dataset
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.convert.convert import convert
+from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.normalize import NormalizerSettings
@@ -78,6 +79,16 @@ def test_fitting_the_normalizer_again_says_nothing_for_the_other_file(folder: Pa
     assert noted(folder)[NAMES[0]] == hashes(folder)[NAMES[0]]
     with pytest.raises(DataError, match=f"{NAMES[1]} is not the one .* copy it here again or build"):
         Dataset.open(folder)
+
+
+@pytest.mark.parametrize("given", ["codec", "special"])
+def test_damaged_special_concepts_do_not_get_into_a_converted_set(folder: Path, tmp_path: Path, given: str) -> None:
+    tar = shutil.copy(folder / "train-000000.tar", tmp_path)
+    flip(folder / NAMES[1], -1)
+    settings = ConvertSettings(codec=str(folder)) if given == "codec" else ConvertSettings(codec="hash")
+    with pytest.raises(DataError, match=f"{folder}/{NAMES[1]} is not the one"):
+        convert([tar], tmp_path / "converted", settings, special=folder if given == "special" else None)
+    assert not (tmp_path / "converted").exists()
 
 
 def test_manifests_without_checksums_are_read(folder: Path) -> None:

@@ -16,6 +16,8 @@ from lexalcm.codec.registry import CODEC_FOLDER, codec_class, codec_names
 from lexalcm.codec.special import SPECIAL_FILE, read_special
 from lexalcm.config import CodecRecord
 from lexalcm.data.convert.settings import ConvertSettings
+from lexalcm.data.dataset import Dataset
+from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.shared_codec import codec_of_folder
 from lexalcm.errors import CodecError, UserError
 
@@ -69,12 +71,23 @@ def choose_codec(settings: ConvertSettings, special: Path | None) -> CodecChoice
     Raises:
         UserError: neither a codec nor a folder that notes one; no special concepts there.
     """
-    concepts = {} if special is None else read_special(special)
+    concepts = {} if special is None else special_of(special)
     if settings.codec in codec_names() or not Path(settings.codec).is_dir():
         codec_class(settings.codec)
         return CodecChoice(None, settings.codec, settings.fingerprint or STATED, None, concepts)
     folder = Path(settings.codec)
     if settings.fingerprint is not None:
         raise UserError(f"--fingerprint: that of the codec of {folder} is known already, leave it out")
-    own = read_special(folder) if (folder / SPECIAL_FILE).exists() else {}
+    own = special_of(folder) if (folder / SPECIAL_FILE).exists() else {}
     return CodecChoice(codec_of_folder(folder), folder=folder / CODEC_FOLDER, special=own | concepts)
+
+
+def special_of(folder: Path) -> dict[str, np.ndarray]:
+    """Special concepts of a folder, as `read_special`; those of a data set are what its manifest notes.
+
+    Raises:
+        UserError: none there, or damaged ones.
+    """
+    if (folder / MANIFEST_FILE).is_file():
+        Dataset.open(folder, check_shards=False)
+    return read_special(folder)

@@ -20,7 +20,7 @@ from lexalcm.config import CodecRecord
 from lexalcm.data.build import MAX_SOURCES_NOTED
 from lexalcm.data.companions import companion_hashes
 from lexalcm.data.convert.blocks import Block, LeftOut, as_stored, leave_out_unusable, read_ahead
-from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, read_special
+from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, special_of
 from lexalcm.data.convert.read_dataset import DatasetReader
 from lexalcm.data.convert.read_parquet import ParquetReader, find_parquet
 from lexalcm.data.convert.read_webdataset import TAR_SUFFIXES, WebDatasetReader, find_tars
@@ -222,12 +222,12 @@ def _codec(paths: list[Path], dataset: Dataset | None, settings: ConvertSettings
     if dataset is not None:
         has_special = (dataset.path / SPECIAL_FILE).exists()
         concepts = dataset.special_concepts() if has_special else {}
-        concepts |= {} if special is None else read_special(special)
+        concepts |= {} if special is None else special_of(special)
         return CodecChoice(dataset.manifest.codec, folder=dataset.path / CODEC_FOLDER, special=concepts)
     noted = _noted_codec(paths)
     if noted is not None and "codec" not in settings.model_fields_set:
-        concepts = read_special(paths[0]) if (paths[0] / SPECIAL_FILE).exists() else {}
-        concepts |= {} if special is None else read_special(special)
+        concepts = special_of(paths[0]) if (paths[0] / SPECIAL_FILE).exists() else {}
+        concepts |= {} if special is None else special_of(special)
         return CodecChoice(noted, folder=paths[0] / CODEC_FOLDER, special=concepts)
     return choose_codec(settings, special)
 
