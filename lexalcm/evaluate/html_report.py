@@ -9,6 +9,7 @@ from lexalcm.evaluate import wording
 from lexalcm.evaluate.catalogue import METRICS
 from lexalcm.evaluate.place_plot import Line, draw
 from lexalcm.evaluate.report import ALL, Evaluation
+from lexalcm.evaluate.text_metrics import join_sentences
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,18 @@ def to_html(evaluation: Evaluation) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    alone = len(evaluation.sizes) == 2  # one language: it says the same as all
     return environment.get_template("evaluation.html.j2").render(
         title=wording.title(evaluation),
         evaluation=evaluation,
         metrics=[METRICS[name] for name in evaluation.metrics],
-        groups=[name for name in evaluation.sizes if not (alone and name == ALL)],
+        groups=wording.groups(evaluation),
         pairs=[*evaluation.differences, *evaluation.comparisons],
         charts=_charts(evaluation),
         legend=[(number, row.name) for number, row in enumerate(evaluation.rows)],
         explanation=wording.explanation(evaluation),
         sentences=wording.sentences(evaluation),
         wording=wording,
+        running=join_sentences,
         ALL=ALL,
     )
 

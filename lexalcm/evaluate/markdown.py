@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from lexalcm.evaluate import wording
 from lexalcm.evaluate.catalogue import METRICS
 from lexalcm.evaluate.report import ALL, Evaluation
+from lexalcm.evaluate.text_metrics import join_sentences
 
 
 def to_markdown(evaluation: Evaluation) -> str:
@@ -44,7 +45,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
         for example in evaluation.examples:
             yield from [f"### {_escape(example.document)}, {example.lang}", ""]
             texts = {"given": example.given, "truth": example.truth, **example.written}
-            yield from _table(["", "text"], ([name, " ".join(text)] for name, text in texts.items()))
+            yield from _table(["", "text"], ([name, join_sentences(text)] for name, text in texts.items()))
     yield from ["## What the numbers are", ""]
     for name in names:
         metric = METRICS[name]

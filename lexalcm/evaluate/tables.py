@@ -31,7 +31,7 @@ def _table(evaluation: Evaluation, metrics: list[str]) -> Table:
     table.add_column("predictor", overflow="fold")
     for name in metrics:
         table.add_column(f"{METRICS[name].title}\n{METRICS[name].direction}", justify="right")
-    for language in evaluation.sizes:
+    for language in wording.groups(evaluation):
         table.add_section()
         sizes = evaluation.size(language).split(", ")[: len(metrics)]
         table.add_row(

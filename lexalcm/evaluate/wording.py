@@ -18,7 +18,12 @@ def title(evaluation: Evaluation) -> str:
 
 def _given(free: dict[str, Any]) -> str:
     given = {"source": "their sources", "turns": "the turns before each answer"}
-    return given.get(free.get("given", ""), f"{free['prefix']} sentences")
+    return given.get(free.get("given", ""), count(free["prefix"], "sentence"))
+
+
+def groups(evaluation: Evaluation) -> list[str]:
+    """The groups of documents that are shown: of a single language it alone, which says the same as all."""
+    return [name for name in evaluation.sizes if len(evaluation.sizes) != 2 or name != ALL]
 
 
 def group_name(language: str) -> str:
@@ -124,6 +129,8 @@ def _digits(value: float | None, metric: Metric, sign: str = "") -> str:
         return ""
     shown = value * metric.scale
     decimals = metric.decimals
+    if decimals is None and round(shown, 4) == 0:
+        return "0"
     if decimals is None:
         decimals = max(0, 4 - math.floor(math.log10(max(abs(round(shown, 4)), 0.1))) - 1)
     return f"{round(shown, decimals) + 0.0:{sign},.{decimals}f}"  # + 0.0: no -0.0

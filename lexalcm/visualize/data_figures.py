@@ -11,6 +11,7 @@ from lexalcm.visualize.style import colour, new_axes
 
 SHOWN_LANGUAGES = 6
 POINTS = 6000
+FEW = 100  # points that are drawn large
 BINS = 50
 
 
@@ -24,7 +25,8 @@ def document_lengths(lengths: np.ndarray) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     else:
         step = max(1, int(np.ceil(lengths.max() / BINS)))
-        edges = np.arange(0, lengths.max() + step + 1, step)
+        edges = np.arange(0, lengths.max() + step + 1, step) - (0.5 if step == 1 else 0)  # a bar over its number
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.hist(lengths, bins=edges.tolist(), color=colour(0), alpha=0.9, rwidth=1 if long_tailed else 0.9)
     _count_axis(axes)
     return figure
@@ -79,8 +81,17 @@ def components(points: np.ndarray, shares: np.ndarray, languages: np.ndarray, or
         shown = np.sort(np.random.default_rng(0).choice(len(points), POINTS, replace=False))
     for number, (label, members) in enumerate(_series(languages[shown], order)):
         x, y = points[shown[members]].T
-        axes.scatter(x, y, s=7, color=colour(number), alpha=0.45, linewidths=0, label=label, rasterized=True)
-    legend = axes.legend(loc="best", markerscale=2.5)
+        axes.scatter(
+            x,
+            y,
+            s=7 if len(shown) > FEW else 30,
+            color=colour(number),
+            alpha=0.45,
+            linewidths=0,
+            label=label,
+            rasterized=True,
+        )
+    legend = axes.legend(loc="best", markerscale=2.5 if len(shown) > FEW else 1)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
@@ -96,7 +107,7 @@ def pair_similarities(neighbours: np.ndarray, random: np.ndarray) -> Figure:
         if len(values):
             _outline(axes, values, edges, number, label)
             axes.axvline(values.mean(), color=colour(number), linewidth=1, linestyle=(0, (4, 3)))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylim(0, None)
     axes.legend()
     return figure
@@ -114,7 +125,7 @@ def _series(languages: np.ndarray, order: Sequence[str]) -> list[tuple[str, np.n
 def _outlines(axes: Axes, values: np.ndarray, languages: np.ndarray, order: Sequence[str], edges: np.ndarray) -> None:
     for number, (label, members) in enumerate(_series(languages, order)):
         _outline(axes, values[members], edges, number, label)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylim(0, None)
     axes.legend()
 

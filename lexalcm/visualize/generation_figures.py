@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lexalcm.visualize.generation_trace import Trace, Way
-from lexalcm.visualize.style import DPI, colour, ink, new_axes, shades
+from lexalcm.visualize.style import DPI, colour, ink, new_axes, readable_on, shades
 
 STEP = "denoising step: noise shrinks to the right"
 NUMBERED = 13
@@ -83,8 +83,9 @@ def similarity_matrix(cosines: np.ndarray, names: Sequence[str], blocks: Sequenc
         axes.axvline(edge, color=ink("text"), linewidth=1)
     if len(names) <= NUMBERED:
         for (row, column), value in np.ndenumerate(cosines):
-            tone = ink("paper") if (value - low) / (1 - low) > 0.5 else ink("text")
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=tone)
+            tone = readable_on(tones((value - low) / (1 - low)))
+            shown = f"{round(float(value), 2) + 0.0:.2f}"  # + 0.0: no -0.00
+            axes.text(column, row, shown, ha="center", va="center", fontsize=8, color=tone)
     figure.colorbar(image, cax=bar_axes, label="cosine").outline.set_linewidth(0)
     return figure
 

@@ -13,6 +13,7 @@ from lexalcm.atomic import check_output
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import DataError, UserError
+from lexalcm.evaluate.text_metrics import join_sentences
 from lexalcm.generate.continuation import embed
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt
@@ -225,7 +226,7 @@ def _ending(sentences: Sequence[str]) -> str:
     kept = len(sentences) - 1
     while kept and sum(map(len, sentences[kept - 1 :])) <= SHOWN_CHARACTERS:
         kept -= 1
-    return ("… " if kept else "") + " ".join(sentences[kept:])
+    return ("… " if kept else "") + join_sentences(sentences[kept:])
 
 
 def _facts(prompt: Prompt, traced: Trace, samples: int) -> list[Fact]:
@@ -238,7 +239,7 @@ def _facts(prompt: Prompt, traced: Trace, samples: int) -> list[Fact]:
         facts.append(Fact(f"{way.squared_l2[-1].mean():.4g}", f"squared L2 to the truth at the end, {kind}"))
     return [
         *facts,
-        Fact(f"{traced.of_mean:.4g}", "of the mean concept, which needs no model"),
+        Fact(f"{traced.of_mean:.4g}", "squared L2 of the mean concept, which needs no model"),
         Fact(f"{samples}", "samples"),
     ]
 

@@ -110,7 +110,7 @@ def amounts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across
     figure = curves(runs, column, ylabel, across, False)
     axes = figure.axes[0]
     axes.set_yscale("linear")
-    axes.set_ylim(0, None)
+    _from_zero(axes)
     return figure
 
 
@@ -126,7 +126,7 @@ def counts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across)
         axes.step(across.of(x), y, where="post", **_style(runs, number))
     _finish(axes, runs, drawn, across, scale=False)
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    axes.set_ylim(0, None)
+    _from_zero(axes)
     return figure
 
 
@@ -164,7 +164,8 @@ def timesteps_over_training(run: RunMetrics, across: Across) -> Figure:
     for bucket, tone in enumerate(tones):
         known = np.isfinite(table[:, bucket]) & np.isfinite(x)
         low, high = (round(100 * edge / table.shape[1]) for edge in (bucket, bucket + 1))
-        axes.plot(x[known], table[known, bucket], color=tone, linewidth=1.5, label=f"{low}–{high}%")
+        marker = "o" if known.sum() == 1 else None  # a line of one point could not be seen
+        axes.plot(x[known], table[known, bucket], color=tone, marker=marker, linewidth=1.5, label=f"{low}–{high}%")
     log_axis(axes, table)
     _count_axis(axes, across)
     handles, labels = axes.get_legend_handles_labels()
@@ -215,7 +216,7 @@ def _finish(
 
 def _count_axis(axes: Axes, across: Across) -> None:
     if across.column == "step":
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
@@ -231,3 +232,9 @@ def _style(runs: Sequence[RunMetrics], number: int) -> dict[str, Any]:
         "linewidth": 1.8 if len(runs) == 1 else max(1.3, 3.4 - 0.9 * number),
         "label": runs[number].name,
     }
+
+
+def _from_zero(axes: Axes) -> None:
+    """Let the vertical axis begin at zero, and end a little above the highest line."""
+    top = float(axes.dataLim.y1)
+    axes.set_ylim(0, 1.05 * top if top > 0 else 1)

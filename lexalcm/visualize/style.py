@@ -116,6 +116,20 @@ def shades(count: int) -> list[tuple[float, float, float]]:
     return list(zip(red, green, blue, strict=True))
 
 
+def readable_on(background: tuple[float, ...]) -> str:
+    """The theme's colour of paper or text, whichever stands out more (WCAG 2.2) from a background, RGB in 0 ... 1."""
+
+    def luminance(shade: Any) -> float:
+        rgb = np.array(mpl.colors.to_rgb(shade))
+        return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+    def contrast(shade: str) -> float:
+        one, other = luminance(shade) + 0.05, luminance(background[:3]) + 0.05
+        return max(one, other) / min(one, other)
+
+    return max(ink("paper"), ink("text"), key=contrast)
+
+
 def log_axis(axes: Axes, values: np.ndarray) -> None:
     """Make the vertical axis logarithmic where values go over more than a factor of twenty, all of them positive."""
     finite = values[np.isfinite(values)]

@@ -1,11 +1,13 @@
 """The report's files: what they say, and that they can be read anywhere."""
 
+import io
 import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 from browser import CHROMIUM, WITHOUT, measure_pages
+from rich.console import Console
 
 from lexalcm.errors import UserError
 from lexalcm.evaluate.files import check_report_name, write_report
@@ -13,6 +15,7 @@ from lexalcm.evaluate.html_report import to_html
 from lexalcm.evaluate.markdown import to_markdown
 from lexalcm.evaluate.place_plot import Line, draw
 from lexalcm.evaluate.report import Change, Difference, Estimate, Evaluation, Example, Row, Size
+from lexalcm.evaluate.tables import tables
 from lexalcm.evaluate.wording import change, explanation, number, p_value, sentences
 
 ABOUT = {"architecture": "base", "parameters": 5000, "generation": None}
@@ -49,7 +52,7 @@ def evaluation():
         differences=[difference],
         comparisons=[],
         notes=["A note & more."],
-        examples=[Example("doc <1>", "jpn_Jpan", ["彼は|言った。"], ["そうだ。"], {"repeat": ["<b>彼</b>"]})],
+        examples=[Example("doc <1>", "jpn_Jpan", ["彼は|言った。", "夜だ。"], ["そうだ。"], {"repeat": ["<b>彼</b>"]})],
     )  # fmt: skip
 
 
@@ -58,6 +61,7 @@ def test_numbers_have_their_unit_and_interval():
     assert number(Estimate(196.646, 190.36, 203.27), "squared_l2") == "196.6 [190.4, 203.3]"
     assert number(Estimate(0.2381, None, None), "rouge_l") == "23.8"
     assert number(None, "rouge_l") == "–"
+    assert number(Estimate(0.0, 0.0, 1e-6), "squared_l2") == "0 [0, 0]"
     assert change(Change(0.058, 0.043, 0.074, 0.0004), "contrastive_accuracy") == "+5.8 points [+4.3, +7.4], p < 0.001"
     assert p_value(0.0349) == "p = 0.035"
 
@@ -104,7 +108,9 @@ def test_page_needs_nothing_else_and_keeps_names_as_text(evaluation):
     assert 'name="viewport"' in page
     assert "prefers-color-scheme: dark" in page
     assert page.count("<svg") == len(METRICS)
-    assert "better" in page
+    assert "<small>better</small>" in page  # not by colour alone
+    assert "彼は|言った。夜だ。" in page  # no space between sentences of a script that has none
+    assert page.index("is worse than") < page.index("A note &amp; more")  # what was found comes first
     for picture in re.findall(r"<svg.*?</svg>", page, re.S):
         ElementTree.fromstring(picture)
 
@@ -113,6 +119,10 @@ def test_a_page_of_one_language_and_no_places_leaves_out_what_says_nothing(evalu
     sizes = {name: evaluation.sizes[name] for name in ("all", "eng_Latn")}
     page = to_html(replace(evaluation, sizes=sizes, place_sizes={}, examples=[], differences=[]))
     assert "All languages" not in page
+    shown = Console(file=io.StringIO(), width=100)
+    for table in tables(replace(evaluation, sizes=sizes)):
+        shown.print(table)
+    assert "all languages" not in shown.file.getvalue()
     assert "<svg" not in page
     assert "Examples" not in page
     assert page.count("<table") == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from text_model_folder import make_text_model
 from tiny_models import lively_model
 
@@ -17,6 +18,7 @@ from lexalcm.generate.text import TextModel
 from lexalcm.visualize import generation_figures as figures
 from lexalcm.visualize.generation_report import document_prompt, report_generation, text_prompt
 from lexalcm.visualize.generation_trace import trace
+from lexalcm.visualize.style import theme
 
 TEXT = "We must do more for our schools. The budget grows. Nobody slept. Peace is near."
 
@@ -106,6 +108,22 @@ def test_matrix_shows_the_cosines_and_which_sentences_belong_together():
     assert [text.get_text() for text in axes.texts][:3] == ["1.00", "0.50", "-0.25"]
     assert [line.get_xdata()[0] for line in axes.lines[1::2]] == [0.5, 1.5]
     assert bar.get_ylabel() == "cosine"
+
+
+@pytest.mark.parametrize("name", ["light", "dark"])
+def test_numbers_of_the_matrix_stand_out_from_their_cells(name):
+    def luminance(shade):
+        linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in to_rgb(shade)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    values = np.linspace(-0.004, 1, 121).reshape(11, 11)
+    with theme(name):
+        axes, _ = figures.similarity_matrix(values, list("abcdefghijk"), [11]).axes
+    [image] = axes.images
+    for text, value in zip(axes.texts, values.ravel(), strict=True):
+        one, other = sorted([luminance(text.get_color()), luminance(image.cmap(image.norm(value))[:3])])
+        assert (other + 0.05) / (one + 0.05) > 3.5
+    assert axes.texts[0].get_text() == "0.00"  # not -0.00
 
 
 def test_report_shows_words_and_pictures(writer, prompt, tmp_path):

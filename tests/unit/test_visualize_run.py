@@ -120,6 +120,19 @@ def test_curves_are_the_numbers_of_the_file_and_their_axes_are_named(tmp_path):
     assert drawn(axes)["b"][:, 0].tolist() == [4, 6, 8]
 
 
+def test_the_first_line_of_a_run_can_be_seen(tmp_path):
+    """One point a figure: dots, one tick on the step itself, and nothing at the rim."""
+    [run] = read_runs([make_run(tmp_path / "run", [line(10, loss_by_timestep=[3.0, 5.0])])])
+    for plan in plan_figures([run], by_time=False):
+        axes = plan.figure(*plan.arguments).axes[0]
+        assert all(one.get_marker() == "o" for one in axes.lines if len(one.get_xdata()) == 1), plan.name
+        if axes.get_xlabel() == "step":
+            low, high = axes.get_xlim()
+            assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [10], plan.name
+    throughput = figures.amounts([run], "concepts_per_s", "concepts per second", figures.STEPS).axes[0]
+    assert throughput.get_ylim() == pytest.approx((0, 1.05 * 500))
+
+
 def test_many_noisy_points_get_their_moving_average(tmp_path):
     losses = np.random.default_rng(0).normal(50, 1, 400)
     folder = make_run(tmp_path / "a", [line(step, loss=loss) for step, loss in enumerate(losses, start=1)])
