@@ -9,17 +9,22 @@ The store may live in the main process or beside it. When its machine hangs, not
 error; a second thread that only watches the first one's time notices.
 
 Who finds the culprit names it on standard error and ends the process with code 1, since the work itself may be stuck
-where no exception reaches it. Only time in which this process runs counts, so that a job that was suspended as a whole
-goes on afterwards.
+where no exception reaches it. Where all are at the same piece of work, it says in which line of which file they are:
+those that wait for one that loops or is stuck elsewhere are all in one call. Each process also writes where its threads
+are to its log. Only time in which this process runs counts, so that a job that was suspended as a whole goes on
+afterwards.
 """
 
+import logging
 import os
 import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch.distributed as dist
@@ -29,6 +34,9 @@ SHORTEST, LONGEST = 0.1, 10.0  # seconds between two times
 SILENT = "not answered for {:.0f} s: stopped, or the machine or its network is down"
 STORE_LOST = 60.0  # seconds in which the work ends by itself when the store has ended
 FAREWELL = 2.0  # seconds that the threads have to end; one that waits for a store that does not answer is left to it
+PLACES = 3  # different places that a verdict names at most, those with the fewest processes first
+
+logger = logging.getLogger(__name__)
 
 
 class Told(NamedTuple):
@@ -37,6 +45,7 @@ class Told(NamedTuple):
     number: int  # of the telling
     progress: int  # grows with every piece of work that is begun
     work: str  # what it does, in words that finish the sentence "it was ..."
+    place: str = ""  # where its main thread is, without spaces: file, line and function
 
 
 @dataclass
@@ -77,8 +86,24 @@ class Judge:
         work = self._heard[behind[0]].last.work
         advice = "raise train.timeout if this may take so long"
         if len(behind) == len(self._heard):
-            return f"no process has gone on for {self._timeout:.0f} s, all were {work}: {advice}"
+            return f"no process has gone on for {self._timeout:.0f} s, all were {work}, {self._places()}; {advice}"
         return f"{self._names(behind)} not gone on for {self._timeout:.0f} s: it was {work}; {advice}"
+
+    def _places(self) -> str:
+        """Where the processes are, the odd ones out first."""
+        places: dict[str, list[int]] = {}
+        for rank, heard in self._heard.items():
+            places.setdefault(heard.last.place, []).append(rank)
+        fewest = sorted(places.items(), key=lambda item: len(item[1]))[:PLACES]
+        return "; ".join(
+            (
+                f"process {ranks[0]} (host {self._hosts[ranks[0]]})"
+                if len(ranks) == 1
+                else f"{len(ranks)} processes ({ranks[0]} on {self._hosts[ranks[0]]}, ...)"
+            )
+            + f" in {place}"
+            for place, ranks in fewest
+        )
 
     def _names(self, ranks: list[int]) -> str:
         names = [f"process {rank} (host {self._hosts[rank]})" for rank in ranks]
@@ -149,7 +174,7 @@ class Watchdog:
 
     def _tell(self) -> None:
         self._number += 1
-        self._store.set(f"told/{self._rank}", f"{self._number} {self._progress} {self._work}")
+        self._store.set(f"told/{self._rank}", f"{self._number} {self._progress} {_place()} {self._work}")
 
     def _watch_the_talk(self) -> None:
         number, quiet, before = self._number, 0.0, time.monotonic()
@@ -162,8 +187,26 @@ class Watchdog:
 
 
 def _read(text: bytes) -> Told:
-    number, progress, work = text.decode().split(" ", 2)
-    return Told(int(number), int(progress), work)
+    number, progress, place, work = text.decode().split(" ", 3)
+    return Told(int(number), int(progress), work, place)
+
+
+def _place() -> str:
+    """Where the main thread is now."""
+    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    file = "/".join(Path(frame.f_code.co_filename).parts[-3:])
+    return f"{file}:{frame.f_lineno}({frame.f_code.co_name})".replace(" ", "_")
+
+
+def _log_stacks() -> None:
+    """Write to this process's log where its threads are."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = [
+        f"{names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
+        for number, frame in sys._current_frames().items()
+        if number != threading.get_ident()
+    ]
+    logger.error("ended because the run does not go on; threads are at\n%s", "\n".join(stacks))
 
 
 def _end(verdict: str | None, after: float = 0.0) -> None:
@@ -171,5 +214,8 @@ def _end(verdict: str | None, after: float = 0.0) -> None:
     if verdict is not None:
         sys.stderr.write(f"lcm: {verdict}\n")
         sys.stderr.flush()
+    log = threading.Thread(target=_log_stacks, daemon=True)  # the log's disk may be what hangs
+    log.start()
+    log.join(FAREWELL)
     time.sleep(after)  # the others read the verdict, and the store may end with this process
     os._exit(1)

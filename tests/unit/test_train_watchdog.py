@@ -44,6 +44,19 @@ def test_where_all_are_at_the_same_place_none_is_blamed() -> None:
     assert last.startswith("no process has gone on for 10 s, all were computing")
 
 
+def test_where_all_are_at_the_same_place_the_odd_ones_lines_are_told_first() -> None:
+    hosts = dict.fromkeys(range(64), "alpha") | {17: "beta"}
+    judge = Judge(hosts, 10)
+    told = {rank: Told(0, 7, "computing", "torch/graph.py:865(backward)") for rank in hosts}
+    told[17] = Told(0, 7, "computing", "mine.py:3(loop)")
+    for number in range(4):
+        last = judge.hear({rank: one._replace(number=number) for rank, one in told.items()}, 4.0)
+    assert last == (
+        "no process has gone on for 10 s, all were computing, process 17 (host beta) in mine.py:3(loop); "
+        "63 processes (0 on alpha, ...) in torch/graph.py:865(backward); raise train.timeout if this may take so long"
+    )
+
+
 def test_slow_work_is_no_hanging() -> None:
     """Every process goes on now and then, one always later than the others."""
     rounds = [{0: (n // 2, "a"), 1: ((n - 1) // 2, "a"), 2: (n // 2, "a")} for n in range(1, 20)]
