@@ -69,13 +69,9 @@ def print_plan(plan: "MemoryPlan", as_json: bool) -> None:
 
 
 def _how(best: "MemoryEstimate") -> str:
-    options = {
-        "fsdp_offload": "--engine fsdp --set train.fsdp.offload=true",
-        **{name: f"--engine {name}" for name in ("single", "ddp", "fsdp")},
-    }.get(best.engine, f"--deepspeed configs/{best.engine}.json")
-    if best.checkpointing != "none":
-        options += f" --set train.activation_checkpointing={best.checkpointing}"
-    return f"fits with the fewest tricks: lcm train {options}"
+    from lexalcm.train.memory_choice import options_of
+
+    return f"fits with the fewest tricks: lcm train {options_of(best)}"
 
 
 def _gib(size: int) -> str:

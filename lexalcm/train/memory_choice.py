@@ -57,7 +57,7 @@ def choose_by_memory(
     tricks = [f"engine {engine}"] if engine != simplest else []
     if chosen.checkpointing != asked:
         tricks.append(f"train.activation_checkpointing={chosen.checkpointing}")
-    warning = _warning(chosen, memory) if plan.best is None else ""
+    warning = _warning(chosen, memory, config, model, processes, precision) if plan.best is None else ""
     if not tricks:
         return MemoryChoice(engine, warning)
     why = f"{simplest} would take {gib(first.total)} of a GPU's {gib(memory)}"
@@ -92,7 +92,7 @@ def warn_by_memory(
         engines=(engine,),
         checkpointing=(config.train.activation_checkpointing,),
     ).estimates
-    return None if estimate.fits else _warning(estimate, memory)
+    return None if estimate.fits else _warning(estimate, memory, config, model, processes, precision)
 
 
 def plan_run(config: RunConfig, gpus: int | None = None, memory: str | None = None) -> MemoryPlan:
@@ -141,11 +141,31 @@ def gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-def _warning(estimate: MemoryEstimate, memory: int) -> str:
-    rows = estimate.largest_micro_batch
-    advice = (
-        "shard or offload, see lcm train --plan"
-        if rows is None
-        else f"data.micro_batch={rows} would fit (lcm train --plan)"
-    )
-    return f"this run takes about {gib(estimate.total)} of a GPU's {gib(memory)} and may not fit: {advice}"
+def options_of(estimate: MemoryEstimate, checkpointing: str = "none") -> str:
+    """What to say to `lcm train` for a configuration of a plan.
+
+    Args:
+        estimate: the configuration.
+        checkpointing: what `train.activation_checkpointing` is anyway.
+    """
+    options = {
+        "fsdp_offload": "--engine fsdp --set train.fsdp.offload=true",
+        **{name: f"--engine {name}" for name in ("single", "ddp", "fsdp")},
+    }.get(estimate.engine, f"--deepspeed configs/{estimate.engine}.json")
+    if estimate.checkpointing != checkpointing:
+        options += f" --set train.activation_checkpointing={estimate.checkpointing}"
+    return options
+
+
+def _warning(
+    estimate: MemoryEstimate, memory: int, config: RunConfig, model: ModelConfig, processes: int, precision: str
+) -> str:
+    """That a configuration may not fit, and what would: fewer rows, or else sharding or offloading."""
+    takes = f"this run takes about {gib(estimate.total)} of a GPU's {gib(memory)} and may not fit"
+    if estimate.largest_micro_batch is not None:
+        return f"{takes}: data.micro_batch={estimate.largest_micro_batch} would fit (lcm train --plan)"
+    fits = plan_memory(config, model, processes=processes, precision=precision, memory=memory).best
+    if fits is None:
+        return f"{takes}, nor does anything else at this data.micro_batch: see lcm train --plan"
+    beside = f", with {gib(fits.cpu)} of the CPU's memory for each GPU" if fits.cpu else ""
+    return f"{takes}: {options_of(fits, config.train.activation_checkpointing)} would{beside} (lcm train --plan)"

@@ -16,7 +16,7 @@ from lexalcm.model.presets import preset
 from lexalcm.model.transformer import TransformerLayer
 from lexalcm.train.engines import choose
 from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, choose_engine, start_engine
-from lexalcm.train.memory_choice import choose_by_memory, plan_run, read_size, warn_by_memory
+from lexalcm.train.memory_choice import choose_by_memory, options_of, plan_run, read_size, warn_by_memory
 from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
 from lexalcm.train.world import World
 
@@ -250,6 +250,31 @@ def test_auto_recomputes_where_nothing_simpler_fits(processes: int, memory: int,
     assert not any(fits.get((name, "none")) for name in ("single", "ddp", "fsdp"))
     own = load_settings(RunConfig, None, ["data.micro_batch=64", "train.activation_checkpointing=full"])
     assert choose_by_memory(own, model, 1, "bf16", 12 * GIB) == ("single", None, None)
+
+
+@pytest.mark.parametrize(
+    ("processes", "memory", "rows", "advice"),
+    [
+        (1, 12, 16, "--deepspeed configs/zero2_offload.json would, with "),
+        (8, 2, 16, "--deepspeed configs/zero3_offload.json --set train.activation_checkpointing=full would, with "),
+        (1, 2, 256, "nor does anything else at this data.micro_batch: see lcm train --plan"),
+    ],
+)
+def test_what_fits_only_with_offloading_is_said_with_the_setting(
+    processes: int, memory: int, rows: int, advice: str
+) -> None:
+    """`auto` does not offload by itself: that costs a multiple of the time."""
+    model = preset("two-tower-1.6b", 1024)
+    config = load_settings(RunConfig, None, ["data.global_batch=16", f"data.micro_batch={rows}"])
+    note = choose_by_memory(config, model, processes, "bf16", memory * GIB).note
+    assert note is not None
+    assert "\n" not in note
+    assert advice in note
+    plan = plan_memory(config, model, processes=processes, precision="bf16", memory=memory * GIB)
+    assert all(one.cpu or one.nvme for one in plan.estimates if one.fits)
+    if plan.best is not None:
+        assert options_of(plan.best) in note
+        assert f"{plan.best.cpu / GIB:.1f} GiB of the CPU's memory for each GPU" in note
 
 
 @pytest.mark.parametrize("own", [Limits("bf16", 80 * GIB), Limits("bf16", 24 * GIB), Limits("fp32", 81 * GIB)])
