@@ -33,6 +33,7 @@ from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
 from lexalcm.errors import TrainingError
 from lexalcm.train.engines.protocol import Engine, ReadTensor
 from lexalcm.train.tensor_file import TensorSpec, file_sha256, write_tensors
+from lexalcm.train.world import World
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -149,6 +150,13 @@ class Content:
         for tensors in self.tensors.values():
             for _ in tensors:
                 pass
+
+    def watched(self, world: World) -> "Content":
+        """The same, where each tensor counts as a piece of work that has gone on: all may take long."""
+        words = "saving a checkpoint"
+        return replace(
+            self, tensors={name: world.watched(tensors, words, words) for name, tensors in self.tensors.items()}
+        )
 
     def copied(self) -> "Content":
         """The same from memory that no step changes."""

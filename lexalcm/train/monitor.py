@@ -12,8 +12,10 @@ import errno
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -180,6 +182,8 @@ class Monitor:
         if self._file is not None:
             text = json.dumps(_finite(dict(metrics)))
             with self._going_on("metrics.jsonl"):
+                if not os.fstat(self._file.fileno()).st_nlink:  # it was removed; the folder may be there again
+                    self._file = Path(self._file.name).open("a", encoding="utf-8")  # noqa: SIM115  closed at the end
                 self._file.write(text + "\n")
                 self._file.flush()
             logger.info(text)

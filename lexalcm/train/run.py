@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from lexalcm.train.engines.choose import EngineChoice, agreed_engine, choose_eng
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.export import export_model
 from lexalcm.train.layers import freeze
+from lexalcm.train.loader_failure import loader_failures_said
 from lexalcm.train.log_file import LogFile
 from lexalcm.train.monitor import Display, Logged, Monitor, Silent
 from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.run_folder import Fingerprints, RunFolder, run_folder, saved_run
 from lexalcm.train.run_lock import locked
-from lexalcm.train.run_start import check_apart, decide_start, prepare, record_export
+from lexalcm.train.run_start import check_apart, decide_start, prepare, put_back, record_export
 from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.stop import StopRequest
 from lexalcm.train.tensor_file import file_sha256
@@ -137,7 +139,13 @@ def train(
     check_apart(run, config)
     display = Logged(display if display is not None and world.is_main else Silent())
     group = joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout)
-    with LogFile(world) as log, group, StopRequest(stop) as stop, locked(run, world):
+    with (
+        LogFile(world) as log,
+        group,
+        loader_failures_said(world.rank),
+        StopRequest(stop) as stop,
+        locked(run, world, display.note),
+    ):
         fingerprints = world.from_main(lambda: _fingerprints(parts))
         start = world.from_main(
             lambda: decide_start(
@@ -162,7 +170,13 @@ def train(
             log.open(run.logs)
             logger.info("engine %s in %s, from step %d", engine.name, engine.precision, start.progress.step)
             saver = CheckpointSaver(
-                run.checkpoints, engine, config.train.checkpoint, world, display.note, start.checkpoint
+                run.checkpoints,
+                engine,
+                config.train.checkpoint,
+                world,
+                display.note,
+                start.checkpoint,
+                partial(put_back, run, config, fingerprints),
             )
 
             def dump(bad: BadStep) -> str:
@@ -192,6 +206,7 @@ def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequ
     model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     with (
         joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout),
+        loader_failures_said(world.rank),
         StopRequest(stop) as stop,
         closing(_start_agreed_engine(parts, config, display)) as engine,
     ):

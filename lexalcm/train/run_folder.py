@@ -53,6 +53,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def latest(self) -> Path:
+        """The file with the newest checkpoint's name."""
+        return self.path / "latest"
+
+    @property
     def metrics(self) -> Path:
         """The metrics, a JSON object a line."""
         return self.path / "metrics.jsonl"

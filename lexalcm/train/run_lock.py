@@ -1,25 +1,36 @@
 """One training at a time in the folder of a run.
 
 The system holds the lock for the main process and lets go of it however that ends, also when it is killed. Over NFS it
-holds between machines too. The file stands beside the run's folder, because a run that begins anew replaces that. It is
-gone at the end: who waits for it meanwhile sees that its file has lost its name, and makes a new one.
+holds between machines too, and there a machine that has died keeps it until its lease is over, a minute or two: a run
+that is put back into a queue waits for that. The lock's file says who has it. It stands beside the run's folder,
+because a run that begins anew replaces that, and it is gone at the end: who waits for it meanwhile sees that its file
+has lost its name, and makes a new one.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from lexalcm.errors import UserError
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.world import World
 
 PATIENCE = 3.0  # seconds: the run before may be just about to end
+LEASE = 150.0  # seconds that another machine, which may have died, is waited for; NFS: 90, Lustre and Ceph: 60 to 100
 
 
 @contextmanager
-def locked(run: RunFolder, world: World) -> Iterator[None]:
+def locked(run: RunFolder, world: World, note: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Have the run's folder for oneself for the duration of a `with` block.
+
+    Args:
+        run: the folder.
+        world: this process's place; every process must call it.
+        note: says that another machine is waited for.
 
     Raises:
         UserError: another training is at work there.
@@ -30,12 +41,22 @@ def locked(run: RunFolder, world: World) -> Iterator[None]:
     def acquire() -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            try:
+                lock.acquire()
+            except Timeout:
+                holder, host = _holder(path)
+                if host in (None, socket.gethostname()):
+                    raise
+                note(f"{holder} is at work in {run.path}: waiting up to {LEASE:.0f} s, should that machine have died")
+                lock.acquire(timeout=LEASE)
+            if not isinstance(lock, SoftFileLock):  # which it becomes on a file system without locks, with its own text
+                with suppress(OSError):
+                    path.write_text(f"{os.getpid()} {socket.gethostname()}\n")
         except OSError as error:
             if not isinstance(error, Timeout):
                 raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
             raise UserError(
-                f"another lcm train is at work in {run.path}: wait for its end, or choose another --name"
+                f"{_holder(path)[0]} is at work in {run.path}: wait for its end, or choose another --name"
             ) from error
 
     world.from_main(acquire)
@@ -45,3 +66,12 @@ def locked(run: RunFolder, world: World) -> Iterator[None]:
         if lock.is_locked:
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(path: Path) -> tuple[str, str | None]:
+    """Who has the lock, in words, and its machine, as far as the file says it."""
+    try:
+        process, host = path.read_text().split()
+    except (OSError, ValueError):
+        return "another lcm train", None
+    return f"another lcm train (process {process} on {host})", host

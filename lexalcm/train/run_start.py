@@ -10,6 +10,7 @@ checkpoint that a run goes on from is set aside: whoever goes back may want to r
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,11 @@ def decide_start(
             note(f"passing over the checkpoint {candidate.name}: {error}")
     if candidates:
         raise UserError(f"no checkpoint in {run.checkpoints} can be used: begin anew with --resume never --overwrite")
+    if run.latest.exists():  # a disk that is not mounted must not cost what was trained
+        raise UserError(
+            f"{run.path} has saved checkpoints, but {run.checkpoints} holds none: put one back, or begin anew with "
+            "--resume never --overwrite"
+        )
     return Start(Progress())
 
 
@@ -175,14 +181,28 @@ def prepare(run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start
             new.checkpoints.mkdir()
             _write_beginning(new, config, fingerprints)
         return
-    for leftover in run.checkpoints.glob(".*"):  # of a writer that was killed
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for leftover in (*run.checkpoints.glob(".*"), *run.path.glob(".*.tmp")):  # of a writer that was killed
+        with suppress(OSError):  # it costs nothing but room
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     later = [path for path in list_checkpoints(run.checkpoints) if path.name > start.checkpoint.name]
     if later:
         note(f"what is beyond {start.checkpoint.name} is set aside in {_set_aside(run, later)}")
     for lines in (run.metrics, run.samples):
         keep_lines_until(lines, start.progress.step)
     _write_beginning(run, config, fingerprints)
+
+
+def put_back(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> str | None:
+    """Make the folder of a run at work again if somebody has removed it, so that the run can be gone on with.
+
+    Returns:
+        what to say of it; none: the folder is there.
+    """
+    if run.config.is_file():
+        return None
+    run.path.mkdir(parents=True, exist_ok=True)
+    _write_beginning(run, config, fingerprints)
+    return f"{run.path} was removed: it is there again, from this checkpoint on"
 
 
 def record_export(run: RunFolder, fingerprints: Fingerprints, progress: Progress) -> None:
@@ -219,11 +239,12 @@ def keep_lines_until(file: Path, step: int) -> None:
     if not file.exists():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_bytes().split(b"\n"):  # not where text has a line break of another kind
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            text = line.decode()
+            record = json.loads(text)
+        except ValueError:  # of JSON, or of UTF-8 in the middle of a letter
             continue
         if record["step"] <= step:
-            kept.append(line + "\n")
+            kept.append(text + "\n")
     write_text(file, "".join(kept))

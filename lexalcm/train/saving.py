@@ -45,6 +45,7 @@ class CheckpointSaver:
         world: World,
         note: Callable[[str], None],
         last: Path | None = None,
+        put_back: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Save into a folder.
 
@@ -55,6 +56,7 @@ class CheckpointSaver:
             world: this process's place.
             note: says that one could not be saved.
             last: the checkpoint that the run goes on from.
+            put_back: makes the run's folder again where it is gone, and gives what to say of that.
         """
         self.last = last
         self._folder = folder
@@ -62,6 +64,7 @@ class CheckpointSaver:
         self._settings = settings
         self._world = world
         self._note = note
+        self._put_back = put_back
         self._thread = ThreadPoolExecutor(1, "checkpoint") if settings.background and world.is_main else None
         self._writing: Future[str | None] | None = None
 
@@ -71,7 +74,7 @@ class CheckpointSaver:
         Raises:
             TrainingError: it must be saved and cannot be.
         """
-        content = gather(self._engine, progress)
+        content = gather(self._engine, progress).watched(self._world)
         if not self._world.is_main:
             content.exhaust()
         elif self._thread is None:
@@ -103,17 +106,18 @@ class CheckpointSaver:
 
     def _settle(self, write: Callable[[], str | None]) -> None:
         try:
-            untidy = write()
+            said = write()
         except (OSError, UserError) as error:
             kept = "no checkpoint is there yet" if self.last is None else f"{self.last.name} stays"
             self._note(f"a checkpoint could not be saved in {self._folder}: {_why(error)}; the run goes on, {kept}")
         else:
-            if untidy is not None:
-                self._note(untidy)
+            if said is not None:
+                self._note(said)
 
     def _write(self, content: Content) -> str | None:
-        """Write a checkpoint and tidy up; gives what to say of what could not be tidied up."""
+        """Write a checkpoint and tidy up; gives what to say of the folder, or of what could not be tidied up."""
         try:
+            made_again = self._put_back()
             self.last = write_checkpoint(self._folder, content)
         except (OSError, UserError):
             content.exhaust()
@@ -124,12 +128,14 @@ class CheckpointSaver:
                 shutil.rmtree(old)
         except OSError as error:
             return f"{self.last} is saved, but what it replaces could not be removed: {error}"
-        return None
+        return made_again
 
     def _superfluous(self) -> Iterator[Path]:
         every = self._settings.keep_every
-        older = list_checkpoints(self._folder)[self._settings.keep :]
-        return (path for path in older if every is None or step_of(path) % every)
+        assert self.last is not None
+        # What lies beyond the newest one is not of this run, and must not cost it its own.
+        own = [path for path in list_checkpoints(self._folder) if path.name <= self.last.name]
+        return (path for path in own[self._settings.keep :] if every is None or step_of(path) % every)
 
 
 def _why(error: OSError | UserError) -> str:

@@ -49,6 +49,11 @@ class World:
         return self.rank == 0
 
     @property
+    def speaks_of_main(self) -> bool:
+        """Whether this is one of the few that say it where all of them have lost the main process."""
+        return self.local_rank == 0 or self.rank == 1
+
+    @property
     def device(self) -> torch.device:
         """This process's GPU, or the CPU where there is none.
 
@@ -189,16 +194,18 @@ def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[Non
         else:
             store = meet(backend, world.rank, world.size, timeout)
             own = dist.PrefixStore("watchdog", store.clone())  # type: ignore[attr-defined]
-            speaks = world.local_rank == 0 or world.rank == 1  # where many find the main process silent
-            world.watchdog = Watchdog(own, world.rank, world.size, timeout, speaks=speaks)
+            world.watchdog = Watchdog(own, world.rank, world.size, timeout, speaks=world.speaks_of_main)
         world.group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=limit)
         try:
             yield
         except LexaError as error:
             error.said_elsewhere = _said_elsewhere(store, world, str(error))
             raise
-        except RuntimeError as error:
-            if store is None or not _is_of_connections(error):
+        except Exception as error:
+            if store is None or not (isinstance(error, RuntimeError) and _is_of_connections(error)):
+                _said_elsewhere(
+                    store, world, str(error)
+                )  # so that the others need not say that they have lost this one
                 raise
             ended = TrainingError(f"process {world.rank} {LOST}")
             ended.said_elsewhere = _said_elsewhere(store, world, LOST)
@@ -219,7 +226,7 @@ def _said_elsewhere(store: dist.Store | None, world: World, message: str) -> boo
     try:
         rank, first = store.compare_set("said", "", f"{world.rank} {message}").decode().split(" ", 1)
     except RuntimeError:  # the store has ended with the main process
-        return False
+        return message == LOST and not world.speaks_of_main
     return int(rank) != world.rank and message in (first, LOST)
 
 

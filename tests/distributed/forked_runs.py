@@ -16,10 +16,10 @@ PATIENCE = 120.0  # seconds that anything may take on a busy machine
 class ForkServer:
     """Starts `lcm` command lines in a folder, in milliseconds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, imports: Sequence[str] = ()) -> None:
         self.folder = folder
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            [sys.executable, str(Path(__file__).with_name("fork_server.py")), *imports],
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},  # as `lcm` sets it
             stdin=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def test_two_trainings_of_one_name_do_not_disturb_each_other(forks: ForkServer) 
     assert wait_until(lambda: (first.folder / "metrics.jsonl").exists())
     second = forks.train("taken", LONG, options=["--resume", "never", "--overwrite"])
     assert second.wait() == [2]
-    assert "lcm: another lcm train is at work in runs/taken: wait for its end, or choose another --name" in first.output
+    holder = f"another lcm train (process {first.ids[0]} on {socket.gethostname()})"
+    assert f"lcm: {holder} is at work in runs/taken: wait for its end, or choose another --name\n" in first.output
     steps = len(curve(first.folder))
     assert wait_until(lambda: len(curve(first.folder)) > steps)
     first.send(signal.SIGKILL)

@@ -138,6 +138,37 @@ def test_an_old_checkpoint_that_cannot_be_removed_does_not_cost_the_new_one(here
     assert checkpoints(name) == ["step_00000006"]
 
 
+def test_a_folder_that_is_removed_is_there_again_with_the_next_checkpoint(here: Path) -> None:
+    folder = Path("runs/removed")
+    display = Notes()
+    display.at_step = {4: partial(shutil.rmtree, folder)}
+    settings = ["train.checkpoint.every=2", "train.schedule=constant"]
+    assert run("removed", *settings, "train.steps=7", display=display).status == "finished"
+    again = "runs/removed was removed: it is there again, from this checkpoint on"
+    assert display.notes.count(again) == 1
+    assert checkpoints("removed") == [f"step_{step:08d}" for step in (4, 6, 7)]
+    assert [line[0] for line in curve(folder)] == [5, 6, 7]
+    assert run("removed", *settings, "train.steps=8").status == "finished"
+    run("never-removed", *settings, "train.steps=8")
+    for name, weight in final_weights(Path("runs/never-removed")).items():
+        np.testing.assert_array_equal(final_weights(folder)[name], weight)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_checkpoints_that_others_put_there_do_not_cost_the_runs_own(here: Path, background: bool) -> None:
+    name = f"visited-{background}"
+
+    def visit() -> None:
+        for step in (100, 200):
+            Path("runs", name, f"checkpoints/step_{step:08d}").mkdir()
+
+    display = Notes()
+    display.at_step = {2: visit}
+    settings = ["train.checkpoint.every=1", "train.checkpoint.keep=2", f"train.checkpoint.background={background}"]
+    assert run(name, *settings, display=display).status == "finished"
+    assert checkpoints(name) == [f"step_{step:08d}" for step in (5, 6, 100, 200)]
+
+
 def test_the_last_step_must_be_saved_and_the_run_can_be_finished_later(here: Path) -> None:
     display = Notes()
     with files_no_larger_than(20_000) as fill:

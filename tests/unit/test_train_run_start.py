@@ -1,8 +1,11 @@
 """What a run may go on with; a start that is killed, at any of its steps on disk, can be made again."""
 
+import json
 import os
+import re
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from lexalcm.config import RunConfig, load_settings
-from lexalcm.errors import ConfigError
-from lexalcm.train.checkpoint import Progress
+from lexalcm.errors import ConfigError, UserError
+from lexalcm.train.checkpoint import Progress, checkpoint_name
 from lexalcm.train.run_folder import Fingerprints, RunFolder
-from lexalcm.train.run_start import Start, check_unchanged, decide_start, prepare
+from lexalcm.train.run_start import Start, check_unchanged, decide_start, keep_lines_until, prepare
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "os.chmod"}
 FINGERPRINTS = Fingerprints(weights="1", dataset="2")
@@ -90,6 +93,40 @@ def test_a_start_that_is_killed_can_be_made_again(
         assert [path.name for path in Path("runs").iterdir()] == ["x"]
         number += 1
     assert number > 5
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the disk that they are on is not mounted."""
+    monkeypatch.chdir(tmp_path)
+    begin()
+    RUN.latest.write_text("step_00000100\n")
+    RUN.checkpoints.rmdir()
+    RUN.checkpoints.symlink_to("/not/mounted")
+    with pytest.raises(UserError, match=r"^runs/x has saved checkpoints, but runs/x/checkpoints holds none: put one"):
+        decide_start(RUN, CONFIG, FINGERPRINTS, resume="auto", note=print)
+
+
+def test_lines_are_kept_whatever_their_text_and_the_end_of_one_is_no_line(tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    lines = [json.dumps({"step": step, "text": "a\u2028b\x85c \N{SNOWMAN}"}, ensure_ascii=False) for step in (1, 2, 3)]
+    whole = "".join(line + "\n" for line in lines[:2]).encode()
+    file.write_bytes(whole + (lines[2] + "\n").encode() + lines[2].encode()[:-4])  # in the middle of a letter
+    keep_lines_until(file, 2)
+    assert file.read_bytes() == whole
+
+
+def test_what_a_killed_writer_left_is_cleared_away_whoever_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container that is started again a process may have the number of the one that was killed."""
+    monkeypatch.chdir(tmp_path)
+    begin()
+    (RUN.checkpoints / checkpoint_name(1)).mkdir()
+    machine = re.sub(r"\W", "-", socket.gethostname())
+    for left in (f".model.{machine}.{os.getpid()}.tmp", ".model.elsewhere.1.tmp"):
+        (RUN.path / left).mkdir()
+    prepare(RUN, CONFIG, FINGERPRINTS, Start(Progress(step=1), RUN.checkpoints / checkpoint_name(1)), print)
+    assert {path.name for path in RUN.path.iterdir()} == {"config.yaml", "run.json", "checkpoints"}
 
 
 def test_a_run_moves_to_nvme_and_away_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
