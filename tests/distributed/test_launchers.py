@@ -202,10 +202,27 @@ def test_slurm_requeues_what_the_time_limit_ended_before_it_could_hear(
     assert (tmp_path / "scontrol.log").exists() == requeued
 
 
+@pytest.mark.parametrize(
+    ("codes", "starts", "end"),
+    [([1, 137, 0], 3, 0), ([1, 1, 1], 3, 1), ([2, 0], 1, 2)],
+    ids=["dies", "hopeless", "wrong"],
+)
+def test_slurm_starts_again_what_has_failed(
+    start: Start, slurm: dict[str, str], tmp_path: Path, codes: list[int], starts: int, end: int
+) -> None:
+    begun = tmp_path / "begun"
+    tell = f"codes=({' '.join(map(str, codes))})\necho >> {begun}\nexit ${{codes[$(wc -l < {begun}) - 1]}}\n"
+    (tmp_path / "srun").write_text(f"#!/bin/bash\n{tell}")
+    out, _ = ends(start(["bash", LAUNCH / "slurm.sbatch"], RESTARTS="2", **slurm), code=end)
+    assert len(begun.read_text()) == starts
+    assert out.count("starting again") == starts - 1
+    assert not (tmp_path / "scontrol.log").exists()
+
+
 def test_slurm_does_not_requeue_a_mistake(start: Start, slurm: dict[str, str]) -> None:
-    script = start(["bash", LAUNCH / "slurm.sbatch", "--config", "none.yaml"], **slurm)
+    script = start(["bash", LAUNCH / "slurm.sbatch", "--config", "none.yaml"], RESTARTS="0", **slurm)
     _, err = script.communicate(timeout=300)
-    assert script.returncode in (2, 128 + signal.SIGTERM)  # of the one that says it, or of the one ended because of it
+    assert script.returncode in (2, 128 + signal.SIGTERM)  # of the one that says it, or of one that did not hear yet
     assert err == "lcm: no such config file: none.yaml\n"
     assert not (Path(slurm["path"]) / "scontrol.log").exists()
 
