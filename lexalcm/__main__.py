@@ -1,5 +1,5 @@
 """`python -m lexalcm` is `lcm`; launchers start it so: `torchrun --nproc-per-node 2 -m lexalcm train ...`."""
 
-from lexalcm.cli.app import main
+from lexalcm.cli.entry import main
 
 main()

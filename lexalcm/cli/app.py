@@ -8,13 +8,16 @@ import errno
 import os
 import re
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lexalcm.cli import bootstrap, data, evaluate, infer, train, verify, visualize
 from lexalcm.cli.console import complain, out, say_what_it_took, set_verbosity
 from lexalcm.errors import LexaError
+
+if TYPE_CHECKING:
+    from lexalcm.train.stop import StopRequest
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions of typer keep in different places
 
@@ -89,8 +92,12 @@ def _split(arguments: list[str]) -> tuple[list[str], set[str]]:
     return [argument for argument in arguments[:end] if argument not in ANYWHERE] + arguments[end:], given
 
 
-def main() -> None:
-    """Run `lcm`: 0 when all went well, 1 for a failure while running, 2 for a mistake in what was asked."""
+def main(stop: "StopRequest | None" = None) -> None:
+    """Run `lcm`: 0 when all went well, 1 for a failure while running, 2 for a mistake in what was asked.
+
+    Args:
+        stop: has caught signals since before this module was loaded; see `lexalcm.cli.entry`.
+    """
     # Threads that wait by spinning make torch many times slower beside another busy process (8x on two cores); set
     # before torch is loaded, because OpenMP reads it then.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -100,7 +107,7 @@ def main() -> None:
     debug = "--debug" in anywhere
     set_verbosity(quiet=bool(anywhere & {"-q", "--quiet"}), verbose=bool(anywhere & {"-v", "--verbose"}))
     try:
-        code = app(arguments, prog_name="lcm", standalone_mode=False)
+        code = app(arguments, prog_name="lcm", standalone_mode=False, obj=stop)
         say_what_it_took()
         sys.exit(code)
     except UsageError as error:

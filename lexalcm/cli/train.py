@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,11 +16,13 @@ from lexalcm.errors import ConfigError, LexaError
 
 if TYPE_CHECKING:
     from lexalcm.train.run import DryRunResult, RunResult
+    from lexalcm.train.stop import StopRequest
 
 SECONDS_TO_SAY = 3.0  # a launcher ends all processes when one has ended: the one that says why must come first
 
 
 def train(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Data set folder.  \\[default: data/sample]")] = None,
     model: Annotated[
@@ -103,7 +106,7 @@ def train(
     if plan and nproc is not None:
         raise ConfigError(f"--nproc starts processes, and --plan needs none: say --gpus {nproc}")
     if nproc is not None:
-        raise typer.Exit(_launch(nproc, max_restarts, stop_code))
+        raise typer.Exit(_launch(nproc, max_restarts, stop_code, context.obj))
     if max_restarts:
         raise ConfigError("--max-restarts goes with --nproc; torchrun has an option of its own for it")
     named: dict[str, str | int | list[str] | None] = {
@@ -120,26 +123,28 @@ def train(
         _plan(config, [*(overrides or ()), *options], gpus, gpu_memory, as_json)
         return
     try:
-        status = _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json)
+        status = _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json, context.obj)
     except LexaError as error:
         elsewhere = error.said_elsewhere
         if elsewhere is None:  # all have it: the first one of each machine says it
             elsewhere = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0"
         if not elsewhere:
             raise
+        code = error.exit_code
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(code))  # launchers end all, and then read every code
         time.sleep(SECONDS_TO_SAY)
-        raise typer.Exit(error.exit_code) from error
+        raise typer.Exit(code) from error
     if status == "stopped":
         raise typer.Exit(stop_code)
 
 
-def _launch(processes: int, restarts: int, stop_code: int) -> int:
+def _launch(processes: int, restarts: int, stop_code: int, stop: "StopRequest | None") -> int:
     from lexalcm.train.launcher import check_not_launched, run_processes, without_options
 
     check_not_launched(processes, os.environ)
     arguments = without_options(sys.argv[1:], ["--nproc", "--max-restarts"])
     return run_processes(
-        [sys.executable, "-m", "lexalcm", *arguments], processes, restarts=restarts, stop_code=stop_code
+        [sys.executable, "-m", "lexalcm", *arguments], processes, restarts=restarts, stop_code=stop_code, stop=stop
     )
 
 
@@ -152,12 +157,18 @@ def _plan(config: Path | None, overrides: list[str], gpus: int | None, gpu_memor
 
 
 def _train(
-    config: Path | None, overrides: list[str], resume: str, overwrite: bool, dry_run: bool, as_json: bool
+    config: Path | None,
+    overrides: list[str],
+    resume: str,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    before: "StopRequest | None",
 ) -> str:
     """Train, or try to, and print what came of it; gives how it ended."""
     from lexalcm.train.stop import SCHEDULERS, StopRequest
 
-    with StopRequest(signals=SCHEDULERS) as stop:  # before torch is loaded, which takes seconds
+    with StopRequest(before, SCHEDULERS) as stop:  # before torch is loaded, which takes seconds
         from lexalcm.cli.training_display import training_display
         from lexalcm.train import run
         from lexalcm.train.monitor import is_of_no_audience

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from lexalcm.errors import ConfigError
-from lexalcm.train.stop import heard
+from lexalcm.train.stop import StopRequest, heard
 
 LAUNCHERS = {"RANK": "torchrun or deepspeed", "WORLD_SIZE": "torchrun or deepspeed", "SLURM_STEP_NUM_TASKS": "srun"}
 """Who has started a process that finds this in its environment."""
@@ -56,19 +56,26 @@ def without_options(arguments: Sequence[str], names: Sequence[str]) -> list[str]
     return kept
 
 
-def run_processes(command: Sequence[str], processes: int, *, restarts: int = 0, stop_code: int = 0) -> int:
+def run_processes(
+    command: Sequence[str],
+    processes: int,
+    *,
+    restarts: int = 0,
+    stop_code: int = 0,
+    stop: StopRequest | None = None,
+) -> int:
     """Run a command in several processes, each told its place as torchrun does it, until all have ended.
 
-    SIGTERM, SIGUSR1, SIGINT and (not under `nohup`) SIGHUP are passed on. Where one process fails, the others are ended
-    and all are started again while `restarts` allow it, unless it was a mistake of the user (code 2) or a stop had been
-    asked for.
+    SIGTERM, SIGUSR1, SIGINT and (not under `nohup`) SIGHUP are passed on; what `stop` has caught before counts too.
+    Where one process fails, the others are ended and all are started again while `restarts` allow it, unless it was a
+    mistake of the user (code 2) or a stop had been asked for.
 
     Returns:
         The exit code: 0 if all ended well; 2 for a mistake of the user; after a signal the processes' own, or
         `stop_code` where it ended one that did not listen yet, and so had nothing to save; after Ctrl-C 130 then;
         else 1.
     """
-    with _Forwarding() as forwarding:
+    with _Forwarding(None if stop is None else stop.signal) as forwarding:
         for attempt in range(restarts + 1):
             codes = _run_once(command, processes, attempt, restarts, forwarding)
             bad = {rank: code for rank, code in codes.items() if code != 0}
@@ -78,6 +85,7 @@ def run_processes(command: Sequence[str], processes: int, *, restarts: int = 0, 
                 return USER_ERROR
             if forwarding.last is not None:
                 if -forwarding.last in bad.values():
+                    _say("stopped before all processes were there: nothing is lost, the same command goes on")
                     return INTERRUPTED if forwarding.last == signal.SIGINT else stop_code
                 return max(1, *bad.values())
             rank, code = next(iter(bad.items()))
@@ -93,8 +101,8 @@ def run_processes(command: Sequence[str], processes: int, *, restarts: int = 0, 
 class _Forwarding:
     """Passes signals on to the processes of the moment."""
 
-    def __init__(self) -> None:
-        self.last: signal.Signals | None = None
+    def __init__(self, last: signal.Signals | None) -> None:
+        self.last = last
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "_Forwarding":

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from training_workspace import make_workspace, zero
 
-from lexalcm.cli import training_display
+from lexalcm.cli import app, entry, training_display
 from lexalcm.cli.app import main
 from lexalcm.data.loader import Batch
 from lexalcm.model import load_model
 from lexalcm.train import run
 from lexalcm.train.engines import single
+from lexalcm.train.stop import StopRequest
 
 Lcm = Callable[..., tuple[int, str, str]]
 
@@ -173,6 +175,37 @@ def test_a_signal_while_the_run_is_loaded_ends_it_well(
         assert code == 0
         assert err.startswith("stopped at step 3, saved in runs/base/checkpoints/step_00000003: ")
     assert "going on from step 3" in lcm_train()[2]
+
+
+def test_a_signal_before_the_command_line_is_loaded_ends_it_well_too(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(stop: StopRequest | None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        main(stop)
+
+    monkeypatch.setattr(app, "main", load)
+    monkeypatch.setattr(sys, "argv", ["lcm", "train", "--config", "config.yaml"])
+    with pytest.raises(SystemExit) as end:
+        entry.main()
+    assert not end.value.code
+    assert capsys.readouterr().err == "stopped before the first step: the same command begins\n"
+
+
+@pytest.mark.parametrize("line", [["data", "build", "train"], ["train", "--plan"], ["train", "--help"], []])
+def test_a_signal_ends_what_does_not_train_as_always(monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    found = []
+    monkeypatch.setattr(app, "main", lambda stop: found.append((stop, signal.getsignal(signal.SIGTERM))))
+    monkeypatch.setattr(sys, "argv", ["lcm", *line])
+    entry.main()
+    assert found == [(None, before)]
+
+
+def test_what_listens_to_signals_is_loaded_before_what_takes_time() -> None:
+    slow = "{'typer', 'rich', 'pydantic', 'torch', 'numpy'}"
+    line = f"import sys, lexalcm.cli.entry; sys.exit(bool({slow} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("during", "end"), [("reading", 3), ("after", 4)])

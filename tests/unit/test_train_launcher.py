@@ -13,7 +13,7 @@ import pytest
 from lexalcm.errors import ConfigError
 from lexalcm.train import launcher
 from lexalcm.train.launcher import check_not_launched, run_processes, without_options
-from lexalcm.train.stop import SIGNALS
+from lexalcm.train.stop import SIGNALS, StopRequest
 
 
 def run(code: str, processes: int = 2, **options: int) -> int:
@@ -85,12 +85,20 @@ time.sleep(100)
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
 def test_a_signal_that_the_processes_do_not_hear_yet_is_a_stop_too(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], number: signal.Signals, code: int
 ) -> None:
     """They end at once, and had nothing to save."""
     send_when_ready(number, tmp_path)
     ready = f"open('{tmp_path}/ready' + os.environ['RANK'], 'w')\ntime.sleep(100)"
     assert run(ready, restarts=3, stop_code=75) == code
+    assert "lcm: stopped before all processes were there: nothing is lost" in capfd.readouterr().err
+
+
+def test_a_signal_from_before_the_start_is_a_stop_too(tmp_path: Path) -> None:
+    with StopRequest(signals=(signal.SIGUSR1,)) as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        command = [sys.executable, "-c", "import time; time.sleep(100)"]
+        assert run_processes(command, 2, restarts=3, stop_code=75, stop=stop) == 75
 
 
 def test_under_nohup_the_end_of_the_terminal_reaches_nobody(tmp_path: Path) -> None:
