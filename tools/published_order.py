@@ -24,6 +24,7 @@ from lexalcm.model.two_tower import TwoTowerLCM
 class PublishedOrderPredictor:
     """Reads documents concept by concept, as `lexalcm.generate.predictor.ConceptPredictor` does."""
 
+    @torch.no_grad()
     def __init__(self, model: TwoTowerLCM, options: GenerationOptions, timesteps: Sequence[int]) -> None:
         self.model = model
         self.options = options
@@ -104,16 +105,16 @@ def _predict_layer(
 ) -> Tensor:
     shift, scale, gate, cross_shift, cross_scale, cross_gate, ffn_shift, ffn_scale, ffn_gate = modulation_9W
     projection, attention = layer.self_projection, layer.cross_attention
-    hidden_BQW = layer.self_norm(x_BQW) * scale + shift
+    hidden_BQW = layer.self_norm.normalize(x_BQW) * scale + shift
     hidden_BQW = nn.functional.linear(hidden_BQW, projection.value_weight, projection.value_bias)
     hidden_BQW = nn.functional.linear(hidden_BQW, projection.output_weight, projection.output_bias)
     x_BQW = x_BQW + gate * hidden_BQW
 
-    queries_BHQE = attention.queries(layer.cross_attention_norm(x_BQW) * cross_scale + cross_shift)
+    queries_BHQE = attention.queries(layer.cross_attention_norm.normalize(x_BQW) * cross_scale + cross_shift)
     k_BHKE, v_BHKE = keys_values
     mixed_BHQE = mix_values(queries_BHQE[:, :, :1], k_BHKE, v_BHKE, mask_B11K)
     if x_BQW.shape[1] > 1:
         mixed_BHQE = torch.cat([mixed_BHQE, v_BHKE[:, :, :1]], dim=2)
     x_BQW = x_BQW + cross_gate * attention.output(mixed_BHQE)
 
-    return x_BQW + ffn_gate * layer.ffn(layer.ffn_norm(x_BQW) * ffn_scale + ffn_shift)
+    return x_BQW + ffn_gate * layer.ffn(layer.ffn_norm.normalize(x_BQW) * ffn_scale + ffn_shift)

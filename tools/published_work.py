@@ -63,14 +63,14 @@ def _layer(
     def split(y_B1W: Tensor) -> Tensor:
         return y_B1W.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
-    hidden_B1W = layer.self_norm(x_B1W) * scale + shift
+    hidden_B1W = layer.self_norm.normalize(x_B1W) * scale + shift
     queries, keys = (split(nn.functional.linear(hidden_B1W, weight)) for weight in queries_keys)
     values = split(nn.functional.linear(hidden_B1W, projection.value_weight, projection.value_bias))
     mixed_B1W = nn.functional.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
     x_B1W = x_B1W + gate * nn.functional.linear(mixed_B1W, projection.output_weight, projection.output_bias)
 
-    hidden_B1W = layer.cross_attention_norm(x_B1W) * cross_scale + cross_shift
+    hidden_B1W = layer.cross_attention_norm.normalize(x_B1W) * cross_scale + cross_shift
     mixed = mix_values(attention.queries(hidden_B1W), *attention.keys_values(memory_BKW), mask_B11K)
     x_B1W = x_B1W + cross_gate * attention.output(mixed)
 
-    return x_B1W + ffn_gate * layer.ffn(layer.ffn_norm(x_B1W) * ffn_scale + ffn_shift)
+    return x_B1W + ffn_gate * layer.ffn(layer.ffn_norm.normalize(x_B1W) * ffn_scale + ffn_shift)

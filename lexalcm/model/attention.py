@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
+from lexalcm.model.linear import Linear
 from lexalcm.model.masks import Mask, flex_attention
 
 
@@ -50,10 +51,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.output_proj = nn.Linear(width, width)
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.output_proj = Linear(width, width)
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             initialize_attention_input(projection)
         initialize_attention_output(self.output_proj)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lexalcm.model.cache import LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.lcm import LCM, Loss, check_rows, reduce_loss, squared_l2
+from lexalcm.model.linear import Linear
 from lexalcm.model.masks import causal_mask
 from lexalcm.model.transformer import Transformer
 
@@ -22,7 +23,7 @@ class BaseLCM(LCM):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.transformer = Transformer(config, config.num_layers)
-        self.output_proj = nn.Linear(config.width, config.dim)
+        self.output_proj = Linear(config.width, config.dim)
 
     def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
         """The training loss of packed rows; see `LCM.forward`. A document's first concept cannot be a target."""

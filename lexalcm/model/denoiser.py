@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from lexalcm.model.attention import Attention, initialize_attention_input, initialize_attention_output, mix_values
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.dropout import Dropout
+from lexalcm.model.linear import Linear, linear
 from lexalcm.model.masks import Mask
-from lexalcm.model.norm import RMSNorm
+from lexalcm.model.norm import ModulatedRMSNorm, RMSNorm
 from lexalcm.model.transformer import SwiGLU
 
 FREQUENCIES = 256
@@ -44,8 +45,8 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(FREQUENCIES, width)
-        self.fc2 = nn.Linear(width, width)
+        self.fc1 = Linear(FREQUENCIES, width)
+        self.fc2 = Linear(width, width)
         for layer in (self.fc1, self.fc2):
             if not layer.weight.is_meta:  # there is nothing to draw, and torch would load its compiler for it: 2 s
                 nn.init.normal_(layer.weight, std=0.02)
@@ -70,7 +71,7 @@ class SelfProjection(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        value, output = nn.Linear(width, width), nn.Linear(width, width)
+        value, output = Linear(width, width), Linear(width, width)
         initialize_attention_input(value)
         initialize_attention_output(output)
         self.value_weight, self.value_bias = value.weight, value.bias
@@ -79,9 +80,9 @@ class SelfProjection(nn.Module):
     def forward(self, x_BLW: Tensor) -> Tensor:
         """[B, L, W] to [B, L, W]."""
         if self.is_product(x_BLW.shape[-1], x_BLW.shape[:-1].numel()):
-            return nn.functional.linear(x_BLW, *self.product())
-        values_BLW = nn.functional.linear(x_BLW, self.value_weight, self.value_bias)
-        return nn.functional.linear(values_BLW, self.output_weight, self.output_bias)
+            return linear(x_BLW, *self.product())
+        values_BLW = linear(x_BLW, self.value_weight, self.value_bias)
+        return linear(values_BLW, self.output_weight, self.output_bias)
 
     @staticmethod
     def is_product(width: int, positions: int) -> bool:
@@ -110,14 +111,14 @@ class DenoiserLayer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.width
-        self.modulator = nn.Linear(width, 3 * PARTS * width)
+        self.modulator = Linear(width, 3 * PARTS * width)
         nn.init.zeros_(self.modulator.weight)
         nn.init.zeros_(self.modulator.bias)
-        self.self_norm = RMSNorm(width, config.norm_eps)
+        self.self_norm = ModulatedRMSNorm(width, config.norm_eps)
         self.self_projection = SelfProjection(width)
-        self.cross_attention_norm = RMSNorm(width, config.norm_eps)
+        self.cross_attention_norm = ModulatedRMSNorm(width, config.norm_eps)
         self.cross_attention = Attention(width, config.num_heads)
-        self.ffn_norm = RMSNorm(width, config.norm_eps)
+        self.ffn_norm = ModulatedRMSNorm(width, config.norm_eps)
         self.ffn = SwiGLU(width, config.ffn_dim)
         self.dropout = Dropout(config.dropout)
 
@@ -125,16 +126,19 @@ class DenoiserLayer(nn.Module):
         self, x_BLW: Tensor, time_TW: Tensor, timesteps_BL: Tensor, memory_BLW: Tensor, mask: Mask, dropped_BL: Tensor
     ) -> Tensor:
         """One layer, each position at its own timestep; arguments as for `Denoiser.forward`."""
-        shift, scale, gate, cross_shift, cross_scale, cross_gate, ffn_shift, ffn_scale, ffn_gate = (
-            nn.functional.embedding(timesteps_BL, table_TW) for table_TW in self.modulation(time_TW).unbind(dim=1)
-        )
-        modulated_BLW = torch.addcmul(shift, self.self_norm(x_BLW), scale)
-        x_BLW = torch.addcmul(x_BLW, gate, self.dropout(self.self_projection(modulated_BLW)))
-        modulated_BLW = torch.addcmul(cross_shift, self.cross_attention_norm(x_BLW), cross_scale)
-        attended_BLW = self._attend(modulated_BLW, memory_BLW, mask, dropped_BL)
-        x_BLW = torch.addcmul(x_BLW, cross_gate, self.dropout(attended_BLW))
-        modulated_BLW = torch.addcmul(ffn_shift, self.ffn_norm(x_BLW), ffn_scale)
-        return torch.addcmul(x_BLW, ffn_gate, self.dropout(self.ffn(modulated_BLW)))
+        shift, scale, gate, cross_shift, cross_scale, cross_gate, ffn_shift, ffn_scale, ffn_gate = self.modulation(
+            time_TW
+        ).unbind(dim=1)
+
+        def open_gate(gate_TW: Tensor, output_BLW: Tensor) -> Tensor:
+            return nn.functional.embedding(timesteps_BL, gate_TW) * self.dropout(output_BLW)
+
+        hidden_BLW = self.self_norm(x_BLW, timesteps_BL, scale, shift)
+        x_BLW = x_BLW + open_gate(gate, self.self_projection(hidden_BLW))
+        hidden_BLW = self.cross_attention_norm(x_BLW, timesteps_BL, cross_scale, cross_shift)
+        x_BLW = x_BLW + open_gate(cross_gate, self._attend(hidden_BLW, memory_BLW, mask, dropped_BL))
+        hidden_BLW = self.ffn_norm(x_BLW, timesteps_BL, ffn_scale, ffn_shift)
+        return x_BLW + open_gate(ffn_gate, self.ffn(hidden_BLW))
 
     def modulation(self, time_TW: Tensor) -> Tensor:
         """Shift, scale (one added) and gate of the parts for each timestep, [T, 3 PARTS, W]."""
@@ -160,11 +164,11 @@ class Denoiser(nn.Module):
         super().__init__()
         self.timesteps = timesteps
         self.time_embedding = TimestepEmbedding(config.width)
-        self.input_proj = nn.Linear(config.dim, config.width)
+        self.input_proj = Linear(config.dim, config.width)
         layers = nn.ModuleList(DenoiserLayer(config) for _ in range(config.num_layers))
         self.layers = cast("Sequence[DenoiserLayer]", layers)
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.output_proj = nn.Linear(config.width, config.dim)
+        self.output_proj = Linear(config.width, config.dim)
 
     def forward(
         self, noisy_BLD: Tensor, timesteps_BL: Tensor, memory_BLW: Tensor, mask: Mask, dropped_BL: Tensor

@@ -3,7 +3,7 @@
 Torch has a fused kernel for it on GPUs. On a CPU it is made of many small operations, and its gradient of more: in a
 training step of `tools/bench_train_step.py` they took 5% of the time. There, the gradient here takes a third of that.
 
-Shapes: N vectors, W their width, ... any leading shape.
+Shapes: B rows, L positions, N vectors, T timesteps, W width.
 """
 
 from functools import cache
@@ -14,19 +14,44 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class RMSNorm(nn.Module):
-    """Root mean square normalization with a learned scale, computed in float32 whatever the input's type."""
-
+class _LearnedNorm(nn.Module):
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
 
+    def normalize(self, x: Tensor) -> Tensor:
+        """x / rms(x) times the learned scale, over the last dimension."""
+        return _normalize(x, self.weight, self.eps)
+
+
+class RMSNorm(_LearnedNorm):
+    """Root mean square normalization with a learned scale, computed in float32 whatever the input's type."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalize the last dimension."""
-        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _RMSNormOnCPU.apply(x.float(), self.weight.float(), self.eps).type_as(x)
-        return nn.functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).type_as(x)
+        return self.normalize(x)
+
+
+class ModulatedRMSNorm(_LearnedNorm):
+    """Root mean square normalization that the timestep scales and shifts further (adaLN, arXiv 2212.09748)."""
+
+    def forward(self, x_BLW: Tensor, timesteps_BL: Tensor, scale_TW: Tensor, shift_TW: Tensor) -> Tensor:
+        """norm(x) * scale + shift, each position at its own timestep, [B, L, W].
+
+        The learned scale goes into those of the timesteps first: T products of vectors instead of one a position.
+        """
+        scale_BLW = nn.functional.embedding(timesteps_BL, scale_TW * self.weight)
+        return _normalize(x_BLW, scale_BLW, self.eps) + nn.functional.embedding(timesteps_BL, shift_TW)
+
+
+def _normalize(x: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * scale over the last dimension; the scale is [W] or has the shape of x."""
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _NormalizeOnCPU.apply(x.float(), scale.float(), eps).type_as(x)
+    if scale.ndim == 1:
+        return nn.functional.rms_norm(x.float(), scale.shape, scale.float(), eps).type_as(x)
+    return (nn.functional.rms_norm(x.float(), x.shape[-1:], eps=eps) * scale.float()).type_as(x)
 
 
 def inverse_rms(x_NW: Tensor, eps: float) -> Tensor:
@@ -42,23 +67,29 @@ def _mean(width: int, eps: float) -> tuple[Tensor, Tensor]:
         return torch.full((width, 1), 1 / width), torch.full((1, 1), eps)
 
 
-class _RMSNormOnCPU(torch.autograd.Function):
-    """y = n w with n = x / rms(x); dx = (g w - n mean(g w n)) / rms(x), dw = sum(g n)."""
+class _NormalizeOnCPU(torch.autograd.Function):
+    """y = n s with n = x / rms(x); dx = (g s - n mean(g s n)) / rms(x), ds = g n, summed where s is one for all."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_W: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
         x_NW = x.reshape(-1, x.shape[-1])
+        scale = scale if scale.ndim == 1 else scale.reshape(x_NW.shape)
         inverse_N1 = inverse_rms(x_NW, eps)
         normed_NW = x_NW * inverse_N1
-        ctx.save_for_backward(normed_NW, inverse_N1, weight_W)
-        return (normed_NW * weight_W).view(x.shape)
+        ctx.save_for_backward(normed_NW, inverse_N1, scale)
+        return (normed_NW * scale).view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        normed_NW, inverse_N1, weight_W = ctx.saved_tensors
+        normed_NW, inverse_N1, scale = ctx.saved_tensors
         g_NW = gradient.reshape(normed_NW.shape)
         along_NW = g_NW * normed_NW
-        mean_N1 = along_NW @ (weight_W / weight_W.numel())[:, None]
-        x_gradient_NW = torch.addcmul(g_NW * weight_W, normed_NW, mean_N1, value=-1).mul_(inverse_N1)
-        return x_gradient_NW.view(gradient.shape), along_NW.sum(0), None
+        if scale.ndim == 1:
+            mean_N1 = along_NW @ (scale / len(scale))[:, None]
+            scale_gradient = along_NW.sum(0)
+        else:
+            mean_N1 = (along_NW * scale).mean(1, keepdim=True)
+            scale_gradient = along_NW.view(gradient.shape)
+        x_gradient_NW = torch.addcmul(g_NW * scale, normed_NW, mean_N1, value=-1).mul_(inverse_N1)
+        return x_gradient_NW.view(gradient.shape), scale_gradient, None

@@ -23,6 +23,7 @@ from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.denoiser import TimestepEmbedding
 from lexalcm.model.diffusion_lcm import DiffusionLCM
+from lexalcm.model.linear import Linear
 from lexalcm.model.masks import Mask, causal_mask, clean_noisy_mask
 from lexalcm.model.transformer import Transformer
 
@@ -34,9 +35,9 @@ class OneTowerLCM(DiffusionLCM):
         super().__init__(config)
         self.clean = self.schedule.steps
         self.time_embedding = TimestepEmbedding(config.width)
-        self.time_proj = nn.Linear(config.width, config.width, bias=False)
+        self.time_proj = Linear(config.width, config.width, bias=False)
         self.transformer = Transformer(config, config.num_layers)
-        self.output_proj = nn.Linear(config.width, config.dim)
+        self.output_proj = Linear(config.width, config.dim)
 
     def blocks(self) -> list[nn.Module]:
         """The Transformer's layers."""

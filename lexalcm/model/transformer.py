@@ -20,6 +20,7 @@ from lexalcm.model.attention import Attention, mix_values, rotary_angles, rotate
 from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.dropout import Dropout
+from lexalcm.model.linear import Linear
 from lexalcm.model.masks import Mask
 from lexalcm.model.norm import RMSNorm
 
@@ -32,9 +33,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, ffn_dim: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, ffn_dim)
-        self.inner_proj = nn.Linear(width, ffn_dim)
-        self.output_proj = nn.Linear(ffn_dim, width)
+        self.gate_proj = Linear(width, ffn_dim)
+        self.inner_proj = Linear(width, ffn_dim)
+        self.output_proj = Linear(ffn_dim, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., W] to [..., W]."""
@@ -97,7 +98,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.head_size = config.width // config.num_heads
         self.rope_theta = config.rope_theta
-        self.input_proj = nn.Linear(config.dim, config.width)
+        self.input_proj = Linear(config.dim, config.width)
         layers = nn.ModuleList(TransformerLayer(config) for _ in range(num_layers))
         self.layers = cast("Sequence[TransformerLayer]", layers)
         self.norm = RMSNorm(config.width, config.norm_eps)

@@ -1,4 +1,4 @@
-"""Parts of the models that have a second way to compute the same: masks, norm, dropout, self-projection."""
+"""Parts of the models that have a second way to compute the same: masks, norms, linear layers, dropout."""
 
 import pytest
 import torch
@@ -9,7 +9,8 @@ from lexalcm.model import masks
 from lexalcm.model.attention import mix_values
 from lexalcm.model.denoiser import SelfProjection, shift_contexts
 from lexalcm.model.dropout import Dropout
-from lexalcm.model.norm import RMSNorm
+from lexalcm.model.linear import Linear
+from lexalcm.model.norm import ModulatedRMSNorm, RMSNorm
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, -1], [0, 1, 1, 1, 1, 1]])
 DROPPED = torch.tensor([[False, True, False, False, True, False], [False, False, True, False, False, True]])
@@ -92,6 +93,47 @@ def test_the_norms_gradient_is_that_of_torch() -> None:
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_modulated_norm_is_norm_then_scale_and_shift_of_each_timestep() -> None:
+    norm = ModulatedRMSNorm(8, 1e-5)
+    torch.nn.init.uniform_(norm.weight)
+    timesteps = torch.randint(4, (3, 5))
+    inputs = [torch.randn(3, 5, 8), torch.randn(4, 8), torch.randn(4, 8)]
+    x, scale, shift = (tensor.requires_grad_() for tensor in inputs)
+    ours = norm(x, timesteps, scale, shift)
+    theirs = torch.nn.functional.rms_norm(x, (8,), norm.weight, 1e-5) * scale[timesteps] + shift[timesteps]
+    torch.testing.assert_close(ours, theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x, timesteps, scale, shift), theirs)
+    gradient, wanted = torch.randn(3, 5, 8), (x, norm.weight, scale, shift)
+    for a, b in zip(
+        torch.autograd.grad(ours, wanted, gradient), torch.autograd.grad(theirs, wanted, gradient), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (0, 6), (2, 5, 6), (300, 6)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_and_its_gradients_are_those_of_torch(shape: tuple[int, ...], bias: bool) -> None:
+    layer = Linear(6, 4, bias=bias)
+    x = torch.randn(shape, requires_grad=True)
+    gradient, wanted = torch.randn(*shape[:-1], 4), (x, *layer.parameters())
+    ours, theirs = layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(
+        torch.autograd.grad(ours, wanted, gradient), torch.autograd.grad(theirs, wanted, gradient), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_frozen_linear_layer_still_passes_gradients_on() -> None:
+    layer = Linear(6, 4).requires_grad_(False)
+    x = torch.randn(3, 6, requires_grad=True)
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(3, 6))
+    assert layer.weight.grad is None
+    assert layer.bias.grad is None
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
