@@ -24,6 +24,9 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """System errors that the user can mend: no space, no right to write."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 ANYWHERE = frozenset({"--debug", "--quiet", "-q", "--verbose", "-v"})
 """Options of `lcm` itself that may stand behind its commands too."""
 
@@ -108,11 +111,14 @@ def main(stop: "StopRequest | None" = None) -> None:
     set_verbosity(quiet=bool(anywhere & {"-q", "--quiet"}), verbose=bool(anywhere & {"-v", "--verbose"}))
     try:
         code = app(arguments, prog_name="lcm", standalone_mode=False, obj=stop)
+        if code == INTERRUPTED:  # Typer makes a code of Ctrl-C
+            raise KeyboardInterrupt
         say_what_it_took()
         sys.exit(code)
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "lcm"
-        complain(f"lcm: {error.format_message().rstrip('.')}: see {command} --help")
+        if error.format_message():  # a group without a command has shown its help instead
+            complain(f"lcm: {error.format_message().rstrip('.')}: see {command} --help")
         sys.exit(error.exit_code)
     except LexaError as error:
         if debug:
@@ -130,4 +136,4 @@ def main(stop: "StopRequest | None" = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         complain("lcm: interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

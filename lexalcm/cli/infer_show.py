@@ -98,7 +98,7 @@ def _print_side_by_side(
     if out.is_terminal and out.width // len(seeds) >= NARROWEST_COLUMN:
         table = Table(box=box.SIMPLE_HEAD, leading=1, expand=True)
         for seed, stop in zip(seeds, stops, strict=True):
-            table.add_column(f"seed {seed}", footer=Text(f"stopped: {stop}", style="dim"), ratio=1)
+            table.add_column(f"seed {seed}", footer=Text(f"stopped: {stop}", style="dim"), ratio=1, overflow="fold")
         table.show_footer = True
         for row in zip_longest(*written):
             table.add_row(*(Text(sentence.text if sentence else "") for sentence in row))
@@ -123,7 +123,9 @@ def show_guesses(
     if as_json:
         _print_json(writer, prompt, options, seed=prompt.seed, guesses=[guess.__dict__ for guess in guesses])
         return
-    table = Table("", "what follows", "the model's guess", box=box.SIMPLE_HEAD, leading=1)
+    table = Table("", box=box.SIMPLE_HEAD, leading=1)
+    for name in ("what follows", "the model's guess"):
+        table.add_column(name, overflow="fold")  # where there are no spaces, break anywhere
     table.add_column("squared L2", justify="right")
     table.add_column("cosine", justify="right")
     table.add_row("1", Text(prompt.sentences[0]), "", "", "")

@@ -87,7 +87,8 @@ class CodecReport:
 
     def table(self) -> Table:
         """A line for each sentence."""
-        table = Table("language", "sentence and what it was decoded to", box=box.SIMPLE_HEAD, leading=1)
+        table = Table("language", box=box.SIMPLE_HEAD, leading=1)
+        table.add_column("sentence and what it was decoded to", overflow="fold")
         table.title, table.title_justify = Text(f"{self.name}: {self.description}"), "left"
         table.add_column("cosine", justify="right")
         for trip in self.round_trips:

@@ -80,6 +80,15 @@ def test_a_wrong_line_is_answered_in_one_line(lcm: Callable, line: str, message:
     assert result.out == ""
 
 
+def test_ctrl_c_is_said_in_one_line(lcm: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lexalcm.verify.env.verify_env", interrupted)
+    result = lcm("verify", "env")
+    assert (result.code, result.out, result.err) == (130, "", "lcm: interrupted\n")
+
+
 @pytest.mark.parametrize("line", ["", "data", "verify", "visualize"])
 def test_a_group_without_a_command_shows_its_help_alone(lcm: Callable, line: str) -> None:
     result = lcm(*line.split())
