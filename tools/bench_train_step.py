@@ -4,10 +4,10 @@
     python -m tools.bench_train_step --device cuda --precision bf16 --compile --preset two-tower-1.6b --length 512
 
 Without a preset it is a fixed two-tower model of 50M parameters. The last line is one JSON object: parameters, median
-seconds a step, concepts a second, and the machine's own rate of matrix products in the same precision, measured between
-the steps. `concepts_per_gflop` is concepts a second over that rate in GFLOP/s, taken step by step and then the median,
-so that it compares machines and times of the day. `mfu` is the share of that rate which the multiplications that the
-design needs (`lexalcm.model.flops`) come to.
+seconds a step, concepts a second, and the machine's own rate of matrix products in the same precision, measured before
+and after each step. `concepts_per_gflop` is concepts a second over that rate in GFLOP/s, taken step by step and then
+the median, so that it compares machines and times of the day. `mfu` is the share of that rate which the multiplications
+that the design needs (`lexalcm.model.flops`) come to.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=16, help="rows in a batch")
     parser.add_argument("--length", type=int, default=64, help="concepts in a row")
     parser.add_argument("--documents", type=int, default=1, help="documents in a row, of equal length")
-    parser.add_argument("--steps", type=int, default=8, help="steps measured, after two to warm up")
+    parser.add_argument("--steps", type=int, default=16, help="steps measured, after two to warm up")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: autocast, weights float32")
     parser.add_argument("--compile", action="store_true", help="compile the model's layers with torch.compile")
@@ -82,15 +82,16 @@ def measure(config: ModelConfig, arguments: argparse.Namespace) -> dict[str, obj
 
     step()
     step()
-    seconds, rates = [], []
+    size = RATE_SIZE[device.type]
+    seconds, rates = [], [matrix_rate(device, dtype, size)]
     for _ in range(arguments.steps):
-        rates.append(matrix_rate(device, dtype, RATE_SIZE[device.type]))
         began = now(device)
         step()
         seconds.append(now(device) - began)
+        rates.append(matrix_rate(device, dtype, size))
     concepts = arguments.rows * arguments.length
     flops = training_flops(config, concepts, arguments.length / arguments.documents)
-    pairs = list(zip(seconds, rates, strict=True))
+    pairs = [(s, (before + after) / 2) for s, before, after in zip(seconds, rates, rates[1:], strict=False)]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "rows": arguments.rows,
