@@ -149,8 +149,16 @@ class TextModel:
             raise UserError("a base model draws no noise, so that all samples would be alike: leave --samples away")
 
     def options(self, **changes: Any) -> GenerationOptions:
-        """The model's own generation options with changes; a change of None changes nothing."""
-        return GenerationOptions.for_model(self.model.generation_config, **changes)
+        """The model's own generation options with changes; a change of None changes nothing.
+
+        Raises:
+            ConfigError: an unknown or contradicting option.
+            UserError: more denoising steps than the model was trained with.
+        """
+        options = GenerationOptions.for_model(self.model.generation_config, **changes)
+        if isinstance(self.model, DiffusionLCM):
+            choose_timesteps(options, self.model.schedule)
+        return options
 
     def prompt(
         self,

@@ -97,6 +97,13 @@ def test_a_group_without_a_command_shows_its_help_alone(lcm: Callable, line: str
     assert result.err == ""
 
 
+def test_closed_standard_input_is_an_empty_one(tmp_path: Path) -> None:
+    line = f"exec {LCM} infer - <&-"
+    result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "lcm: no trained model in runs/: run lcm train first\n"
+
+
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
     for line in (["--debug", "verify", "model", "nowhere"], ["verify", "model", "nowhere", "--debug"]):
         result = subprocess.run([LCM, *line], capture_output=True, text=True, cwd=tmp_path, check=False)

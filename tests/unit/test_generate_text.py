@@ -291,7 +291,15 @@ def test_commands_of_a_session(writer: TextModel, tmp_path: Path) -> None:
     session.command("/set --guidance 1.5")
     session.command("/set lang Japanese")
     assert (session.options.steps, session.options.guidance_scale, session.lang) == (7, 1.5, "jpn_Jpan")
-    for wrong in ("/set steps many", "/set steps 0", "/set stepps 3", "/set steps", "/set seed -1", "/nothing"):
+    for wrong in (
+        "/set steps many",
+        "/set steps 0",
+        "/set steps 101",
+        "/set stepps 3",
+        "/set steps",
+        "/set seed -1",
+        "/nothing",
+    ):
         with pytest.raises(UserError):
             session.command(wrong)
     assert session.options.steps == 7
