@@ -9,6 +9,7 @@ answer of a conversation after the true turns before it.
 """
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def evaluate_predictors(
     """
     work = _Work(dataset, settings, tools or open_tools(dataset, settings))
     outcome = run_trial(
-        [*predictors, _truth()] if work.shows_truth else predictors,
+        chain(predictors, [_truth()] if work.shows_truth else []),
         work.trial,
         journal=journal,
         processes=processes or Alone(),

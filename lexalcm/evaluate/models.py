@@ -151,14 +151,12 @@ def describe_model(model: LCM, folder: Path, options: GenerationOptions) -> dict
 
 def _predictors(folders: Sequence[Path], settings: EvaluationSettings, tools: Tools) -> Iterator[ConceptPredictor]:
     for name, folder in zip(model_names(folders), folders, strict=True):
-        model = place_model(load_model(folder), settings.device)
-        options = GenerationOptions.for_model(model.generation_config, **settings.generation)
-        yield _model_predictor(name, folder, model, options, settings, tools)
+        yield _model_predictor(name, folder, settings, tools)  # no name for it here: it shall go with its turn
 
 
-def _model_predictor(
-    name: str, folder: Path, model: LCM, options: GenerationOptions, settings: EvaluationSettings, tools: Tools
-) -> ConceptPredictor:
+def _model_predictor(name: str, folder: Path, settings: EvaluationSettings, tools: Tools) -> ConceptPredictor:
+    model = place_model(load_model(folder), settings.device)
+    options = GenerationOptions.for_model(model.generation_config, **settings.generation)
     about, seed, window = describe_model(model, folder, options), settings.seed, settings.window
     if settings.free is None:
         predictor = prepare(model, options)

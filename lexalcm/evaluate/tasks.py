@@ -111,13 +111,14 @@ def evaluate_task(
 
 def _predictors(folders: Sequence[Path], codec: Codec, settings: EvaluationSettings) -> Iterator[TaskPredictor]:
     for name, folder in zip(model_names(folders), folders, strict=True):
-        model = place_model(load_model(folder), settings.device)
-        yield _model_predictor(name, folder, TextModel(folder, model, codec, read_end_of_text(folder)), settings)
+        yield _model_predictor(name, folder, codec, settings)  # no name for it here: it shall go with its turn
     yield Predictor(LEAD, "baseline", lambda examples, number: [example.source[:3] for example in examples], {})
     yield Predictor(LAST, "baseline", lambda examples, number: [example.source[-1:] for example in examples], {})
 
 
-def _model_predictor(name: str, folder: Path, writer: TextModel, settings: EvaluationSettings) -> TaskPredictor:
+def _model_predictor(name: str, folder: Path, codec: Codec, settings: EvaluationSettings) -> TaskPredictor:
+    model = place_model(load_model(folder), settings.device)
+    writer = TextModel(folder, model, codec, read_end_of_text(folder))
     options = writer.options(**settings.generation)
     about = describe_model(writer.model, folder, options) | {
         "window": settings.window,

@@ -121,7 +121,8 @@ def run_trial(
     if journal is not None:
         results.read(journal)
     heads = []
-    for index, predictor in enumerate(predictors):
+    for predictor in predictors:  # without enumerate, which holds the last one until there is a next
+        index = len(heads)
         heads.append(Predictor(predictor.name, predictor.kind, _finished, predictor.settings))
         mine = [unit for unit in range(len(trial.units)) if unit % processes.size == processes.rank]
         to_do = [unit for unit in mine if (index, unit) not in results.done]

@@ -5,7 +5,7 @@ Shapes: n sentences, D embedding dimension.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class TextModel:
         self.codec = codec
         self.end_of_text = end_of_text
         self.on_step = on_step
-        self._prepared = lru_cache(maxsize=1)(self._prepare)
+        self._prepared: tuple[object, ConceptPredictor] | None = None  # of which options and weights, and the model
 
     @classmethod
     def open(
@@ -247,9 +247,12 @@ class TextModel:
     def _predictor(self, options: GenerationOptions) -> ConceptPredictor:
         """The model made ready; anew when it was trained or moved meanwhile."""
         weights = tuple((parameter.data_ptr(), parameter._version) for parameter in self.model.parameters())
-        return self._prepared(options, weights)
+        made_of = (options, weights)
+        if self._prepared is None or self._prepared[0] != made_of:
+            self._prepared = made_of, self._prepare(options)
+        return self._prepared[1]
 
-    def _prepare(self, options: GenerationOptions, _weights: object) -> ConceptPredictor:
+    def _prepare(self, options: GenerationOptions) -> ConceptPredictor:
         on_step = self.on_step
         if on_step is None or not isinstance(self.model, DiffusionLCM):
             return prepare(self.model, options)

@@ -1,6 +1,8 @@
 """Free-running: documents continued from a prefix, each concept read on from what was written before."""
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -79,6 +81,32 @@ def test_a_model_that_reads_its_own_text_sees_its_embedding(dataset, folder, bat
     assert prediction.embeddings[batch.positions == FREE.prefix + 1] != pytest.approx(
         alone.embeddings[batch.positions == FREE.prefix + 1], abs=1e-3
     )
+
+
+def watch_models(module, monkeypatch):
+    """Weights of the models that a module has loaded, and which of them were there when the next one was."""
+    loaded, found = [], []
+
+    def load(folder):
+        found.append([model() is not None for model in loaded])
+        model = load_model(folder)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(module, "load_model", load)
+    return found
+
+
+@pytest.mark.parametrize("free", [None, FREE])
+def test_one_model_is_in_memory_at_a_time(dataset, folder, workspace, monkeypatch, free):
+    tower = make_text_model(workspace / f"tower-{free is None}", dataset, "two-tower", steps=2)
+    found = watch_models(models, monkeypatch)
+    gc.disable()  # what has to wait for it may wait long
+    try:
+        evaluate([tower, folder, tower], dataset, free=free, limit=4)
+    finally:
+        gc.enable()
+    assert found == [[], [False], [False, False]]
 
 
 def test_noise_comes_from_seed_and_batch_alone(dataset, workspace, batch):

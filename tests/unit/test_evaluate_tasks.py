@@ -1,10 +1,12 @@
 """Tasks: sources continued, and compared with references."""
 
+import gc
 import json
 
 import numpy as np
 import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
+from test_evaluate_free import watch_models
 
 from lexalcm.data.dataset import Dataset
 from lexalcm.errors import CodecError, ConfigError, DataError, UserError
@@ -160,3 +162,13 @@ def test_all_models_of_a_task_are_checked_before_the_first_one_writes(workspace,
     monkeypatch.setattr(tasks, "load_model", lambda folder: pytest.fail("a model was loaded"))
     with pytest.raises(UserError, match=f"{other} has no special_concepts"):
         evaluate_task([workspace / "base", other], workspace / "task.jsonl")
+
+
+def test_one_model_is_in_memory_at_a_time(workspace, monkeypatch):
+    found = watch_models(tasks, monkeypatch)
+    gc.disable()
+    try:
+        evaluate_task([workspace / "base"] * 2, workspace / "task.jsonl", EvaluationSettings(resamples=100))
+    finally:
+        gc.enable()
+    assert found == [[], [False]]
