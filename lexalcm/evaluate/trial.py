@@ -120,7 +120,7 @@ def run_trial(
     results = _Results(trial)
     if journal is not None:
         results.read(journal)
-    heads = []
+    heads: list[Predictor[Any, Any]] = []
     for predictor in predictors:  # without enumerate, which holds the last one until there is a next
         index = len(heads)
         heads.append(Predictor(predictor.name, predictor.kind, _finished, predictor.settings))
