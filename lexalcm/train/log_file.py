@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import sys
+import threading
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from logging.handlers import MemoryHandler
@@ -67,6 +68,7 @@ class LogFile:
             everyone.addHandler(self._last_resort)
         everyone.addHandler(self._handler)
         warnings.showwarning = self._show_warning
+        self._thread_hook, threading.excepthook = threading.excepthook, self._log_end_of_thread
         logger.info(describe(self._world))
         return self
 
@@ -79,6 +81,7 @@ class LogFile:
             logger.info("ended")
         own, everyone = logging.getLogger(LOGGER), logging.getLogger()
         own.level, own.propagate, warnings.showwarning = self._before
+        threading.excepthook = self._thread_hook
         own.removeHandler(self._handler)
         everyone.removeHandler(self._handler)
         if self._last_resort is not None:
@@ -88,6 +91,11 @@ class LogFile:
         self._handler.close()
         if self._file is not None:
             self._file.close()
+
+    def _log_end_of_thread(self, end: threading.ExceptHookArgs) -> None:
+        logger.error("a thread was ended by %s", end.exc_type.__name__, exc_info=end.exc_value)
+        if not isinstance(end.exc_value, OSError):  # of a library that writes: who asked it to is told, too
+            self._thread_hook(end)
 
     def _show_warning(
         self,

@@ -1,6 +1,7 @@
 """Each process of a run logs to its own file; on the screen only the main one speaks."""
 
 import logging
+import threading
 import warnings
 from pathlib import Path
 
@@ -54,6 +55,28 @@ def test_only_the_main_process_shows_warnings(tmp_path: Path, capsys: pytest.Cap
         shown.append(capsys.readouterr().out)
         assert "careful" in log_of(tmp_path, rank)
     assert shown == ["shown: careful\n", ""]
+
+
+def test_a_thread_that_cannot_write_is_logged_and_another_error_is_shown_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda end: shown.append(end.exc_type))
+    before = threading.excepthook
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    with LogFile(World()) as log:
+        log.open(tmp_path)
+        for error in (OSError(28, "No space left on device"), ValueError("a mistake")):
+            thread = threading.Thread(target=fail, args=[error])
+            thread.start()
+            thread.join()
+    assert threading.excepthook is before
+    assert shown == [ValueError]
+    assert "No space left on device" in log_of(tmp_path, 0)
+    assert "a thread was ended by ValueError" in log_of(tmp_path, 0)
 
 
 def test_a_run_that_goes_on_writes_behind_what_is_there(tmp_path: Path) -> None:

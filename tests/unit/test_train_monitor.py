@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,24 @@ def test_tensorboard_shows_every_number_and_text(run: RunFolder) -> None:
     assert numbers["loss"] == [(20, 1.5)]
     (text,) = events.Tensors("samples/0/text_summary")
     assert text.tensor_proto.string_val == [b"It was *written*."]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_goes_on_when_its_folder_is_there_again(tmp_path: Path) -> None:
+    """Its thread ends with the first error."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = RunFolder(tmp_path)
+    with Monitor(run, Silent(), buckets=["00-49", "50-99"]) as monitor:
+        run.tensorboard.rename(tmp_path / "away")
+        for step in range(100):
+            monitor.write(LINE | {"step": step})
+            if step == 50:
+                run.tensorboard.mkdir()
+            time.sleep(0.005)
+    events = EventAccumulator(str(run.tensorboard))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")][-40:] == list(range(60, 100))
 
 
 def test_a_line_on_the_screen_is_below_120_columns(capsys: pytest.CaptureFixture[str]) -> None:
