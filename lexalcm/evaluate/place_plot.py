@@ -14,6 +14,7 @@ from lexalcm.evaluate.report import Estimate
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 56
 SERIES = 6  # colours
+ROUNDING = 1e-6  # of a step: a cosine of 1.0000001 needs no tick above 1
 
 
 @dataclass(frozen=True)
@@ -94,5 +95,5 @@ def _ticks(values: Sequence[float]) -> list[float]:
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    first = math.floor(low / step)
-    return [number * step for number in range(first, math.ceil(high / step) + 1)]
+    first, last = math.floor(low / step + ROUNDING), math.ceil(high / step - ROUNDING)
+    return [number * step for number in range(first, last + 1)]

@@ -142,6 +142,13 @@ def test_lines_lie_where_their_numbers_are():
     assert len(band.get("points").split()) == 4
 
 
+def test_rounding_makes_no_tick():
+    line = Line("one", 0, [Estimate(1e-9, None, None), Estimate(1.0000001, None, None)])
+    picture = ElementTree.fromstring(draw([line], ["1", "2"], xlabel="n", label="a", scale=1))
+    ticks = [float(text.text) for text in picture.iter("text") if text.get("text-anchor") == "end"]
+    assert (min(ticks), max(ticks)) == (0, 1)
+
+
 @pytest.mark.parametrize("values", [[0.5], [3.0, 3.0], [-1e-5, 1e-5], [0.0, 0.0], [1e9, -1e9]])
 def test_any_numbers_can_be_drawn(values):
     line = Line("one", 9, [Estimate(value, None, None) for value in values])
