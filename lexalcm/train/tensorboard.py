@@ -1,10 +1,13 @@
 """TensorBoard's files of a run."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+
+AGAIN = 60.0  # seconds from one writer to the next: each begins a file
 
 
 class TensorBoard:
@@ -13,6 +16,7 @@ class TensorBoard:
     def __init__(self, folder: Path, step: int) -> None:
         """Write into a folder; what it holds of steps beyond `step` is hidden."""
         self._folder = folder
+        self._begun = time.monotonic()
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -32,7 +36,8 @@ class TensorBoard:
         try:
             yield
         except OSError:
-            if self._folder.is_dir():
+            if self._folder.is_dir() and time.monotonic() - self._begun > AGAIN:
+                self._begun = time.monotonic()
                 self._writer = SummaryWriter(str(self._folder))
             raise
 
