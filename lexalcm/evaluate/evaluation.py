@@ -171,8 +171,12 @@ class _Work:
         self.bins = int(np.flatnonzero(self.place_counts.any(axis=0))[-1]) + 1  # those that have targets
         self.scored = np.flatnonzero(self.counts)
         self.shown = {int(document) for document in self.scored[:EXAMPLES]} if free else set()
-        units = group_documents(self.lengths - marks.role_counts(self.documents), settings.batch)
-        self.trial = Trial(units, self._score, metrics=len(self.metrics), bins=self.bins)
+        self.units = group_documents(self.lengths - marks.role_counts(self.documents), settings.batch)
+
+    @property
+    def trial(self) -> Trial:
+        """What there is to do; not kept, so that codec and language model go when the report is there."""
+        return Trial(self.units, self._score, metrics=len(self.metrics), bins=self.bins)
 
     def _place_counts(self) -> np.ndarray:
         """Targets of each document by their place: int64 [documents, bins]."""
@@ -197,7 +201,7 @@ class _Work:
         )
 
     def _score(self, predictor: ConceptPredictor, unit: int) -> Scored:
-        places = self.trial.units[unit]
+        places = self.units[unit]
         batch = self._read(places)
         scene = Scene(batch, predictor.predict(batch, unit), self.free, self.tools)
         texts: dict[int, list[str]] = {}
@@ -241,7 +245,7 @@ class _Work:
                 "split": settings.split,
                 "codec": self.dataset.manifest.codec.model_dump(mode="json"),
                 "documents_in_split": len(self.split),
-                "batches": len(self.trial.units),
+                "batches": len(self.units),
                 "concepts": int(self.lengths.sum()),
             },
             settings={

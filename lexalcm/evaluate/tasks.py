@@ -144,11 +144,15 @@ class _Work:
         self.examples = examples
         self.codec = codec
         count = len(examples)
-        units = [np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
-        self.trial = Trial(units, self._score, metrics=len(TASK_METRICS), bins=1, unit_name="examples")
+        self.units = [np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
+
+    @property
+    def trial(self) -> Trial:
+        """What there is to do; not kept, so that the codec goes when the report is there."""
+        return Trial(self.units, self._score, metrics=len(TASK_METRICS), bins=1, unit_name="examples")
 
     def _score(self, predictor: TaskPredictor, unit: int) -> Scored:
-        places = self.trial.units[unit].tolist()
+        places = self.units[unit].tolist()
         examples = [self.examples[place] for place in places]
         written = predictor.predict(examples, unit)
         texts = {place: list(text) for place, text in zip(places, written, strict=True) if place < SHOWN}
