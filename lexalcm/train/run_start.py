@@ -152,7 +152,8 @@ def check_unchanged(run: RunFolder, config: RunConfig, fingerprints: Fingerprint
             continue
         if key == MAY_GROW and new > old:
             continue
-        raise ConfigError(f"{run.path} was begun with {key} = {old}, not {new}: {advice}")
+        before, now = ("null" if value is None else value for value in (old, new))  # as settings are written
+        raise ConfigError(f"{run.path} was begun with {key} = {before}, not {now}: {advice}")
     began = run.saved_fingerprints()
     if began.weights != fingerprints.weights:
         raise ConfigError(f"{run.path} was begun from other weights than {config.model} holds now: {advice}")

@@ -324,6 +324,7 @@ def test_a_setting_that_changed(lcm_train: Lcm, workspace: Path) -> None:
     lcm_train()
     refused(lcm_train, workspace, ["--set", "train.lr=0.5"], "begun with train.lr = 0.01, not 0.5: use --name NEW")
     refused(lcm_train, workspace, ["--steps", "5"], "begun with train.steps = 6, not 5")
+    refused(lcm_train, workspace, ["--set", "train.ema.decay=null"], "begun with train.ema.decay = 0.4, not null")
     refused(lcm_train, workspace, ["--set", "data.micro_batch=1"], "begun with data.micro_batch = 2, not 1")
 
 
