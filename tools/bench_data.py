@@ -38,12 +38,13 @@ from safetensors.numpy import save_file
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.config import CodecRecord, DataSettings
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.index import index_name
 from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.manifest import LanguageCount, Manifest, ShardRecord, SplitRecord, write_manifest
 from lexalcm.data.mixture import Mixture
 from lexalcm.data.normalize import NormalizerSettings
 from lexalcm.data.plan import PackedRows, TrainingPlan
-from lexalcm.data.shards import ShardWriter, index_name
+from lexalcm.data.shards import ShardWriter
 from lexalcm.data.windows import Documents
 from lexalcm.train.allocator import keep_freed_memory
 

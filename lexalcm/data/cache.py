@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lexalcm.data.shards import parse_size
+from lexalcm.data.size import parse_size
 from lexalcm.errors import ConfigError
 
 CACHE_VARIABLE = "LEXALCM_CACHE"

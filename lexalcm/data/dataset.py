@@ -28,12 +28,13 @@ from lexalcm.codec.registry import CODEC_FOLDER, codec_class, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.cache import DiskCache
 from lexalcm.data.companions import COMPANIONS, changed_companions
+from lexalcm.data.index import Index, index_name, read_columns, read_index, read_marks
 from lexalcm.data.manifest import Dtype, Manifest, SplitRecord, read_manifest
 from lexalcm.data.marks import Marks
 from lexalcm.data.mirror import Mirror
 from lexalcm.data.normalize import NORMALIZER_FILE, load_normalizer
 from lexalcm.data.remote import RemoteFolder, is_remote, local_path
-from lexalcm.data.shards import Index, document_key, index_name, read_columns, read_index, read_marks
+from lexalcm.data.shards import document_key
 from lexalcm.data.storage import CachedShards, LocalShards, Shards, block_size, check_shard
 from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.errors import DataError, ShardError, UserError

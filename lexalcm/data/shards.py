@@ -1,15 +1,12 @@
-"""Shards: documents in WebDataset tars, and an index that finds their numbers without the tar.
+"""Shards: documents in WebDataset tars.
 
     train-000000.tar     000000-000000.emb.npy   float16 [n, dim], C order
                          000000-000000.json      id, lang, title, sentences, metadata
                          000000-000001.emb.npy   ...
-    train.index.npz      per document: shard, offset of the first number in the tar, n; crc32 of its numbers; and for
-                         what a training may choose by: lang, a number in `languages`, and source, the sentences of a
-                         pair's source
 
 A key is `SHARD-PLACE`. Plain `webdataset` reads the tars front to back; training maps them into memory and takes an
-array by its offset: 16 bytes of index a document, no tar header read. Headers carry no time and no owner, so the same
-documents give the same bytes.
+array by its offset, which the index (`lexalcm.data.index`) holds: no tar header is read. Headers carry no time and no
+owner, so the same documents give the same bytes.
 """
 
 import hashlib
@@ -18,53 +15,19 @@ import tarfile
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from lexalcm.atomic import atomic_file
+from lexalcm.data.finished_shard import FinishedShard, number_languages
+from lexalcm.data.index import write_index
 from lexalcm.data.manifest import Dtype, LanguageCount, ShardRecord, SplitRecord
-from lexalcm.data.marks import MARKS, Marks, MarksWriter, marks_of
+from lexalcm.data.marks import MARKS, MarksWriter, marks_of
 from lexalcm.data.tar import END_OF_TAR, TAR_BLOCK, TarWriter, npy_header, padded
-from lexalcm.errors import ConfigError, DataError
+from lexalcm.errors import DataError
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_UNITS = {"": 1, "b": 1} | {
-    f"{letter}{suffix}": base**power
-    for power, letter in enumerate("kmgt", start=1)
-    for suffix, base in (("", 1024), ("b", 1000), ("ib", 1024))
-}
-
-
-class Index(NamedTuple):
-    """Where the documents of a split are; arrays of one entry a document."""
-
-    shard: np.ndarray
-    """int32, number of the shard."""
-    offset: np.ndarray
-    """int64, byte offset of the first number within the shard."""
-    n: np.ndarray
-    """int32, sentences."""
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size like `256MiB`, `1GB` or `4096`.
-
-    Raises:
-        ConfigError: no number, an unknown unit, or zero.
-    """
-    digits = text.strip().rstrip("BKMGTbkmgti ")
-    unit = text.strip()[len(digits) :].strip()
-    try:
-        size = int(float(digits) * _UNITS[unit.lower()])
-    except (ValueError, KeyError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise ConfigError(f"{text!r} is not a size: write it like 256MiB or 1GB")
-    return size
 
 
 def shard_name(split: str, number: int) -> str:
@@ -72,109 +35,9 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}.tar"
 
 
-def index_name(split: str) -> str:
-    """File name of a split's index."""
-    return f"{split}.index.npz"
-
-
 def document_key(shard: int, place: int) -> str:
     """The WebDataset key of the document at a place (0, 1, ...) of a shard."""
     return f"{shard:06d}-{place:06d}"
-
-
-def read_index(folder: Path, split: str) -> Index:
-    """Read a split's index.
-
-    Raises:
-        DataError: missing or damaged.
-    """
-    arrays = read_columns(folder, split, Index._fields)
-    index = Index(*(arrays[name] for name in Index._fields if name in arrays))
-    if not len(index.shard) == len(index.offset) == len(index.n):
-        file = folder / index_name(split)
-        raise DataError(f"{file} is damaged (arrays of different lengths): build the data set again")
-    return index
-
-
-def read_columns(folder: Path, split: str, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read some arrays of a split's index; those that it does not have are left out.
-
-    Raises:
-        DataError: the index is missing or damaged, or lacks one of `Index`.
-    """
-    file = folder / index_name(split)
-    try:
-        with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
-            if missing := set(Index._fields) - set(arrays.files):
-                raise ValueError(f"no array {min(missing)}")
-            return {name: arrays[name] for name in names if name in arrays.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{file} is missing: build the data set again") from error
-    except PermissionError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    except Exception as error:
-        raise DataError(f"{file} is damaged: build the data set again") from error
-
-
-def read_marks(folder: Path, split: str, name: str) -> Marks | None:
-    """Read a column of `MARKS` of a split's index; None where no document has such.
-
-    Raises:
-        DataError: the index is missing or damaged.
-    """
-    columns = read_columns(folder, split, (*Index._fields, f"{name}_counts", name))
-    if name not in columns:
-        return None
-    marks = Marks(columns.get(f"{name}_counts", np.empty(0, np.int32)), columns[name])
-    whole = marks.values.ndim == 2 and int(marks.counts.sum(dtype=np.int64)) == len(marks.values)
-    if not whole or len(marks.counts) != len(columns["n"]):
-        raise DataError(f"{folder / index_name(split)} is damaged (its {name}): build the data set again")
-    return marks
-
-
-@dataclass(frozen=True)
-class FinishedShard:
-    """A shard that is written, and what the manifest and the index say of it."""
-
-    record: ShardRecord
-    languages: dict[str, LanguageCount]
-    offset: np.ndarray
-    """int64 [documents]"""
-    n: np.ndarray
-    """int32 [documents]"""
-    lang: np.ndarray
-    """uint16 [documents], number in the sorted languages"""
-    crc32: np.ndarray
-    """uint32 [documents], of a document's numbers as stored"""
-    source: np.ndarray
-    """int32 [documents], sentences of a pair's source; 0 where there is none"""
-    marks: dict[str, Marks]
-    """By their names in `MARKS`, of all documents."""
-
-    def to_json(self) -> str:
-        """As text, for `from_json`."""
-        tree = {
-            "record": self.record.model_dump(),
-            "languages": {lang: count.model_dump() for lang, count in self.languages.items()},
-            "offset": self.offset.tolist(),
-            "n": self.n.tolist(),
-            "lang": self.lang.tolist(),
-            "crc32": self.crc32.tolist(),
-            "source": self.source.tolist(),
-            **{name: marks.lists() for name, marks in self.marks.items() if len(marks.values)},
-        }
-        return json.dumps(tree, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> "FinishedShard":
-        """Read what `to_json` wrote."""
-        tree = json.loads(text)
-        languages = {lang: LanguageCount.model_validate(count) for lang, count in tree["languages"].items()}
-        record = ShardRecord.model_validate(tree["record"])
-        columns = {"offset": np.int64, "n": np.int32, "lang": np.uint16, "crc32": np.uint32, "source": np.int32}
-        arrays = {name: np.array(tree[name], dtype) for name, dtype in columns.items()}
-        marks = {name: Marks.of(tree.get(name, [[]] * len(tree["n"])), numbers) for name, numbers in MARKS.items()}
-        return cls(record, languages, **arrays, marks=marks)
 
 
 def document_json(document: dict[str, Any], *, text: bool = True) -> bytes:
@@ -254,7 +117,7 @@ class ShardFile:
             languages,
             offset=np.array(self._offset, np.int64),
             n=np.array(self._n, np.int32),
-            lang=_numbered(self._lang, languages),
+            lang=number_languages(self._lang, languages),
             crc32=np.array(self._crc32, np.uint32),
             source=np.array(self._source, np.int32),
             marks={name: marks.finish() for name, marks in self._marks.items()},
@@ -324,38 +187,6 @@ def size_at_most(text_bytes: int, n: int, dim: int, dtype: Dtype) -> int:
     return 4 * TAR_BLOCK + len(npy_header(n, dim, dtype)) + n * dim * np.dtype(dtype).itemsize + text_bytes
 
 
-def write_index(folder: Path, split: str, shards: Iterable[FinishedShard]) -> SplitRecord:
-    """Write a split's index in one step, and say what is in the split."""
-    shards = list(shards)
-    documents: Counter[str] = Counter()
-    sentences: Counter[str] = Counter()
-    for shard in shards:
-        for lang, count in shard.languages.items():
-            documents[lang] += count.documents
-            sentences[lang] += count.sentences
-    counts = [shard.record.documents for shard in shards]
-    names = sorted(documents)
-    sources = np.concatenate([np.empty(0, np.int32), *(shard.source for shard in shards)])
-    numbers = [_numbered(sorted(shard.languages), names)[shard.lang] for shard in shards]
-    with atomic_file(folder / index_name(split)) as path, path.open("wb") as file:
-        arrays = {
-            "shard": np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-            "offset": np.concatenate([np.empty(0, np.int64), *(shard.offset for shard in shards)]),
-            "n": np.concatenate([np.empty(0, np.int32), *(shard.n for shard in shards)]),
-            "lang": np.concatenate([np.empty(0, np.uint16), *numbers]),
-            "languages": np.array(names, np.str_),
-            "crc32": np.concatenate([np.empty(0, np.uint32), *(shard.crc32 for shard in shards)]),
-        }
-        if sources.any():
-            arrays["source"] = sources
-        arrays |= _marks_arrays(shards, sources, arrays["n"])
-        np.savez(file, allow_pickle=False, **arrays)
-    languages = {
-        lang: LanguageCount(documents=documents[lang], sentences=sentences[lang]) for lang in sorted(documents)
-    }
-    return SplitRecord(languages=languages, shards=[shard.record for shard in shards])
-
-
 def read_shard(path: Path) -> FinishedShard:
     """Read a whole shard again, for what was known of it when it was written.
 
@@ -406,26 +237,8 @@ def read_shard(path: Path) -> FinishedShard:
         languages,
         offset=np.array(offset, np.int64),
         n=np.array(n, np.int32),
-        lang=_numbered(langs, languages),
+        lang=number_languages(langs, languages),
         crc32=np.array(crc32, np.uint32),
         source=np.array(source, np.int32),
         marks={name: marks.finish() for name, marks in marked.items()},
     )
-
-
-def _marks_arrays(shards: Sequence[FinishedShard], sources: np.ndarray, n: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of an index for marks; none where no document has any."""
-    arrays: dict[str, np.ndarray] = {}
-    for name, numbers in MARKS.items():
-        marks = Marks.concatenate([shard.marks[name] for shard in shards], numbers)
-        if len(marks.values):
-            if name == "targets":
-                marks = marks.filled(np.stack([sources, n], axis=1))
-            arrays |= {f"{name}_counts": marks.counts, name: marks.values}
-    return arrays
-
-
-def _numbered(langs: Iterable[str], languages: Iterable[str]) -> np.ndarray:
-    """The number that each language has in the sorted `languages`: uint16."""
-    numbers = {lang: number for number, lang in enumerate(sorted(languages))}
-    return np.array([numbers[lang] for lang in langs], np.uint16)

@@ -28,12 +28,14 @@ from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.companions import companion_hashes
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.finished_shard import FinishedShard
+from lexalcm.data.index import write_index
 from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
 from lexalcm.data.marks import without_roles
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
 from lexalcm.data.segmenters import make_segmenter
-from lexalcm.data.shards import FinishedShard, ShardFile, document_json, read_shard, stored_numbers, write_index
+from lexalcm.data.shards import ShardFile, document_json, read_shard, stored_numbers
 from lexalcm.data.shared_codec import SharedCodec, check_language_of, try_codec
 from lexalcm.data.spoken import spoken_concepts
 from lexalcm.data.spool import Part, Spool

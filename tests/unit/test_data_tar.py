@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexalcm.data.shards import FinishedShard, ShardWriter, read_shard
+from lexalcm.data.finished_shard import FinishedShard
+from lexalcm.data.shards import ShardWriter, read_shard
 from lexalcm.data.tar import TarWriter, npy_header, tar_header
 from lexalcm.errors import DataError
 

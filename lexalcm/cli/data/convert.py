@@ -96,7 +96,7 @@ def convert(
     from lexalcm.data.convert.settings import ConvertSettings
     from lexalcm.data.info import describe
     from lexalcm.data.languages import find_language
-    from lexalcm.data.shards import parse_size
+    from lexalcm.data.size import parse_size
 
     given: dict[str, Any] = {
         "codec": codec,

@@ -1,12 +1,9 @@
 """Read parquet of sentences and embeddings: the layout of Meta's preparation pipeline, and that of LexaLCM's data sets.
 
 A row is a document. `text_sentences` is a list of its sentences; `text_sentences_sonar_emb` their embeddings, as a list
-of lists, a list of lists of fixed size, or the bytes of an array [n, dim] of little-endian float32 or float16. LexaLCM
-keeps such files in two folders, `Train/` and `Val/`; elsewhere a column `split` may say which side a row is on.
-
-Which of the two bytes are, the number of sentences tells: the text column is read for it without text, too, if there is
-one. Where there is none, a row with a number of bytes that only float16 can have does, else the numbers themselves:
-read as what they are not, they spread over many more orders of magnitude (see `_look_like_halves`).
+of lists, a list of lists of fixed size, or the bytes of an array [n, dim] of little-endian float32 or float16
+(`lexalcm.data.convert.embedding_bytes` tells which). LexaLCM keeps such files in two folders, `Train/` and
+`Val/`; elsewhere a column `split` may say which side a row is on.
 
 What a conversion to parquet wrote, as the file's schema says, is read back: whole numbers `source`, JSON text `turns`
 and `targets` as marks, and JSON objects in `metadata`; unless it is asked for as metadata by its name. In other files
@@ -29,8 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lexalcm.data.convert.arrow_columns import as_array, is_bytes, is_list, is_text, list_lengths, or_zero
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
 from lexalcm.data.convert.document_marks import MARK_TYPES, read_marks_of
+from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_halves
 from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
 from lexalcm.data.languages import check_language
 from lexalcm.data.spool import document_position
@@ -38,12 +37,6 @@ from lexalcm.data.units import SplitName
 from lexalcm.errors import DataError
 
 SONAR_DIM = 1024
-
-_SAMPLED = 1 << 16
-"""Bytes looked at to tell float16 from float32."""
-
-_BELOW_HALVES = 2.0**-25
-"""Smaller than any float16 but zero, which counts as this."""
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -121,7 +114,7 @@ class ParquetReader:
                 raise DataError(f"{source.path} has no column {column!r}: choose with --metadata: {_some(schema)}")
         if self.settings.text:
             kind = schema.field(self.settings.text_column).type
-            if not (_is_list(kind) and _is_text(kind.value_type)):
+            if not (is_list(kind) and is_text(kind.value_type)):
                 raise DataError(f"{source.path}: column {self.settings.text_column!r} holds {kind}, not lists of text")
 
     def _read(self, source: ParquetSource) -> Iterator[Block]:
@@ -146,8 +139,8 @@ class ParquetReader:
         """Whether the text column tells the number of sentences of embeddings that are bytes."""
         return (
             self.settings.text_column in schema.names
-            and _is_list(schema.field(self.settings.text_column).type)
-            and _is_bytes(schema.field(self.settings.embedding_column).type)
+            and is_list(schema.field(self.settings.text_column).type)
+            and is_bytes(schema.field(self.settings.embedding_column).type)
         )
 
     def _metadata(self, schema: pa.Schema) -> list[str]:
@@ -164,7 +157,7 @@ class ParquetReader:
         for name, kind in [*MARK_TYPES.items(), ("metadata", str)]:
             if name in schema.names and name not in self.settings.metadata:
                 stored = schema.field(name).type
-                if pa.types.is_integer(stored) if kind is int else _is_text(stored):
+                if pa.types.is_integer(stored) if kind is int else is_text(stored):
                     found.append(name)
         return found
 
@@ -177,7 +170,7 @@ class ParquetReader:
             sentences, counts = _sentences(batch.column(self.settings.text_column), problems)
         stated = counts
         if counts is None and self._counts_by_text(batch.schema):
-            stated = _lengths(batch.column(self.settings.text_column))
+            stated = list_lengths(batch.column(self.settings.text_column))
         numbers, n = self._numbers(source, batch.column(self.settings.embedding_column), stated, problems)
         if counts is not None:
             for i in np.flatnonzero((counts != n) & problems.none).tolist():
@@ -233,18 +226,18 @@ class ParquetReader:
     ) -> tuple[np.ndarray, np.ndarray]:
         """All vectors of the rows without a problem so far, [vectors, dim], and how many each row has, [rows]."""
         kind = column.type
-        if _is_bytes(kind):
+        if is_bytes(kind):
             return self._from_bytes(source, column, counts, problems)
-        if not (_is_list(kind) and (_is_list(kind.value_type))):
+        if not (is_list(kind) and (is_list(kind.value_type))):
             name = self.settings.embedding_column
             raise DataError(f"{source.path}: column {name!r} holds {kind}, not lists of vectors or bytes")
-        n = _lengths(column)
+        n = list_lengths(column)
         vectors = column.flatten()
-        lengths = _lengths(vectors)
+        lengths = list_lengths(vectors)
         values = vectors.flatten()
         if not pa.types.is_floating(values.type):
             raise DataError(f"{source.path}: column {self.settings.embedding_column!r} holds {kind}, not floats")
-        numbers = _array(pc.fill_null(values, math.nan) if values.null_count else values)
+        numbers = as_array(pc.fill_null(values, math.nan) if values.null_count else values)
         if self.dim is None and len(lengths):
             found, times = np.unique(lengths, return_counts=True)
             self.dim = int(found[times.argmax()]) or None
@@ -266,10 +259,10 @@ class ParquetReader:
             if not self.settings.codec.startswith("sonar"):
                 raise DataError(f"{source.path}: embeddings as bytes do not say their dimension: give --dim")
             self.dim = SONAR_DIM
-        sizes = _or_zero(pc.binary_length(column))
-        itemsize = _itemsize(sizes, counts, self.dim, self._itemsize)
+        sizes = or_zero(pc.binary_length(column))
+        itemsize = itemsize_of(sizes, counts, self.dim, self._itemsize)
         if itemsize is None:
-            itemsize = 2 if _look_like_halves(column, sizes) else 4
+            itemsize = 2 if look_like_halves(column, sizes) else 4
         if counts is None and self._itemsize not in (None, itemsize):
             raise DataError(
                 f"{source.path}: embeddings as bytes that look like float32 and then like float16: without a column "
@@ -328,92 +321,20 @@ def _written_metadata(value: str | None, i: int, problems: _Problems) -> dict[st
 
 def _sentences(column: pa.Array, problems: _Problems) -> tuple[list[list[str]], np.ndarray]:
     """The sentences of each row, and how many they are."""
-    counts = _lengths(column)
+    counts = list_lengths(column)
     texts = column.flatten()
     flat = texts.to_pylist()
     ends = np.cumsum(counts)
     if texts.null_count:
-        missing = _array(pc.indices_nonzero(texts.is_null()))
+        missing = as_array(pc.indices_nonzero(texts.is_null()))
         for i in np.searchsorted(ends, missing, side="right").tolist():
             problems.add(i, "no sentence", "one of its sentences is missing")
     starts = (ends - counts).tolist()
     return [flat[start:end] for start, end in zip(starts, ends.tolist(), strict=True)], counts
 
 
-def _lengths(column: pa.Array) -> np.ndarray:
-    """How long each list is, 0 where there is none: int64."""
-    return _or_zero(pc.list_value_length(column))
-
-
-def _or_zero(lengths: pa.Array) -> np.ndarray:
-    """Whole numbers with 0 for those that are missing: int64. `pc.fill_null` would load pandas."""
-    if not lengths.null_count:
-        return _array(lengths).astype(np.int64)
-    found = np.zeros(len(lengths), np.int64)
-    found[_array(pc.indices_nonzero(lengths.is_valid()))] = _array(lengths.drop_null())
-    return found
-
-
-def _array(column: pa.Array) -> np.ndarray:
-    """Numbers without a missing one as numpy sees them, not copied; arrow's own way to it loads pandas."""
-    return np.from_dlpack(column) if len(column) else np.empty(0, column.type.to_pandas_dtype())
-
-
-def _itemsize(sizes: np.ndarray, counts: np.ndarray | None, dim: int, before: int | None) -> int | None:
-    """Bytes of a number, as most rows have them by their sentences; None if nothing tells.
-
-    Where no number of sentences tells, it is that of the file `before`; but float16 if all rows are whole vectors of it
-    and one of them is none of float32.
-    """
-    if counts is not None:
-        halves = ((sizes == counts * dim * 2) & (counts > 0)).sum()
-        singles = ((sizes == counts * dim * 4) & (counts > 0)).sum()
-        if halves or singles:
-            return 2 if halves > singles else 4
-    if not (sizes % (dim * 2)).any() and (sizes % (dim * 4)).any():
-        return 2
-    return before
-
-
-def _look_like_halves(column: pa.Array, sizes: np.ndarray) -> bool:
-    """Whether the first numbers of some rows of bytes make more sense as float16 than as float32.
-
-    Of a pair of float16 read as one float32, five bits of mantissa become part of the exponent, so that nine tenths of
-    normal numbers span 2^40 instead of 2^5; of a float32 read as two float16, one is made of the last bits of a
-    mantissa and may be anything, or zero where the float32 was rounded before.
-    """
-    content = b""
-    for i in np.flatnonzero(sizes).tolist():
-        content += column[i].as_buffer().to_pybytes()
-        if len(content) >= _SAMPLED:
-            break
-    content = content[: len(content) // 4 * 4]
-    halves, singles = (np.abs(np.frombuffer(content, kind).astype(np.float64)) for kind in ("<f2", "<f4"))
-    halves = np.maximum(halves[np.isfinite(halves)], _BELOW_HALVES)
-    singles = singles[np.isfinite(singles) & (singles > 0)]
-    return len(halves) > 0 and len(singles) > 0 and 2 * _octaves(halves) < _octaves(singles)
-
-
-def _octaves(numbers: np.ndarray) -> float:
-    """How many powers of two positive numbers span, but for a twentieth of them at either end."""
-    low, high = np.quantile(np.log2(numbers), (0.05, 0.95))
-    return float(high - low)
-
-
 def _column(batch: pa.RecordBatch, name: str) -> list[Any] | None:
     return batch.column(name).to_pylist() if name in batch.schema.names else None
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,131 @@
+"""The index of a split: where each document's numbers are in the shards, and what a training may choose documents by.
+
+    train.index.npz      per document: shard, offset of the first number in the tar, n; crc32 of its numbers; and for
+                         what a training may choose by: lang, a number in `languages`, and source, the sentences of a
+                         pair's source
+
+16 bytes a document are held in memory: shard, offset and n.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lexalcm.atomic import atomic_file
+from lexalcm.data.finished_shard import FinishedShard, number_languages
+from lexalcm.data.manifest import LanguageCount, SplitRecord
+from lexalcm.data.marks import MARKS, Marks
+from lexalcm.errors import DataError
+
+
+class Index(NamedTuple):
+    """Where the documents of a split are; arrays of one entry a document."""
+
+    shard: np.ndarray
+    """int32, number of the shard."""
+    offset: np.ndarray
+    """int64, byte offset of the first number within the shard."""
+    n: np.ndarray
+    """int32, sentences."""
+
+
+def index_name(split: str) -> str:
+    """File name of a split's index."""
+    return f"{split}.index.npz"
+
+
+def read_index(folder: Path, split: str) -> Index:
+    """Read a split's index.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    arrays = read_columns(folder, split, Index._fields)
+    index = Index(*(arrays[name] for name in Index._fields if name in arrays))
+    if not len(index.shard) == len(index.offset) == len(index.n):
+        file = folder / index_name(split)
+        raise DataError(f"{file} is damaged (arrays of different lengths): build the data set again")
+    return index
+
+
+def read_columns(folder: Path, split: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read some arrays of a split's index; those that it does not have are left out.
+
+    Raises:
+        DataError: the index is missing or damaged, or lacks one of `Index`.
+    """
+    file = folder / index_name(split)
+    try:
+        with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
+            if missing := set(Index._fields) - set(arrays.files):
+                raise ValueError(f"no array {min(missing)}")
+            return {name: arrays[name] for name in names if name in arrays.files}
+    except FileNotFoundError as error:
+        raise DataError(f"{file} is missing: build the data set again") from error
+    except PermissionError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    except Exception as error:
+        raise DataError(f"{file} is damaged: build the data set again") from error
+
+
+def read_marks(folder: Path, split: str, name: str) -> Marks | None:
+    """Read a column of `MARKS` of a split's index; None where no document has such.
+
+    Raises:
+        DataError: the index is missing or damaged.
+    """
+    columns = read_columns(folder, split, (*Index._fields, f"{name}_counts", name))
+    if name not in columns:
+        return None
+    marks = Marks(columns.get(f"{name}_counts", np.empty(0, np.int32)), columns[name])
+    whole = marks.values.ndim == 2 and int(marks.counts.sum(dtype=np.int64)) == len(marks.values)
+    if not whole or len(marks.counts) != len(columns["n"]):
+        raise DataError(f"{folder / index_name(split)} is damaged (its {name}): build the data set again")
+    return marks
+
+
+def write_index(folder: Path, split: str, shards: Iterable[FinishedShard]) -> SplitRecord:
+    """Write a split's index in one step, and say what is in the split."""
+    shards = list(shards)
+    documents: Counter[str] = Counter()
+    sentences: Counter[str] = Counter()
+    for shard in shards:
+        for lang, count in shard.languages.items():
+            documents[lang] += count.documents
+            sentences[lang] += count.sentences
+    counts = [shard.record.documents for shard in shards]
+    names = sorted(documents)
+    sources = np.concatenate([np.empty(0, np.int32), *(shard.source for shard in shards)])
+    numbers = [number_languages(sorted(shard.languages), names)[shard.lang] for shard in shards]
+    with atomic_file(folder / index_name(split)) as path, path.open("wb") as file:
+        arrays = {
+            "shard": np.repeat(np.arange(len(shards), dtype=np.int32), counts),
+            "offset": np.concatenate([np.empty(0, np.int64), *(shard.offset for shard in shards)]),
+            "n": np.concatenate([np.empty(0, np.int32), *(shard.n for shard in shards)]),
+            "lang": np.concatenate([np.empty(0, np.uint16), *numbers]),
+            "languages": np.array(names, np.str_),
+            "crc32": np.concatenate([np.empty(0, np.uint32), *(shard.crc32 for shard in shards)]),
+        }
+        if sources.any():
+            arrays["source"] = sources
+        arrays |= _marks_arrays(shards, sources, arrays["n"])
+        np.savez(file, allow_pickle=False, **arrays)
+    languages = {
+        lang: LanguageCount(documents=documents[lang], sentences=sentences[lang]) for lang in sorted(documents)
+    }
+    return SplitRecord(languages=languages, shards=[shard.record for shard in shards])
+
+
+def _marks_arrays(shards: Sequence[FinishedShard], sources: np.ndarray, n: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of an index for marks; none where no document has any."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, numbers in MARKS.items():
+        marks = Marks.concatenate([shard.marks[name] for shard in shards], numbers)
+        if len(marks.values):
+            if name == "targets":
+                marks = marks.filled(np.stack([sources, n], axis=1))
+            arrays |= {f"{name}_counts": marks.counts, name: marks.values}
+    return arrays
