@@ -99,7 +99,10 @@ def test_pictures_of_a_generation_are_written_and_listed(lcm, tmp_path):
         ("run . --live --json", "leave --json away"),
         ("run notes.txt", "notes.txt is not the folder of a run"),
         ("run damaged", "damaged/metrics.jsonl is damaged"),
-        ("model two-towr-tiny", "no folder two-towr-tiny, and unknown preset two-towr-tiny: did you mean two-tower-tiny"),
+        (
+            "model two-towr-tiny",
+            "no folder two-towr-tiny, and unknown preset two-towr-tiny: did you mean two-tower-tiny",
+        ),
         ("model", "no such model: models/base"),
         ("schedule --model nowhere", "no such model: nowhere"),
         ("schedule --steps 500", "trained with 100"),
