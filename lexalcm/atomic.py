@@ -32,13 +32,14 @@ def _beside(path: Path, suffix: str = "tmp") -> Path:
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove what writers on this machine left behind in a folder when they were killed: of `name`, or of anything.
 
-    A folder that was to be replaced, and whose place is empty since the kill, is put back.
+    A folder that was to be replaced, and whose place is empty since the kill, is put back. Who is about to write `name`
+    has not begun yet: what has the process's own number is of one before it, as in containers, where all are number 1.
     """
     goal = r".+" if name is None else re.escape(name)
     pattern = re.compile(rf"\.({goal})\.{_MACHINE}\.(\d+)\.(tmp|old)")
     for entry in folder.iterdir():
         match = pattern.fullmatch(entry.name)
-        if match and not _is_running(int(match[2])):
+        if match and not (_is_running(int(match[2])) and (name is None or int(match[2]) != os.getpid())):
             with suppress(FileNotFoundError):  # another writer that tidies up may have been faster
                 if match[3] == "old" and not (folder / match[1]).exists():
                     entry.rename(folder / match[1])

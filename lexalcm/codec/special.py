@@ -93,8 +93,13 @@ def write_special(file: Path, codec: Codec, more: Mapping[str, str] | None = Non
     Raises:
         ConfigError: as `special_sentences`.
     """
-    sentences = json.dumps(special_sentences(codec.record().name, more), ensure_ascii=False)
-    save_file(encode_special(codec, more), file, metadata={_SENTENCES: sentences})  # several keys have no fixed order
+    save_special(file, encode_special(codec, more), special_sentences(codec.record().name, more))
+
+
+def save_special(file: Path, concepts: Mapping[str, np.ndarray], sentences: Mapping[str, str]) -> None:
+    """Keep special concepts, float32 [dim] each, and the sentences of those that have one noted, in `file`."""
+    noted = json.dumps(dict(sentences), ensure_ascii=False)
+    save_file(dict(concepts), file, metadata={_SENTENCES: noted})  # several keys would have no fixed order
 
 
 def read_special(folder: Path) -> dict[str, np.ndarray]:

@@ -156,6 +156,18 @@ def test_of_two_writers_of_a_folder_the_first_one_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == ["folder"]
 
 
+def test_a_killed_writer_had_the_number_that_its_successor_has(tmp_path: Path) -> None:
+    """In containers every process is number 1."""
+    with atomic_folder(tmp_path / "out") as folder:
+        name = folder.name
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "half").touch()
+    with atomic_folder(tmp_path / "out", overwrite=True, marker="whole") as folder:
+        assert folder.name == name
+        (folder / "whole").touch()
+    assert [file.name for file in tmp_path.rglob("*")] == ["out", "whole"]
+
+
 def test_leftovers_of_killed_writers_are_removed_and_no_others(tmp_path: Path) -> None:
     kill = "import os, sys; from lexalcm.atomic import *; from pathlib import Path\n"
     kill += "with atomic_file(Path(sys.argv[1])) as file: file.write_text('half'); os.kill(os.getpid(), 9)"

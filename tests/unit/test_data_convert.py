@@ -11,6 +11,7 @@ import pytest
 import webdataset
 from safetensors.numpy import save_file
 
+from lexalcm.codec.special import kept_sentences
 from lexalcm.data.build import build_dataset, build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.convert import blocks
@@ -279,6 +280,8 @@ def test_there_and_back_through_parquet(tmp_path: Path, hash_codec: type) -> Non
     np.testing.assert_array_equal(
         back.dataset.special_concepts()["end_of_text"], dataset.special_concepts()["end_of_text"]
     )
+    assert kept_sentences(back.dataset.path) == kept_sentences(dataset.path)
+    assert kept_sentences(dataset.path)["end_of_text"] == "End of text."
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:

@@ -9,17 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from lexalcm.codec.base import STATED
 from lexalcm.codec.registry import CODEC_FOLDER, codec_class, codec_names
-from lexalcm.codec.special import SPECIAL_FILE, read_special
+from lexalcm.codec.special import SPECIAL_FILE, kept_sentences, read_special, save_special
 from lexalcm.config import CodecRecord
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.shared_codec import codec_of_folder
 from lexalcm.errors import CodecError, UserError
+
+
+@dataclass(frozen=True)
+class SpecialConcepts:
+    """Special concepts by name, and what they say."""
+
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    """float32 [dim] each"""
+    sentences: dict[str, str] = field(default_factory=dict)
+    """Empty where it is not known."""
+
+    def __or__(self, other: "SpecialConcepts") -> "SpecialConcepts":
+        """Both together; of a name that both have, the other's."""
+        return SpecialConcepts(self.vectors | other.vectors, self.sentences | other.sentences)
 
 
 @dataclass(frozen=True)
@@ -32,8 +45,7 @@ class CodecChoice:
     fingerprint: str = STATED
     folder: Path | None = None
     """Where its files are."""
-    special: dict[str, np.ndarray] = field(default_factory=dict)
-    """float32 [dim] each"""
+    special: SpecialConcepts = field(default_factory=SpecialConcepts)
 
     def record_for(self, dim: int) -> CodecRecord:
         """What to note of it, for vectors of this dimension.
@@ -46,7 +58,7 @@ class CodecChoice:
             raise CodecError(
                 f"the codec {record.name} has {record.dim} dimensions, the embeddings {dim}: choose another"
             )
-        for concept, vector in self.special.items():
+        for concept, vector in self.special.vectors.items():
             if vector.shape != (dim,):
                 raise CodecError(
                     f"the special concept {concept} has {vector.shape[-1]} dimensions, the embeddings {dim}"
@@ -57,8 +69,8 @@ class CodecChoice:
         """Put its files and the special concepts into a data set."""
         if self.folder is not None and self.folder.is_dir():
             shutil.copytree(self.folder, dataset / CODEC_FOLDER)
-        if self.special:
-            save_file(self.special, dataset / SPECIAL_FILE)
+        if self.special.vectors:
+            save_special(dataset / SPECIAL_FILE, self.special.vectors, self.special.sentences)
 
 
 def choose_codec(settings: ConvertSettings, special: Path | None) -> CodecChoice:
@@ -71,23 +83,30 @@ def choose_codec(settings: ConvertSettings, special: Path | None) -> CodecChoice
     Raises:
         UserError: neither a codec nor a folder that notes one; no special concepts there.
     """
-    concepts = {} if special is None else special_of(special)
+    stated = special_of(special)
     if settings.codec in codec_names() or not Path(settings.codec).is_dir():
         codec_class(settings.codec)
-        return CodecChoice(None, settings.codec, settings.fingerprint or STATED, None, concepts)
+        return CodecChoice(None, settings.codec, settings.fingerprint or STATED, None, stated)
     folder = Path(settings.codec)
     if settings.fingerprint is not None:
         raise UserError(f"--fingerprint: that of the codec of {folder} is known already, leave it out")
-    own = special_of(folder) if (folder / SPECIAL_FILE).exists() else {}
-    return CodecChoice(codec_of_folder(folder), folder=folder / CODEC_FOLDER, special=own | concepts)
+    return CodecChoice(codec_of_folder(folder), folder=folder / CODEC_FOLDER, special=own_special(folder) | stated)
 
 
-def special_of(folder: Path) -> dict[str, np.ndarray]:
-    """Special concepts of a folder, as `read_special`; those of a data set are what its manifest notes.
+def own_special(folder: Path) -> SpecialConcepts:
+    """Special concepts of a data set or a model, if it has any; raises as `special_of`."""
+    return special_of(folder if (folder / SPECIAL_FILE).exists() else None)
+
+
+def special_of(folder: Path | None) -> SpecialConcepts:
+    """Special concepts of a folder, as `read_special`; those of a data set are what its manifest notes. None: none.
 
     Raises:
         UserError: none there, or damaged ones.
     """
+    if folder is None:
+        return SpecialConcepts()
     if (folder / MANIFEST_FILE).is_file():
         Dataset.open(folder, check_shards=False)
-    return read_special(folder)
+    vectors, sentences = read_special(folder), kept_sentences(folder)
+    return SpecialConcepts(vectors, {name: sentences.get(name, "") for name in vectors})

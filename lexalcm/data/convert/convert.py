@@ -15,12 +15,11 @@ import numpy as np
 from lexalcm import __version__
 from lexalcm.atomic import atomic_folder, check_output
 from lexalcm.codec.registry import CODEC_FOLDER
-from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.config import CodecRecord
 from lexalcm.data.build import MAX_SOURCES_NOTED
 from lexalcm.data.companions import companion_hashes
 from lexalcm.data.convert.blocks import Block, LeftOut, as_stored, leave_out_unusable, read_ahead
-from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, special_of
+from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, own_special, special_of
 from lexalcm.data.convert.read_dataset import DatasetReader
 from lexalcm.data.convert.read_parquet import ParquetReader, find_parquet
 from lexalcm.data.convert.read_webdataset import TAR_SUFFIXES, WebDatasetReader, find_tars
@@ -170,13 +169,13 @@ def _convert(
     note = {"lexalcm": __version__, "converted": settings.model_dump(mode="json"), "source": source}
     if to == "parquet":
         _write_note(folder, note | {"codec": record.model_dump(mode="json")})
-        if codec.special:
+        if codec.special.vectors:
             codec.copy_to(folder)
         return result
     if "train" not in splits:
         raise DataError("no document is left for training: lower --validation, or give more data")
     codec.copy_to(folder)
-    result.special_concepts = bool(codec.special)
+    result.special_concepts = bool(codec.special.vectors)
     normalizer = NormalizerSettings() if dataset is None else dataset.manifest.normalizer
     manifest = Manifest(
         codec=record,
@@ -220,14 +219,11 @@ def _reader(paths: list[Path], settings: ConvertSettings) -> Reader:
 def _codec(paths: list[Path], dataset: Dataset | None, settings: ConvertSettings, special: Path | None) -> CodecChoice:
     """The codec of our own data set, that which a conversion to parquet noted, or the one that is stated."""
     if dataset is not None:
-        has_special = (dataset.path / SPECIAL_FILE).exists()
-        concepts = dataset.special_concepts() if has_special else {}
-        concepts |= {} if special is None else special_of(special)
+        concepts = own_special(dataset.path) | special_of(special)
         return CodecChoice(dataset.manifest.codec, folder=dataset.path / CODEC_FOLDER, special=concepts)
     noted = _noted_codec(paths)
     if noted is not None and "codec" not in settings.model_fields_set:
-        concepts = special_of(paths[0]) if (paths[0] / SPECIAL_FILE).exists() else {}
-        concepts |= {} if special is None else special_of(special)
+        concepts = own_special(paths[0]) | special_of(special)
         return CodecChoice(noted, folder=paths[0] / CODEC_FOLDER, special=concepts)
     return choose_codec(settings, special)
 
