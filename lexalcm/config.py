@@ -110,6 +110,9 @@ def validate(
         if first["type"] == "extra_forbidden":
             known = _keys_at(settings, path[:-1])
             raise ConfigError(f"unknown setting {name}{where}{_nearest(path[-1], known)}") from error
+        if first["type"] == "model_type":
+            inner = ", ".join(f"{name}.{key}" for key in _keys_at(settings, path))
+            raise ConfigError(f"{name} is no value, it has settings of its own{where}: {inner}") from error
         message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
         head = f"{name}: " if name else ""

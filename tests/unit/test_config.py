@@ -32,6 +32,7 @@ def test_settings_survive_a_round_trip(tmp_path: Path) -> None:
         ("train.step=1", "unknown setting train.step: did you mean steps?"),
         ("trian.lr=1", "unknown setting trian: did you mean train?"),
         ("train.lr=fast", "train.lr: expected a valid number.*got 'fast'"),
+        ("train.ema=0.9", "train.ema is no value, it has settings of its own: train.ema.decay"),
         ("train.steps=0", "train.steps: expected greater than 0, got 0"),
         ("train.steps=2.5", "train.steps"),
         ("train.lr=.nan", "train.lr"),
