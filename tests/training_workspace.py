@@ -101,8 +101,9 @@ def final_weights(run: Path) -> dict[str, np.ndarray]:
 def largest_difference(run: Path, other: Path) -> float:
     """Over losses and final weights of two runs: the largest difference, relative to the largest number of its kind.
 
-    The bias of a cross-attention key has no gradient: it adds the same to all scores of a query. What AdamW makes of
-    its rounding errors is left out.
+    A bias is of one kind with its layer's weight: it begins at zero, and AdamW takes as large a step for a small
+    gradient as for a large one, rounding errors included. The bias of a cross-attention key has no gradient (it adds
+    the same to all scores of a query): what AdamW makes of its rounding errors is left out.
     """
     losses, others = curve(run), curve(other)
     assert [line[0] for line in losses] == [line[0] for line in others]
@@ -110,14 +111,17 @@ def largest_difference(run: Path, other: Path) -> float:
         (np.array([line[column] for line in side if line[column] is not None]) for side in (losses, others))
         for column in (1, 2)
     ]
+    differences = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs]
     weights, other_weights = final_weights(run), final_weights(other)
     assert weights.keys() == other_weights.keys()
     for name, weight in weights.items():
         if name.startswith("normalizer."):
             assert np.array_equal(weight, other_weights[name])
         elif not name.endswith("cross_attention.k_proj.bias"):
-            pairs.append((weight, other_weights[name]))
-    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
+            layer = weights.get(name.removesuffix("bias") + "weight", weight) if name.endswith(".bias") else weight
+            largest = max(np.abs(weight).max(), np.abs(layer).max())
+            differences.append(float(np.abs(weight - other_weights[name]).max() / largest))
+    return max(differences)
 
 
 def rewind(run: Path, copy: Path, step: int) -> Path:

@@ -86,14 +86,16 @@ class Judge:
         work = self._heard[behind[0]].last.work
         advice = "raise train.timeout if this may take so long"
         if len(behind) == len(self._heard):
-            return f"no process has gone on for {self._timeout:.0f} s, all were {work}, {self._places()}; {advice}"
-        return f"{self._names(behind)} not gone on for {self._timeout:.0f} s: it was {work}; {advice}"
+            said = f"no process has gone on for {self._timeout:.0f} s, all were {work}"
+        else:
+            said = f"{self._names(behind)} not gone on for {self._timeout:.0f} s: it was {work}"
+        return f"{said}, {self._places(behind)}; {advice}"
 
-    def _places(self) -> str:
-        """Where the processes are, the odd ones out first."""
+    def _places(self, ranks: list[int]) -> str:
+        """Where processes are, the odd ones out first."""
         places: dict[str, list[int]] = {}
-        for rank, heard in self._heard.items():
-            places.setdefault(heard.last.place, []).append(rank)
+        for rank in ranks:
+            places.setdefault(self._heard[rank].last.place, []).append(rank)
         fewest = sorted(places.items(), key=lambda item: len(item[1]))[:PLACES]
         return "; ".join(
             (
