@@ -10,6 +10,7 @@ documents would be. The plan does not change with it, so that ranks need not agr
 mended shard is simply read again; each batch says how many documents and targets it lacks.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -26,6 +27,9 @@ from lexalcm.data.mixture import TRAIN_SPLIT, Mixture, Part
 from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
 from lexalcm.data.windows import split_by
 from lexalcm.errors import ConfigError, LexaError, ShardError
+
+_SECONDS_TO_END = 2.0
+"""In which torch, once a loader process does not answer, raises the error that says how it ended."""
 
 Planned = tuple[int, Windows]
 """A micro-batch's number and what stands in its rows."""
@@ -308,7 +312,12 @@ def _load(reader: BatchReader, planned: Iterable[Planned], num_workers: int) -> 
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or it would draw from the default one, which belongs to the training
     )
-    for batch in loader:
-        if isinstance(batch, LexaError):
-            raise batch
-        yield batch
+    arriving = iter(loader)  # torch watches its processes for as long as it is there
+    try:
+        for batch in arriving:
+            if isinstance(batch, LexaError):
+                raise batch
+            yield batch
+    except (ConnectionError, EOFError):  # a process that is killed loses its connections before torch hears of its end
+        time.sleep(_SECONDS_TO_END)
+        raise

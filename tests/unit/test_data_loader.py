@@ -3,6 +3,7 @@ import pickle
 import shutil
 from collections import Counter
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,23 @@ def test_any_world_size_reads_the_same_batches_from_any_step(
         together = [ranks[k % world_size][((step - first) * 4 + k) // world_size] for k in range(4)]
         assert all(same(undisturbed.micro_batch(step * 4 + k), together[k]) for k in range(4))
         assert undisturbed.targets_in_step(step) == sum(int(batch.targets.sum()) for batch in together)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("lost", [ConnectionResetError, EOFError])
+def test_a_loader_process_that_loses_its_connection_as_it_is_killed_is_said_to_be_killed(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, lost: type[Exception]
+) -> None:
+    def lose(batches: Any) -> None:
+        (process,) = batches._workers
+        Timer(0.1, process.kill).start()  # the system has closed its connections, and comes to its end afterwards
+        raise lost
+
+    arriving = training(dataset, settings(num_workers=1)).iterate(0, 3)
+    next(arriving)
+    monkeypatch.setattr(torch.utils.data.dataloader._MultiProcessingDataLoaderIter, "_get_data", lose)
+    with pytest.raises(RuntimeError, match="killed by signal: Killed"):
+        next(arriving)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
