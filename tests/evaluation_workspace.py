@@ -3,13 +3,15 @@
 import random
 from pathlib import Path
 
+import torch
+
 from lexalcm.codec.lsa import LsaCodec
 from lexalcm.codec.special import SPECIAL_FILE, write_special
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import Manifest, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.shards import ShardWriter
-from lexalcm.model import ModelConfig, create_model
+from lexalcm.model import BaseLCM, ModelConfig, create_model
 
 DIM = 8
 _THINGS = ["cat", "dog", "train", "river", "teacher", "window", "garden", "letter", "mountain", "song"]
@@ -70,3 +72,14 @@ def make_text_model(
     loaded.save(folder / "codec")
     write_special(folder / SPECIAL_FILE, loaded)
     return folder
+
+
+def guess_next(model: BaseLCM, story: torch.Tensor) -> torch.Tensor:
+    """What a base model says after a story [n, dim], in one forward pass over it: [dim]."""
+    with torch.no_grad():
+        guess = model.predict(
+            model.normalizer.normalize(story[None]),
+            torch.zeros(1, len(story), dtype=torch.int64),
+            torch.arange(len(story))[None],
+        )[0, -1]
+        return model.normalizer.denormalize(guess)

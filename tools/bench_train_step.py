@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 import sys
+from itertools import pairwise
 
 import torch
 
@@ -91,7 +92,7 @@ def measure(config: ModelConfig, arguments: argparse.Namespace) -> dict[str, obj
         rates.append(matrix_rate(device, dtype, size))
     concepts = arguments.rows * arguments.length
     flops = training_flops(config, concepts, arguments.length / arguments.documents)
-    pairs = [(s, (before + after) / 2) for s, before, after in zip(seconds, rates, rates[1:], strict=False)]
+    pairs = [(s, statistics.mean(around)) for s, around in zip(seconds, pairwise(rates), strict=True)]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "rows": arguments.rows,

@@ -4,7 +4,6 @@ What has come lies in `.NAME.part` beside the goal, with the server's tag for it
 the rest only, and begins anew if the server's file is another by now.
 """
 
-import hashlib
 import http.client
 import logging
 import os
@@ -20,6 +19,7 @@ from lexalcm import __version__
 from lexalcm.atomic import fsync_path
 from lexalcm.data.progress import Report
 from lexalcm.errors import LexaError, UserError
+from lexalcm.file_hash import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def download(url: str, path: Path, report: Report | None = None) -> Downloaded:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write in {path.parent} ({reason}): set LEXALCM_CACHE to another folder") from error
-    found = Downloaded(path, path.stat().st_size, _sha256(path))
+    found = Downloaded(path, path.stat().st_size, file_sha256(path))
     logger.warning("%s: %s bytes, sha256 %s", path, f"{found.size:,}", found.sha256)
     return found
 
@@ -127,11 +127,3 @@ def _check_room(folder: Path, url: str, needed: int | None) -> None:
             f"{url} needs {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: make room, "
             "or set LEXALCM_CACHE to a folder on another disk"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

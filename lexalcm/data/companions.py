@@ -5,13 +5,13 @@ they can be compared each time that the data set is opened: one flipped bit in e
 model sees, and nothing else would tell. Manifests without checksums have nothing to compare.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.normalize import NORMALIZER_FILE
 from lexalcm.errors import DataError
+from lexalcm.file_hash import file_sha256
 
 COMPANIONS = (NORMALIZER_FILE, SPECIAL_FILE)
 
@@ -37,13 +37,13 @@ def changed_companions(folder: Path, noted: Mapping[str, str]) -> list[str]:
 
 
 def file_hash(file: Path) -> str | None:
-    """SHA-256 of a small file; None where there is none.
+    """SHA-256 of a file; None where there is none.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return file_sha256(file)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from lexalcm.atomic import atomic_folder, write_text
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
 from lexalcm.errors import TrainingError
+from lexalcm.file_hash import file_sha256
 from lexalcm.train.engines.protocol import Engine, ReadTensor
-from lexalcm.train.tensor_file import TensorSpec, file_sha256, write_tensors
+from lexalcm.train.tensor_file import TensorSpec, write_tensors
 from lexalcm.train.world import World
 
 WEIGHTS = "weights.safetensors"

@@ -20,6 +20,7 @@ from lexalcm.config import RunConfig, load_settings
 from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.mixture import Mixture
+from lexalcm.file_hash import file_sha256
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
@@ -39,7 +40,6 @@ from lexalcm.train.run_lock import locked
 from lexalcm.train.run_start import check_apart, decide_start, prepare, put_back, record_export
 from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.stop import StopRequest
-from lexalcm.train.tensor_file import file_sha256
 from lexalcm.train.trainer import Trainer
 from lexalcm.train.wandb_log import check_wandb
 from lexalcm.train.watching import make_gauges, open_monitor

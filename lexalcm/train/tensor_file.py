@@ -64,12 +64,3 @@ def write_tensors(path: Path, layout: Mapping[str, TensorSpec], tensors: Iterabl
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
-
-
-def file_sha256(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

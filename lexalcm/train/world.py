@@ -203,9 +203,7 @@ def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[Non
             raise
         except Exception as error:
             if store is None or not (isinstance(error, RuntimeError) and _is_of_connections(error)):
-                _said_elsewhere(
-                    store, world, str(error)
-                )  # so that the others need not say that they have lost this one
+                _said_elsewhere(store, world, str(error))  # the others need not say that they have lost this one
                 raise
             ended = TrainingError(f"process {world.rank} {LOST}")
             ended.said_elsewhere = _said_elsewhere(store, world, LOST)

@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from evaluation_workspace import make_text_dataset, make_text_model
+from evaluation_workspace import guess_next, make_text_dataset, make_text_model
 
 from lexalcm.errors import ConfigError, DataError
 from lexalcm.evaluate import models
@@ -56,13 +56,7 @@ def test_a_batch_is_continued_as_each_document_alone_one_forward_pass_at_a_time(
         story = torch.from_numpy(batch.embeddings[span][: FREE.prefix])
         said = set(batch.sentences[span.start : span.start + FREE.prefix])
         for place in range(span.start + FREE.prefix, span.stop):
-            with torch.no_grad():
-                guess = model.predict(
-                    model.normalizer.normalize(story[None]),
-                    torch.zeros(1, len(story), dtype=torch.int64),
-                    torch.arange(len(story))[None],
-                )[0, -1]
-            story = torch.cat([story, model.normalizer.denormalize(guess)[None]])
+            story = torch.cat([story, guess_next(model, story)[None]])
             assert prediction.embeddings[place] == pytest.approx(story[-1].numpy(), abs=1e-4)
             lang = batch.languages[batch.documents[place]]
             [expected] = codec.decode(story[-1:].numpy(), lang, avoid=said)

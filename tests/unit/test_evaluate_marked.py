@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from evaluation_workspace import make_text_dataset, make_text_model
+from evaluation_workspace import guess_next, make_text_dataset, make_text_model
 from test_evaluate_scene import Alphabet, Recorder
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
@@ -200,13 +200,7 @@ def test_answers_are_written_behind_the_true_turns_before_them(workspace, chats)
         story = torch.from_numpy(batch.embeddings[start:begin])
         said = set()  # an answer may say what others have said
         for place in range(begin, stop):
-            with torch.no_grad():
-                guess = model.predict(
-                    model.normalizer.normalize(story[None]),
-                    torch.zeros(1, len(story), dtype=torch.int64),
-                    torch.arange(len(story))[None],
-                )[0, -1]
-            story = torch.cat([story, model.normalizer.denormalize(guess)[None]])
+            story = torch.cat([story, guess_next(model, story)[None]])
             assert prediction.embeddings[place] == pytest.approx(story[-1].numpy(), abs=1e-4)
             said_next = codec.decode(story[-1:].numpy(), "eng_Latn", avoid=said)
             assert [next(texts)] == said_next
