@@ -30,6 +30,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    def __hash__(self) -> int:  # pydantic's fails where a field is a list or a dict
+        return hash(self.model_dump_json())
+
     def to_yaml(self) -> str:
         """The settings as YAML, in the order of their definition."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -72,7 +72,8 @@ def _at(
 ) -> tuple[float, float]:
     """The two peaks of `Activations` at so many rows."""
     towers = [config.context_layers, config.num_layers] if config.context_layers else [config.num_layers]
-    small = config.model_copy(update={"num_layers": TRACED, "context_layers": TRACED * (len(towers) - 1)})
+    layers_of_each = {"num_layers": TRACED, "context_layers": TRACED * (len(towers) - 1)}
+    small = config.model_copy(update={**layers_of_each, "preset": None, "codec": None})  # memory depends on sizes alone
 
     def trace(recomputed: bool) -> MemoryTrace:
         return _trace(small, rows, length, device_type, precision, recomputed)
