@@ -297,7 +297,7 @@ class TrainSettings(Settings):
     fsdp: FSDPSettings = FSDPSettings()
     nvme_path: str | None = None  # a folder on a fast local disk, for DeepSpeed files that offload to NVMe
     activation_checkpointing: ActivationCheckpointing = "none"  # full, or every-2, every-3, ...: of so many layers one
-    compile: bool = False  # the layers, with torch.compile
+    compile: Literal["auto"] | bool = "auto"  # the layers, with torch.compile; auto: on a GPU, where it pays
     freeze: tuple[str, ...] = ()  # parameters that stay as they are: names, or patterns such as contextualizer.*
     optimizer: Literal["adamw", "adafactor", "adamw8bit", "muon"] = "adamw"
     lr: PositiveFloat = 1e-3

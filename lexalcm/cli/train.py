@@ -13,10 +13,10 @@ import typer
 
 from lexalcm.cli.console import err, out
 from lexalcm.errors import ConfigError, LexaError
+from lexalcm.train.stop import SCHEDULERS, StopRequest
 
 if TYPE_CHECKING:
     from lexalcm.train.run import DryRunResult, RunResult
-    from lexalcm.train.stop import StopRequest
 
 SECONDS_TO_SAY = 3.0  # a launcher ends all processes when one has ended: the one that says why must come first
 
@@ -64,7 +64,10 @@ def train(
         list[str] | None, typer.Option("--set", help="Change a setting, e.g. train.lr=1e-4. May be repeated.")
     ] = None,
     nproc: Annotated[
-        int | None, typer.Option("--nproc", min=1, help="Start this many processes on this machine, one a GPU.")
+        str | None,
+        typer.Option(
+            "--nproc", metavar="N|gpu", help="Start this many processes on this machine, one a GPU; gpu: on all GPUs."
+        ),
     ] = None,
     max_restarts: Annotated[
         int, typer.Option("--max-restarts", min=0, help="With --nproc: start all again if one of them dies, so often.")
@@ -98,6 +101,7 @@ def train(
       lcm train --plan --model two-tower-1.6b --gpus 8 --gpu-memory 80GB
       lcm train --resume runs/base --steps 2000              # go on, longer
       lcm train --nproc 2 --set data.global_batch=4          # on 2 GPUs
+      lcm train --nproc gpu --set data.global_batch=8        # on all of 8
       torchrun --nproc-per-node 2 -m lexalcm train \\
         --deepspeed configs/zero3.json --set data.global_batch=4
     """
@@ -123,7 +127,8 @@ def train(
         _plan(config, [*(overrides or ()), *options], gpus, gpu_memory, as_json)
         return
     try:
-        status = _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json, context.obj)
+        stop = StopRequest(context.obj, SCHEDULERS, stop_code)
+        status = _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json, stop)
     except LexaError as error:
         elsewhere = error.said_elsewhere
         if elsewhere is None:  # all have it: the first one of each machine says it
@@ -138,9 +143,10 @@ def train(
         raise typer.Exit(stop_code)
 
 
-def _launch(processes: int, restarts: int, stop_code: int, stop: "StopRequest | None") -> int:
-    from lexalcm.train.launcher import check_not_launched, run_processes, without_options
+def _launch(nproc: str, restarts: int, stop_code: int, stop: StopRequest | None) -> int:
+    from lexalcm.train.launcher import check_not_launched, count_processes, run_processes, without_options
 
+    processes = count_processes(nproc)
     check_not_launched(processes, os.environ)
     arguments = without_options(sys.argv[1:], ["--nproc", "--max-restarts"])
     return run_processes(
@@ -163,12 +169,10 @@ def _train(
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
-    before: "StopRequest | None",
+    stop: StopRequest,
 ) -> str:
     """Train, or try to, and print what came of it; gives how it ended."""
-    from lexalcm.train.stop import SCHEDULERS, StopRequest
-
-    with StopRequest(before, SCHEDULERS) as stop:  # before torch is loaded, which takes seconds
+    with stop:  # before torch is loaded, which takes seconds
         from lexalcm.cli.training_display import training_display
         from lexalcm.train import run
         from lexalcm.train.monitor import is_of_no_audience

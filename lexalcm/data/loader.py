@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +36,21 @@ Planned = tuple[int, Windows]
 """A micro-batch's number and what stands in its rows."""
 
 
+class Sent(NamedTuple):
+    """A micro-batch's tensors on a GPU, by the names of the model's arguments, copied on a stream of their own."""
+
+    inputs: dict[str, Tensor]
+    arrived: torch.cuda.Event
+
+    def take(self, device: torch.device) -> dict[str, Tensor]:
+        """The tensors for the device's current stream, which waits for them; the CPU does not."""
+        stream = torch.cuda.current_stream(device)
+        stream.wait_event(self.arrived)
+        for tensor in self.inputs.values():
+            tensor.record_stream(stream)
+        return self.inputs
+
+
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch of packed rows."""
@@ -54,6 +70,8 @@ class Batch:
     """Documents that were planned but lie in a bad shard; one cut into windows counts with that of its first target."""
     missing_targets: int = 0
     """Targets that were planned but lie in a bad shard."""
+    sent: Sent | None = None
+    """The same on a GPU, if it has been sent ahead."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on a device, embeddings in float32; does not wait for copies from pinned memory."""

@@ -42,6 +42,24 @@ class LayerCache:
         """Forget all rows but these, int64 [K]."""
         self.keys, self.values = self.keys[rows_K], self.values[rows_K]
 
+    def rows(self, count: int) -> Self:
+        """The first rows, in place."""
+        return type(self)(self.keys[:count], self.values[:count])
+
+    def clear(self) -> None:
+        """Zeros again."""
+        self.keys.zero_()
+        self.values.zero_()
+
+    def copy_from(self, other: Self, rows_K: Tensor) -> None:
+        """Take over these rows of another cache or of this one, int64 [K], as the first ones.
+
+        As many slots as both have; what else is here stays.
+        """
+        slots = min(self.keys.shape[2], other.keys.shape[2])
+        self.keys[: len(rows_K), :, :slots] = other.keys[rows_K, :, :slots]
+        self.values[: len(rows_K), :, :slots] = other.values[rows_K, :, :slots]
+
     def write(self, k_BHLE: Tensor, v_BHLE: Tensor, slots_BL: Tensor) -> None:
         """Store keys and values in each row's slots."""
         index_BHLE = slots_BL[:, None, :, None].expand_as(k_BHLE)

@@ -27,6 +27,7 @@ from lexalcm.model.attention import Attention, initialize_attention_input, initi
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.dropout import Dropout
 from lexalcm.model.linear import Linear, linear
+from lexalcm.model.lookup import lookup
 from lexalcm.model.masks import Mask
 from lexalcm.model.norm import ModulatedRMSNorm, RMSNorm
 from lexalcm.model.transformer import SwiGLU
@@ -131,7 +132,7 @@ class DenoiserLayer(nn.Module):
         ).unbind(dim=1)
 
         def open_gate(gate_TW: Tensor, output_BLW: Tensor) -> Tensor:
-            return nn.functional.embedding(timesteps_BL, gate_TW) * self.dropout(output_BLW)
+            return lookup(gate_TW, timesteps_BL) * self.dropout(output_BLW)
 
         hidden_BLW = self.self_norm(x_BLW, timesteps_BL, scale, shift)
         x_BLW = x_BLW + open_gate(gate, self.self_projection(hidden_BLW))

@@ -2,17 +2,16 @@
 
 A mask is a rule, "may query q of row b see key k", over document ids. On a CPU the rule is evaluated for all pairs into
 a boolean tensor [B, 1, Q, K] for `scaled_dot_product_attention`: B x L^2 bytes, 256 KiB for a row of 512. On a GPU it
-becomes a FlexAttention block mask (arXiv 2412.05496): the kernel evaluates the rule itself, skips blocks in which
-nothing is seen, and nothing quadratic in the row's length is stored. Where kernels cannot be compiled, or with
-`model.attention=sdpa`, a GPU gets the boolean tensor.
+becomes a FlexAttention block mask (arXiv 2412.05496) in training in half precision: the kernel evaluates the rule
+itself, skips blocks in which nothing is seen, and nothing quadratic in the row's length is stored. In float32 its
+kernels have no tensor cores and take long to compile; there, where kernels cannot be compiled, outside training, and
+with `model.attention=sdpa`, a GPU gets the boolean tensor.
 
 Shapes: B rows, L positions, Q queries, K keys.
 """
 
-import shutil
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 from torch.nn.attention.flex_attention import BlockMask
 
+from lexalcm.device import can_compile
 from lexalcm.model.config import AttentionKernel
 
 Mask = Tensor | BlockMask
@@ -80,23 +80,24 @@ def next_concept_mask(last_B: Tensor, slots: int, copies: int) -> Tensor:
 
 def flex_attention(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, mask: BlockMask) -> Tensor:
     """Softmax attention under a block mask, [B, H, Q, E]; compiled at the first use, or with the caller."""
+    if torch.compiler.is_compiling():
+        return flex.flex_attention(q_BHQE, k_BHKE, v_BHKE, block_mask=mask)
     return _compiled()[0](q_BHQE, k_BHKE, v_BHKE, block_mask=mask)
 
 
+def takes_flex(kernel: AttentionKernel, device: torch.device, precision: str) -> bool:
+    """Whether training in a precision, `fp32` or `bf16`, has FlexAttention over packed rows on a device."""
+    return kernel == "flex" or (kernel == "auto" and precision == "bf16" and can_compile(device))
+
+
 def _make_mask(rule: Rule, rows: int, queries: int, keys: int, device: torch.device, kernel: AttentionKernel) -> Mask:
-    if kernel == "flex" or (kernel == "auto" and device.type == "cuda" and _can_compile()):
+    if takes_flex(kernel, device, "bf16" if torch.is_autocast_enabled(device.type) else "fp32"):
         return _compiled()[1](rule, rows, None, queries, keys, device=device)
     b, h, q, k = (torch.arange(n, device=device) for n in (rows, 1, queries, keys))
     return rule(b[:, None, None, None], h[:, None, None], q[:, None], k)
 
 
 @cache
-def _can_compile() -> bool:
-    """Whether kernels for a GPU can be made here: by Triton, which needs a C compiler."""
-    return find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))
-
-
-@cache
 def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """FlexAttention and its maker of block masks, which without the compiler would store all pairs after all."""
-    return torch.compile(flex.flex_attention), torch.compile(flex.create_block_mask)
+    return torch.compile(flex.flex_attention, dynamic=False), torch.compile(flex.create_block_mask, dynamic=False)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lexalcm.model.lookup import lookup
+
 
 class _LearnedNorm(nn.Module):
     def __init__(self, width: int, eps: float) -> None:
@@ -41,8 +43,8 @@ class ModulatedRMSNorm(_LearnedNorm):
 
         The learned scale goes into those of the timesteps first: T products of vectors instead of one a position.
         """
-        scale_BLW = nn.functional.embedding(timesteps_BL, scale_TW * self.weight)
-        return _normalize(x_BLW, scale_BLW, self.eps) + nn.functional.embedding(timesteps_BL, shift_TW)
+        scale_BLW = lookup((scale_TW * self.weight).type_as(x_BLW), timesteps_BL)
+        return _normalize(x_BLW, scale_BLW, self.eps) + lookup(shift_TW, timesteps_BL)
 
 
 def _normalize(x: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -51,7 +53,7 @@ def _normalize(x: Tensor, scale: Tensor, eps: float) -> Tensor:
         return _NormalizeOnCPU.apply(x.float(), scale.float(), eps).type_as(x)
     if scale.ndim == 1:
         return nn.functional.rms_norm(x.float(), scale.shape, scale.float(), eps).type_as(x)
-    return (nn.functional.rms_norm(x.float(), x.shape[-1:], eps=eps) * scale.float()).type_as(x)
+    return nn.functional.rms_norm(x, x.shape[-1:], eps=eps) * scale  # whose sums are float32 whatever x is
 
 
 def inverse_rms(x_NW: Tensor, eps: float) -> Tensor:

@@ -29,6 +29,24 @@ PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
+def count_processes(nproc: str) -> int:
+    """How many processes `--nproc` asks for: a number, or `gpu`, one for each GPU that torch sees.
+
+    Raises:
+        ConfigError: neither, or there is no GPU.
+    """
+    if nproc == "gpu":
+        import torch  # seconds, which a number does without
+
+        gpus = torch.cuda.device_count()
+        if gpus == 0:
+            raise ConfigError("--nproc gpu: torch sees no GPU here (lcm verify env says why); give a number instead")
+        return gpus
+    if not nproc.isdecimal() or int(nproc) < 1:
+        raise ConfigError(f"--nproc {nproc}: give a number of processes, at least 1, or gpu for one on each GPU")
+    return int(nproc)
+
+
 def check_not_launched(processes: int, environment: Mapping[str, str]) -> None:
     """Make sure that no other launcher has started this process already.
 

@@ -13,18 +13,30 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lexalcm.config import TrainSettings
+from lexalcm.device import can_compile
 from lexalcm.errors import ConfigError
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.create import count_parameters
 from lexalcm.model.lcm import LCM
 
 EVERY = "every-"
+COMPILED_FROM = 50_000_000
+"""Parameters from which `train.compile=auto` compiles: smaller models have trained in the time that it takes."""
 
 
-def prepare_layers(model: LCM, settings: TrainSettings) -> None:
-    """Compile the layers and recompute their activations as the settings say."""
+def compiles(settings: TrainSettings, model: ModelConfig, device: torch.device) -> bool:
+    """Whether a training on a device compiles a model's layers, where the engine allows it."""
+    if settings.compile == "auto":
+        return can_compile(device) and sum(count_parameters(model).values()) >= COMPILED_FROM
+    return settings.compile
+
+
+def prepare_layers(model: LCM, *, compiled: bool, checkpointing: str) -> None:
+    """Compile the layers if they are to be, and recompute their activations as `is_recomputed` says."""
     for number, layer in enumerate(model.blocks()):
-        if settings.compile:
+        if compiled:
             layer.forward = torch.compile(layer.forward, dynamic=False)
-        if is_recomputed(settings.activation_checkpointing, number):
+        if is_recomputed(checkpointing, number):
             # Dropout draws the same numbers again: torch's generator is put back to where it was.
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 

@@ -21,7 +21,6 @@ from torch.nn.attention import SDPBackend
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lexalcm.config import TrainSettings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import ARCHITECTURES
 from lexalcm.model.norm import inverse_rms
@@ -126,7 +125,7 @@ def trace_micro_batch(
     kernels = _GPUKernels if device_type == "cuda" else nullcontext
     for layer in model.blocks():  # when a layer is recomputed, what is around the backward pass is off
         layer.forward = partial(_under, kernels, layer.forward)
-    prepare_layers(model, TrainSettings(activation_checkpointing="full" if recomputed else "none"))
+    prepare_layers(model, compiled=False, checkpointing="full" if recomputed else "none")
     inverse_rms(torch.zeros(1, config.width), config.norm_eps)  # its constants are kept, and must be real ones
     trace = MemoryTrace()
     with _Operations(trace, device), kernels():

@@ -28,7 +28,6 @@ from lexalcm.train.allocator import keep_freed_memory
 from lexalcm.train.bad_step import BadStep, dump_bad_step
 from lexalcm.train.checkpoint import Progress, load_weights, restore_engine
 from lexalcm.train.engines.choose import EngineChoice, agreed_engine, choose_engine, start_engine
-from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.export import export_model
 from lexalcm.train.layers import freeze
 from lexalcm.train.loader_failure import loader_failures_said
@@ -158,7 +157,8 @@ def train(
             return _result("stopped", run, start.progress, start.checkpoint)
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
-        with closing(_start_agreed_engine(parts, config, display)) as engine:
+        choice = _agreed_choice(parts, config, display)
+        with closing(start_engine(choice, parts.model, config.train, world.device)) as engine:
             if start.checkpoint is not None:
                 restore_engine(start.checkpoint, engine, start.progress.updates)
                 display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
@@ -186,7 +186,16 @@ def train(
             with closing(saver), open_monitor(config, model, run, display, step, world) as monitor:
                 gauges = make_gauges(config, model, parts.mixture, engine, monitor, run, start.progress, world)
                 trainer = Trainer(
-                    engine, parts.batches, parts.validation, config.train, world, monitor, saver.save, dump, gauges
+                    engine,
+                    parts.batches,
+                    parts.validation,
+                    config.train,
+                    world,
+                    monitor,
+                    saver.save,
+                    dump,
+                    gauges,
+                    choice.compiled_parts,
                 )
                 progress = trainer.run(start.progress, stop)
             if progress.step < config.train.steps:
@@ -208,26 +217,28 @@ def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequ
         joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout),
         loader_failures_said(world.rank),
         StopRequest(stop) as stop,
-        closing(_start_agreed_engine(parts, config, display)) as engine,
     ):
-        trainer = Trainer(engine, parts.batches, None, settings, world, Monitor(None, Silent()), _save_nothing)
-        began = time.perf_counter()
-        progress = trainer.run(Progress(), stop)
-        seconds = time.perf_counter() - began
-        memory = engine.memory()
-        return DryRunResult(
-            engine=engine.name,
-            precision=engine.precision,
-            device=str(world.device),
-            processes=world.size,
-            model_parameters=model_parameters,
-            parameters_bytes=memory.parameters,
-            gradients_bytes=memory.gradients,
-            optimizer_bytes=memory.optimizer,
-            peak_bytes=peak_bytes(world.device),
-            loss=progress.train_loss if progress.train_loss is not None else float("nan"),
-            seconds_per_step=seconds / DRY_RUN_STEPS,
-        )
+        choice = _agreed_choice(parts, config, display)
+        with closing(start_engine(choice, parts.model, config.train, world.device)) as engine:
+            monitor, compiled = Monitor(None, display), choice.compiled_parts
+            trainer = Trainer(engine, parts.batches, None, settings, world, monitor, _save_nothing, compiled=compiled)
+            began = time.perf_counter()
+            progress = trainer.run(Progress(), stop)
+            seconds = time.perf_counter() - began
+            memory = engine.memory()
+            return DryRunResult(
+                engine=engine.name,
+                precision=engine.precision,
+                device=str(world.device),
+                processes=world.size,
+                model_parameters=model_parameters,
+                parameters_bytes=memory.parameters,
+                gradients_bytes=memory.gradients,
+                optimizer_bytes=memory.optimizer,
+                peak_bytes=peak_bytes(world.device),
+                loss=progress.train_loss if progress.train_loss is not None else float("nan"),
+                seconds_per_step=seconds / DRY_RUN_STEPS,
+            )
 
 
 def _assemble(config: RunConfig) -> _Parts:
@@ -246,12 +257,15 @@ def _assemble(config: RunConfig) -> _Parts:
     return _Parts(world, engine, mixture, batches, validation, model)
 
 
-def _start_agreed_engine(parts: _Parts, config: RunConfig, display: Display) -> Engine:
-    """Start the engine that suits all processes, and tell the user of it; the processes have met."""
+def _agreed_choice(parts: _Parts, config: RunConfig, display: Display) -> EngineChoice:
+    """The engine that suits all processes, which have met; tells the user of it."""
     choice = agreed_engine(parts.engine, config, parts.world, parts.model.config)
     if choice.note is not None:
         display.note(choice.note)
-    return start_engine(choice, parts.model, config.train, parts.world.device)
+    gpus = torch.cuda.device_count()
+    if parts.world.size == 1 and gpus > 1:
+        display.note(f"1 of {gpus} GPUs is used; --nproc gpu starts a process on each")
+    return choice
 
 
 def _fingerprints(parts: _Parts) -> Fingerprints:

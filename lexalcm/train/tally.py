@@ -1,11 +1,10 @@
 """What a step's micro-batches come to, on this process and then over all of them.
 
-Losses stay on the device until the step is done: one transfer from a GPU a step, and one exchange of numbers between
-processes, whatever is counted.
+Losses stay on the device until the step is done: one transfer from a GPU a step, which waits for no optimizer, and one
+exchange of numbers between processes, whatever is counted.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +12,7 @@ import torch
 from lexalcm.data.loader import Batch
 from lexalcm.model.lcm import Loss
 from lexalcm.train.timestep_loss import TimestepBuckets
+from lexalcm.train.to_host import ToHost
 from lexalcm.train.world import World
 
 
@@ -46,18 +46,11 @@ class Tally:
     numbers: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     _on_device: list[torch.Tensor] = field(default_factory=list)
+    _sent: ToHost | None = None
     _concepts: int = 0
     _skipped: int = 0
     _missing: int = 0
     _flops: float = 0.0
-    _waited: float = 0.0
-
-    def next(self, batches: Iterator[Batch]) -> Batch:
-        """Take the next micro-batch, and note how long it took to come."""
-        began = time.perf_counter()
-        batch = next(batches)
-        self._waited += time.perf_counter() - began
-        return batch
 
     def add(self, batch: Batch, loss: Loss) -> None:
         """Count a micro-batch and its loss."""
@@ -69,30 +62,36 @@ class Tally:
             self._flops += self.flops_of(batch)
         numbers = [loss.sum.detach().double()[None]]
         if self.buckets is not None:
-            numbers.append(self.buckets.add_up(loss, batch.targets).flatten())
+            targets = batch.targets if batch.sent is None else batch.sent.inputs["targets"]
+            numbers.append(self.buckets.add_up(loss, targets).flatten())
         self._on_device.append(torch.cat(numbers))
 
-    def exchange(self, world: World, *, stop: bool = False, peak_bytes: int = 0) -> Counted:
-        """Add up over all processes; each must call it.
+    def send(self) -> None:
+        """No micro-batch follows: what was counted may leave the device."""
+        rows = torch.stack(self._on_device)
+        self._sent = ToHost(torch.cat([rows[:, 0], rows.sum(0)]))
+
+    def exchange(self, world: World, *, stop: bool = False, waited: float = 0.0, peak_bytes: int = 0) -> Counted:
+        """Add up over all processes; each must call it, after `send`.
 
         Args:
             world: this process's place.
             stop: whether this process was asked to stop.
+            waited: seconds for data.
             peak_bytes: the most memory that it has had.
         """
-        rows = torch.stack(self._on_device)
+        assert self._sent is not None
         count = 0 if self.buckets is None else self.buckets.count
-        summed = rows.sum(0)
-        transferred = torch.cat([rows[:, 0], summed]).tolist()
-        self.losses, mine = transferred[: len(rows)], transferred[len(rows) :]
+        transferred = self._sent.read().tolist()
+        self.losses, mine = transferred[: len(self.numbers)], transferred[len(self.numbers) :]
         places = [[0.0] * world.size, [0.0] * world.size]  # what is not to be added up has a place for each process
-        for place, value in zip(places, (self._waited, peak_bytes), strict=True):
+        for place, value in zip(places, (waited, peak_bytes), strict=True):
             place[world.rank] = value
         counts = [self._concepts, self._skipped, self._missing, self._flops, stop]
         everything = world.sum([*mine, *counts, *places[0], *places[1]])
         loss, *by_timestep = everything[: 1 + 2 * count]
         concepts, skipped, missing, flops, stops = everything[1 + 2 * count :][: len(counts)]
-        waited, peaks = everything[-2 * world.size : -world.size], everything[-world.size :]
+        waits, peaks = everything[-2 * world.size : -world.size], everything[-world.size :]
         return Counted(
             loss=loss,
             by_timestep=by_timestep[:count],
@@ -102,6 +101,6 @@ class Tally:
             missing_targets=int(missing),
             flops=flops,
             stops=int(stops),
-            waited=max(waited),
+            waited=max(waits),
             peak_bytes=int(max(peaks)),
         )

@@ -17,6 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -24,8 +25,9 @@ import numpy as np
 import torch
 
 from lexalcm.config import TrainSettings
-from lexalcm.data.loader import Batch, TrainingBatches, ValidationBatches
+from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.errors import TrainingError
+from lexalcm.train.ahead import Ahead
 from lexalcm.train.bad_step import BadStep
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
@@ -88,6 +90,7 @@ class Trainer:
         save: Save,
         dump: Callable[[BadStep], str] = lambda _: "",
         gauges: Gauges | None = None,
+        compiled: str | None = None,
     ) -> None:
         """Put a training together.
 
@@ -102,6 +105,7 @@ class Trainer:
             dump: writes what there is to know of a step that ends the run, and gives words that say where; called
                 likewise.
             gauges: what to measure beside the loss.
+            compiled: what the first step compiles, for the user; none: nothing.
         """
         self.engine = engine
         self.batches = batches
@@ -112,6 +116,7 @@ class Trainer:
         self.save = save
         self.dump = dump
         self.gauges = gauges or Gauges()
+        self.compiled = compiled
 
     def run(self, progress: Progress, stop: StopRequest) -> Progress:
         """Train from `progress` to `settings.steps`, or until asked to stop; save as the settings say and at the end.
@@ -127,14 +132,14 @@ class Trainer:
 
     def _run(self, progress: Progress, stop: StopRequest) -> Progress:
         settings = self.settings
-        batches = self.world.watched(
-            self.batches.iterate(progress.step, settings.steps, rank=self.world.rank, world_size=self.world.size)
-        )
+        in_order = self.batches.iterate(progress.step, settings.steps, rank=self.world.rank, world_size=self.world.size)
+        batches = Ahead(self.world.watched(in_order), self.world.device)
         since, seen = _Since(), dict[str, Any]()
-        stopping = False
+        first, stopping = progress.step, False
         while progress.step < settings.steps and not stopping:
             lr = learning_rate(progress.step, settings)
-            progress, step = self._step(progress, batches, lr, stop)
+            with self._compiling(stop) if progress.step == first and self.compiled else nullcontext():
+                progress, step = self._step(progress, batches, lr, stop)
             since.add(step)
             if progress.bad_steps >= settings.max_bad_steps:
                 self._give_up(progress, step)
@@ -145,7 +150,10 @@ class Trainer:
                 if one.due(progress.step, validating):
                     seen |= one.look(progress)
             if validating or last or progress.step % settings.log_every == 0:
-                line = self._line(progress, step, since, lr) | (self._validation_metrics() if validating else {}) | seen
+                line = self._line(progress, step, since, lr) | seen
+                if validating:
+                    with stop.ending("validating", nothing_is_lost=False):
+                        line |= self._validation_metrics()
                 self.monitor.write(line)
                 progress = progress.begin_line(line["loss"], line.get("validation_loss"))
                 since, seen = _Since(), {}
@@ -155,6 +163,15 @@ class Trainer:
             if last or stopping or progress.step % settings.checkpoint.every == 0:
                 self.save(progress, must=last or stopping)
         return progress
+
+    @contextmanager
+    def _compiling(self, stop: StopRequest) -> Iterator[None]:
+        """Around the first step, which may take a minute in which nothing else is to be seen."""
+        note, began = self.monitor.display.note, time.perf_counter()
+        note(f"compiling {self.compiled} in the first step, once: about a minute")
+        with stop.ending(f"compiling {self.compiled}", nothing_is_lost=True):
+            yield
+        note(f"compiled in {time.perf_counter() - began:.0f} s")
 
     def validate(self) -> tuple[float, list[float]]:
         """The mean loss per target of the validation split, with noise that is the same in every run.
@@ -167,22 +184,25 @@ class Trainer:
         for batch in self.world.watched(self.validation.iterate(rank=self.world.rank, world_size=self.world.size)):
             seed_generators(VALIDATION, 0, batch.number)
             tally.add(batch, self.engine.loss(batch))
+        tally.send()
         counted = tally.exchange(self.world)
         targets = max(1, self.validation.targets - counted.missing_targets)
         return counted.loss / targets, means(counted.by_timestep, counted.targets_by_timestep)
 
-    def _step(
-        self, progress: Progress, batches: Iterator[Batch], lr: float, stop: StopRequest
-    ) -> tuple[Progress, _Step]:
+    def _step(self, progress: Progress, batches: Ahead, lr: float, stop: StopRequest) -> tuple[Progress, _Step]:
         began = time.perf_counter()
         targets = self.batches.targets_in_step(progress.step)
         tally = Tally(self.gauges.buckets, self.gauges.flops_of)
         for left in reversed(range(self.batches.settings.global_batch // self.world.size)):
-            batch = tally.next(batches)
+            batch = next(batches)
             seed_generators(TRAINING, self.settings.seed, batch.number)
             tally.add(batch, self.engine.accumulate(batch, self.world.size / targets, last=left == 0))
+            batches.fetch()
+        tally.send()
         update = self.engine.update(lr)
-        counted = tally.exchange(self.world, stop=stop.made, peak_bytes=peak_bytes(self.world.device))
+        waited, batches.waited = batches.waited, 0.0
+        peak = peak_bytes(self.world.device)
+        counted = tally.exchange(self.world, stop=stop.made, waited=waited, peak_bytes=peak)
         targets = max(1, targets - counted.missing_targets)
         seconds = time.perf_counter() - began
         progress = progress.after_step(

@@ -6,15 +6,16 @@ import pytest
 import torch
 from tiny_models import CONFIGS, lively_model, packed_rows
 
-from lexalcm.config import TrainSettings
 from lexalcm.errors import ConfigError
 from lexalcm.model import LCM
 from lexalcm.train.layers import freeze, is_recomputed, prepare_layers
 
 
-def loss_and_gradients(model: LCM, **settings: object) -> tuple[float, dict[str, torch.Tensor]]:
+def loss_and_gradients(
+    model: LCM, *, compiled: bool = False, checkpointing: str = "none"
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Of one seeded training step, with dropout where the model has it."""
-    prepare_layers(model, TrainSettings(**settings))
+    prepare_layers(model, compiled=compiled, checkpointing=checkpointing)
     model.train()
     torch.manual_seed(5)
     loss = model(**packed_rows([[5, 3], [8]], 8)).sum
@@ -26,7 +27,7 @@ def loss_and_gradients(model: LCM, **settings: object) -> tuple[float, dict[str,
 @pytest.mark.parametrize("choice", ["full", "every-2"])
 def test_recomputed_layers_draw_the_same_dropout_and_give_the_same_gradients(architecture: str, choice: str) -> None:
     loss, gradients = loss_and_gradients(lively_model(architecture))
-    again, recomputed = loss_and_gradients(lively_model(architecture), activation_checkpointing=choice)
+    again, recomputed = loss_and_gradients(lively_model(architecture), checkpointing=choice)
     assert again == loss
     assert recomputed.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -36,7 +37,7 @@ def test_recomputed_layers_draw_the_same_dropout_and_give_the_same_gradients(arc
 def test_recomputing_saves_what_layers_keep_for_the_backward_pass() -> None:
     def kept(choice: str) -> int:
         model = lively_model("two-tower")
-        prepare_layers(model, TrainSettings(activation_checkpointing=choice))
+        prepare_layers(model, compiled=False, checkpointing=choice)
         model.train()
         sizes: dict[int, int] = {}
 
@@ -64,7 +65,7 @@ def test_compiled_layers_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     changes = {"num_layers": 1, "dropout": 0.0}
     loss, gradients = loss_and_gradients(lively_model("base", **changes))
-    again, compiled = loss_and_gradients(lively_model("base", **changes), compile=True)
+    again, compiled = loss_and_gradients(lively_model("base", **changes), compiled=True)
     assert again == pytest.approx(loss, rel=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(compiled[name], gradient, rtol=1e-4, atol=1e-5)

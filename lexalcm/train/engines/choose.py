@@ -10,6 +10,7 @@ from lexalcm.config import RunConfig, TrainSettings
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.lcm import LCM
+from lexalcm.model.masks import takes_flex
 from lexalcm.train.engines.ddp import DDPEngine
 from lexalcm.train.engines.deepspeed import DeepSpeedEngine, import_deepspeed
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig, fill, read_deepspeed_json
@@ -17,7 +18,7 @@ from lexalcm.train.engines.fsdp import FSDPEngine
 from lexalcm.train.engines.precision import best_precision
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.engines.single import SingleEngine
-from lexalcm.train.layers import prepare_layers
+from lexalcm.train.layers import compiles, prepare_layers
 from lexalcm.train.memory_choice import choose_by_memory, warn_by_memory
 from lexalcm.train.memory_plan import gpu_memory
 from lexalcm.train.world import World
@@ -32,6 +33,13 @@ class EngineChoice:
     deepspeed: DeepSpeedConfig | None = None
     note: str | None = None  # why, or that it may not fit into a GPU's memory
     checkpointing: str | None = None  # in place of `train.activation_checkpointing`, which changes no number
+    compiled: bool = False  # the layers
+    compiled_attention: bool = False  # by FlexAttention, alone or within the layers
+
+    @property
+    def compiled_parts(self) -> str | None:
+        """What the first step compiles; none: nothing."""
+        return "the layers" if self.compiled else "attention" if self.compiled_attention else None
 
     @property
     def needs_process_group(self) -> bool:
@@ -111,17 +119,21 @@ def choose_engine(config: RunConfig, world: World, model: ModelConfig, limits: L
             f"processes: make it a multiple of {world.size}"
         )
     if name != "deepspeed":
-        return EngineChoice(name, precision, note=note, checkpointing=checkpointing)
+        compiled = compiles(config.train, model, world.device)
+        flex = takes_flex(model.attention, world.device, precision)
+        return EngineChoice(name, precision, None, note, checkpointing, compiled, flex)
     tree = read_deepspeed_json(config.deepspeed)
     filled = fill(tree, config, world_size=world.size, width=model.width, best=best)
-    if filled.stage == 3 and config.train.compile:
+    if filled.stage == 3 and config.train.compile is True:
         raise ConfigError(
             f"train.compile goes with the other engines and ZeRO stages, but {filled.file} asks for stage 3, which "
             "gathers weights inside the layers: leave one of them out, or take --engine fsdp"
         )
     import_deepspeed(world.device)
     note = warn_by_memory(config, model, world.size, filled.precision, filled.layout, memory)
-    return EngineChoice(name, filled.precision, filled, note)
+    compiled = filled.stage != 3 and compiles(config.train, model, world.device)
+    flex = takes_flex(model.attention, world.device, filled.precision)
+    return EngineChoice(name, filled.precision, filled, note, compiled=compiled, compiled_attention=flex)
 
 
 def agreed_engine(choice: EngineChoice, config: RunConfig, world: World, model: ModelConfig) -> EngineChoice:
@@ -145,9 +157,8 @@ def start_engine(choice: EngineChoice, model: LCM, settings: TrainSettings, devi
         ConfigError: DeepSpeed refuses its file.
         MissingExtraError: the optimizer's extra is not installed.
     """
-    if choice.checkpointing is not None:
-        settings = settings.model_copy(update={"activation_checkpointing": choice.checkpointing})
-    prepare_layers(model, settings)
+    checkpointing = choice.checkpointing or settings.activation_checkpointing
+    prepare_layers(model, compiled=choice.compiled, checkpointing=checkpointing)
     if choice.deepspeed is None:
         return PLAIN_ENGINES[choice.name](model, settings, device, choice.precision)
     return DeepSpeedEngine(model, settings, device, choice.deepspeed)

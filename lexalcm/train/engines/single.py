@@ -17,6 +17,7 @@ from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
 from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_on, scaled
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
 from lexalcm.train.tensor_file import TensorSpec
+from lexalcm.train.to_host import ToHost
 
 CLIP_EPS = 1e-6
 """Added to the norm by torch's own clipping, and by DeepSpeed's."""
@@ -36,6 +37,7 @@ class SingleEngine:
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
         self._optimizers = make_optimizers(model, model.blocks(), settings)
+        self._clips_itself = all(getattr(one, "_step_supports_amp_scaling", False) for one in self._optimizers)
         create_state(self._optimizers, updates=0)
         decay = settings.ema.decay
         self.average = None if decay is None else MovingAverage(list(map(self._mine, self._parameters.values())), decay)
@@ -80,16 +82,16 @@ class SingleEngine:
         """See `Engine.update`."""
         gradients = {name: self._mine(p.grad) for name, p in self._parameters.items() if p.grad is not None}
         squared_norms = torch.stack(torch._foreach_norm([*gradients.values()])).double().square()
-        norm = self._over_processes(squared_norms.sum()).sqrt().item()
+        norm_on_device = self._over_processes(squared_norms.sum()).sqrt()
+        arriving = ToHost(norm_on_device)
+        if self._clips_itself:  # before the norm is known here: the optimizer is launched while it travels
+            self._step_scaled(norm_on_device, lr)
+        norm = arriving.read().item()
         applied = norm < float("inf")  # also false for NaN
         norms: dict[str, float] = {}
         if applied:
-            factor = self._clip_norm / (norm + CLIP_EPS)
-            if factor < 1:
-                torch._foreach_mul_([*gradients.values()], factor)
-            for optimizer in self._optimizers:
-                set_learning_rate(optimizer, lr)
-                optimizer.step()
+            if not self._clips_itself:
+                self._clip_and_step(list(gradients.values()), norm, lr)
             if self.average is not None:
                 self.average.update()
         else:
@@ -97,6 +99,29 @@ class SingleEngine:
         for optimizer in self._optimizers:
             optimizer.zero_grad()
         return Update(norm, applied, norms)
+
+    def _step_scaled(self, norm: Tensor, lr: float) -> None:
+        """Update by fused optimizers, which clip while they read the gradients and leave all as it is for a bad norm.
+
+        They know both as mixed precision's loss scale and overflow: gradients are divided by the one, and skipped for
+        the other.
+        """
+        norm = norm.to(self._mine(next(iter(self._parameters.values()))).device)
+        scale = ((norm + CLIP_EPS) / self._clip_norm).clamp(min=1).float()
+        bad = norm.isfinite().logical_not().float()
+        for optimizer in self._optimizers:
+            set_learning_rate(optimizer, lr)
+            optimizer.grad_scale, optimizer.found_inf = scale, bad  # type: ignore[attr-defined]
+            optimizer.step()
+            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+
+    def _clip_and_step(self, gradients: list[Tensor], norm: float, lr: float) -> None:
+        factor = self._clip_norm / (norm + CLIP_EPS)
+        if factor < 1:
+            torch._foreach_mul_(gradients, factor)
+        for optimizer in self._optimizers:
+            set_learning_rate(optimizer, lr)
+            optimizer.step()
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> Loss:

@@ -25,7 +25,7 @@ class TrainingLoss(nn.Module):
 
 def inputs_on(device: torch.device, batch: Batch) -> dict[str, Tensor]:
     """What a model takes of a micro-batch."""
-    return batch.to(device).model_inputs()
+    return batch.to(device).model_inputs() if batch.sent is None else batch.sent.take(device)
 
 
 def scaled(loss: Loss, scale: float) -> Tensor:

@@ -1,0 +1,23 @@
+"""Numbers from a device to the CPU, without waiting for what is launched behind them."""
+
+import torch
+from torch import Tensor
+
+
+class ToHost:
+    """A copy on its way to the CPU; made when what it copies has been launched."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._arrived: torch.cuda.Event | None = None
+        if tensor.device.type == "cuda":
+            self._tensor = torch.empty_like(tensor, device="cpu").pin_memory()
+            self._tensor.copy_(tensor, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def read(self) -> Tensor:
+        """The copy; waits until it is there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._tensor
