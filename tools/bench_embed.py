@@ -99,14 +99,14 @@ def embed_naively(encoder: "SonarEncoder", blocks: Sequence[Block]) -> np.ndarra
         ids = torch.tensor([[*sequence, *[PAD] * (longest - len(sequence))] for sequence in tokens])
         lengths = torch.tensor([len(sequence) for sequence in tokens])
         mask = (torch.arange(longest) < lengths[:, None]).long().to(encoder.device)
-        states = encoder.module(ids.to(encoder.device), attention_mask=mask).last_hidden_state.float()
+        states = encoder.packed.module(ids.to(encoder.device), attention_mask=mask).last_hidden_state.float()
         parts.append((states * mask[..., None]).sum(1).div(mask.sum(1, keepdim=True)).cpu().numpy())
     return np.concatenate(parts)
 
 
 def embed(encoder: "SonarEncoder", blocks: Sequence[Block]) -> np.ndarray:
     """Language by language, as data sets are embedded: float32 [n, D], in the order of the text."""
-    embeddings = np.empty((len(blocks) * BLOCK, encoder.module.config.d_model), dtype=np.float32)
+    embeddings = np.empty((len(blocks) * BLOCK, encoder.dim), dtype=np.float32)
     languages = np.repeat([lang for lang, _ in blocks], BLOCK)
     for lang in np.unique(languages).tolist():
         sentences = [sentence for code, block in blocks if code == lang for sentence in block]

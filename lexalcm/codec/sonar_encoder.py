@@ -1,15 +1,20 @@
 """Sentences to SONAR embeddings, fast: tokens made ahead in threads, batches without padding, a GPU that never waits.
 
-A window of sentences is tokenized, sorted by length and packed into rows (see `token_rows`) while the one before it is
-computed. On a GPU batches are only queued, and the results of a window are fetched together.
+    threads     sentences -> tokens -> batches (see `token_rows`), some windows ahead     `SonarEncoder._prepare`
+    GPU         batches that are queued one behind another (see `sonar_packed`)
+    main        queues the next batches before it fetches embeddings, which come back through pinned memory
+
+The first window of a stream is small, so that the first batch is soon there; later ones are made while it is computed.
+Threads are enough for that: SentencePiece works outside the interpreter, and what is left is numpy's.
 
 A sentence over the position table's length is cut there, before encoding, as the published pipeline does.
 """
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
@@ -18,18 +23,27 @@ from torch import Tensor
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
 from lexalcm.codec.sonar_base import CUT_WARNING
-from lexalcm.codec.sonar_model import embed_rows
-from lexalcm.codec.sonar_tokenizer import PAD, SonarTokenizer
-from lexalcm.codec.token_rows import RowBatch, row_batches
+from lexalcm.codec.sonar_packed import DeviceBatch, PackedEncoder
+from lexalcm.codec.sonar_tokenizer import SonarTokenizer
+from lexalcm.codec.token_rows import token_batches
 
 logger = logging.getLogger(__name__)
 
 WINDOW = 4096
-"""Sentences that are packed together: enough to fill rows, few enough to stay in memory as tokens."""
+"""Sentences that are sorted by length together: enough to fill batches, few enough to stay in memory as tokens."""
+
+FIRST_WINDOW = 1024
 
 TOKENIZER_THREADS = 2
+WINDOWS_AHEAD = 3
+BATCHES_QUEUED = 3
+"""Batches of which no embedding has been fetched yet: what a GPU does while the main thread is busy otherwise."""
+
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 OTHER_BATCH_TOKENS = 4096
+
+Request = tuple[Sequence[str], str]
+"""Sentences and their language."""
 
 
 class SonarEncoder:
@@ -50,69 +64,126 @@ class SonarEncoder:
             max_tokens: of a sentence; more are cut.
             batch_tokens: tokens of a batch; none: by device.
         """
-        self.module = module
+        self.packed = PackedEncoder(module)
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.device = module.layer_norm.weight.device
+        self.device = self.packed.device
+        self.dim: int = module.config.d_model
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, OTHER_BATCH_TOKENS)
         self.cut = 0
         self._counting = Lock()
 
     def embed(self, sentences: Sequence[str], lang: str, window: int = WINDOW) -> np.ndarray:
         """Embed sentences of one language: float32 [n, D], in their order."""
-        windows = [sentences[start : start + window] for start in range(0, len(sentences), window)]
-        prepared = _ahead(windows, lambda part: self._prepare(part, lang))
-        parts = [self._embed_window(batches, len(part)) for part, batches in zip(windows, prepared, strict=True)]
-        return np.concatenate(parts)
+        return next(self.stream([(sentences, lang)], window))
 
-    def _embed_window(self, batches: list[RowBatch], count: int) -> np.ndarray:
-        results, places = [], []
-        for batch in batches:
-            most = max(len(row) for row in batch.members)
-            embeddings_RSD = embed_rows(self.module, *self._on_device(batch), most)
-            filled = np.concatenate([np.arange(len(row)) + number * most for number, row in enumerate(batch.members)])
-            results.append(embeddings_RSD.flatten(0, 1)[self._move(filled)])
-            places += [place for row in batch.members for place in row]
-        embeddings = np.empty((count, results[0].shape[1]), dtype=np.float32)
-        embeddings[places] = torch.cat(results).cpu().numpy()
-        return embeddings
+    def stream(self, requests: Iterable[Request], window: int = WINDOW) -> Iterator[np.ndarray]:
+        """Embed one request after another; those that follow are tokenized, and queued, meanwhile.
 
-    def _on_device(self, batch: RowBatch) -> tuple[Tensor, Tensor, Tensor]:
-        return self._move(batch.tokens), self._move(batch.sentence), self._move(batch.position)
+        Args:
+            requests: read some windows ahead.
+            window: sentences that are sorted by length together.
 
-    def _move(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+        Yields:
+            Each request's embeddings, float32 [n, D], in the order of its sentences.
+        """
+        queued: deque[_Queued] = deque()
+        for prepared in self._ahead(_windows(requests, window)):
+            for batch, places in prepared.batches:
+                queued.append(_Queued(prepared.answer, places, self.packed(batch)))
+                while len(queued) > BATCHES_QUEUED:
+                    yield from queued.popleft().fetch()
+        while queued:
+            yield from queued.popleft().fetch()
 
-    def _prepare(self, sentences: Sequence[str], lang: str) -> list[RowBatch]:
-        """Batches of a window of sentences; made in a thread."""
-        return row_batches(self._cut(self.tokenizer.encode(sentences, lang)), self.batch_tokens, PAD)
+    def _ahead(self, windows: Iterator["_Window"]) -> Iterator["_Window"]:
+        """Windows with their batches in turn; the next ones are made in threads meanwhile."""
+        with ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer") as threads:
+            made: deque[Future[_Window]] = deque()
+            for window in windows:
+                made.append(threads.submit(self._prepare, window))
+                if len(made) > WINDOWS_AHEAD:
+                    yield made.popleft().result()
+            while made:
+                yield made.popleft().result()
 
-    def _cut(self, tokens: list[np.ndarray]) -> list[np.ndarray]:
-        too_long = sum(len(sequence) > self.max_tokens for sequence in tokens)
+    def _prepare(self, window: "_Window") -> "_Window":
+        """Tokenize a window and put its batches on their way to the device; done in a thread."""
+        tokens, lengths = self._cut(*self.tokenizer.encode_flat(window.sentences, window.lang))
+        window.batches = [
+            (self.packed.prepare(batch), batch.places + window.start)
+            for batch in token_batches(tokens, lengths, self.batch_tokens)
+        ]
+        return window
+
+    def _cut(self, tokens: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        too_long = int((lengths > self.max_tokens).sum())
         if not too_long:
-            return tokens
+            return tokens, lengths
         with self._counting:
             if not self.cut:
                 logger.warning(CUT_WARNING, self.max_tokens)
             self.cut += too_long
-        return [sequence[: self.max_tokens] for sequence in tokens]
+        position = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return tokens[position < self.max_tokens], np.minimum(lengths, self.max_tokens)
 
 
-def _ahead(
-    windows: Sequence[Sequence[str]], prepare: Callable[[Sequence[str]], list[RowBatch]]
-) -> Iterator[list[RowBatch]]:
-    """Batches of each window in turn; the next ones are made in threads meanwhile."""
-    if len(windows) == 1:
-        yield prepare(windows[0])
-        return
-    with ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer") as threads:
-        made: deque[Future[list[RowBatch]]] = deque()
-        for window in windows:
-            made.append(threads.submit(prepare, window))
-            if len(made) > TOKENIZER_THREADS:
-                yield made.popleft().result()
-        while made:
-            yield made.popleft().result()
+@dataclass
+class _Answer:
+    """Embeddings of a request, as far as they are there."""
+
+    sentences: int
+    left: int
+    embeddings: np.ndarray | None = None
+
+    def put(self, places: np.ndarray, embeddings: np.ndarray) -> Iterator[np.ndarray]:
+        """Embeddings of some sentences; gives all of them once they are."""
+        if self.embeddings is None:
+            self.embeddings = np.empty((self.sentences, embeddings.shape[1]), np.float32)
+        self.embeddings[places] = embeddings
+        self.left -= len(places)
+        if not self.left:
+            yield self.embeddings
+
+
+@dataclass
+class _Window:
+    """Sentences of a request that are sorted together."""
+
+    answer: _Answer
+    start: int
+    sentences: Sequence[str]
+    lang: str
+    batches: list[tuple[DeviceBatch, np.ndarray]] = field(default_factory=list)
+    """With the places of a batch's sentences in the request."""
+
+
+def _windows(requests: Iterable[Request], size: int) -> Iterator[_Window]:
+    first = min(size, FIRST_WINDOW)
+    for sentences, lang in requests:
+        answer = _Answer(len(sentences), len(sentences))
+        start = 0
+        while start < len(sentences):
+            end = start + (first or size)
+            yield _Window(answer, start, sentences[start:end], lang)
+            start, first = end, 0
+
+
+class _Queued:
+    """Embeddings on their way from the device."""
+
+    def __init__(self, answer: _Answer, places: np.ndarray, embeddings_SD: Tensor) -> None:
+        self.answer, self.places = answer, places
+        self.event: torch.cuda.Event | None = None
+        if embeddings_SD.device.type == "cuda":
+            self.embeddings_SD = embeddings_SD.to("cpu", non_blocking=True)  # into pinned memory
+            self.event = torch.cuda.Event()
+            self.event.record(torch.cuda.current_stream(embeddings_SD.device))
+        else:
+            self.embeddings_SD = embeddings_SD.cpu()
+
+    def fetch(self) -> Iterator[np.ndarray]:
+        """Wait for them; gives the request's if these were the last."""
+        if self.event is not None:
+            self.event.synchronize()
+        return self.answer.put(self.places, self.embeddings_SD.numpy())

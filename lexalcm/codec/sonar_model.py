@@ -3,8 +3,6 @@
 Two things differ from M2M-100: a position is counted from the start of the sequence and not among the tokens that are
 no padding (with SONAR's pad index, which is its unknown token's too, an unknown token would have no position and shift
 all behind it); and the decoder attends to a single vector, the sentence's.
-
-Tensors: R rows, L places of a row, S sentences of a row, D model dimension.
 """
 
 from collections.abc import Mapping
@@ -100,26 +98,3 @@ def _config(sizes: SonarSizes, heads: int, positions: int, **layers: int) -> M2M
 
 def _positions(positions: int, dim: int) -> SequentialPositions:
     return SequentialPositions(positions, dim, POSITION_OFFSET - 1)
-
-
-@torch.inference_mode()
-def embed_rows(
-    encoder: M2M100Encoder, tokens_RL: Tensor, sentence_RL: Tensor, position_RL: Tensor, most: int
-) -> Tensor:
-    """Embeddings of sentences that stand side by side in rows: float32 [R, S, D], the mean over each one's tokens.
-
-    Args:
-        encoder: the encoder.
-        tokens_RL: token ids.
-        sentence_RL: which of its row's sentences a token belongs to; below 0 none.
-        position_RL: its place there, from 0.
-        most: S, the number of sentences in the fullest row; those of rows with fewer are zero.
-    """
-    states_RLD = encoder.embed_tokens(tokens_RL) + encoder.embed_positions.weights[position_RL + POSITION_OFFSET]
-    mask_R1LL = (sentence_RL[:, :, None] == sentence_RL[:, None, :])[:, None]
-    for layer in encoder.layers:
-        states_RLD = layer(states_RLD, mask_R1LL)
-    states_RLD = encoder.layer_norm(states_RLD)
-    belongs_RSL = (torch.arange(most, device=tokens_RL.device)[:, None] == sentence_RL[:, None, :]).float()
-    shares_RSL = belongs_RSL / belongs_RSL.sum(dim=2, keepdim=True).clamp_min(1)
-    return shares_RSL @ states_RLD.float()

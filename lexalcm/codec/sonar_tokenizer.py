@@ -9,6 +9,7 @@ pieces, `</s>`.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,25 @@ class SonarTokenizer:
 
     def encode(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
         """Sentences in source form, int32 [tokens] each."""
+        tokens, lengths = self.encode_flat(sentences, lang)
+        return np.split(tokens, np.cumsum(lengths)[:-1])
+
+    def encode_flat(self, sentences: Sequence[str], lang: str) -> tuple[np.ndarray, np.ndarray]:
+        """Sentences in source form one behind another, int32 [N], and how many tokens each has, int64 [n].
+
+        Other threads run meanwhile: the pieces are found outside the interpreter, and the rest is done by numpy.
+        """
         first, last = self.language_id(lang), self.eos
         encoded = self._pieces.encode(list(sentences))
-        return [np.array([first, *(piece + 1 for piece in pieces), last], dtype=np.int32) for pieces in encoded]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded)) + 2
+        tokens = np.empty(lengths.sum(), np.int32)
+        ends = np.cumsum(lengths)
+        piece = np.ones(len(tokens), bool)
+        piece[ends - lengths] = piece[ends - 1] = False
+        tokens[ends - lengths], tokens[ends - 1] = first, last
+        tokens[piece] = np.fromiter(chain.from_iterable(encoded), np.int32, len(tokens) - 2 * len(encoded))
+        tokens[piece] += 1
+        return tokens, lengths
 
     def prompt(self, lang: str) -> list[int]:
         """What the target form starts with."""

@@ -1,89 +1,94 @@
-"""Sentences side by side in rows of tokens, rows in batches: an encoder computes next to no padding.
+"""Sentences one behind another in batches of tokens: linear layers and norms compute no padding at all.
 
-A batch of whole sentences costs its longest one times their number: in the order of a text, batches of 32 are more than
-half padding. Sorted by length within a window it is less, but the larger the batch the more. Here a row of some hundred
-tokens holds several sentences, the longest first, each in the first row with room for it, and attention stays inside
-a sentence. What it costs: attention computes a whole row for each token, at 256 tokens about 3% of SONAR's work.
+A batch of sentences padded to its longest is more than half padding in the order of a text. Here the tokens of a batch
+are one sequence without gaps; only attention has to know where sentences begin. The longest come first, so that those
+beside each other are about as long, and whoever has to pad them for attention (see `length_groups`) pads little.
+
+N tokens, S sentences.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-ROW = 256
-"""Tokens of a row; longer where a sentence is."""
+GROUP_RATIO = 0.8
+"""How much shorter than the longest of its group a sentence may be ..."""
 
-NOTHING = -1
-"""Of a place in a row that no sentence fills."""
+GROUP_SLACK = 4
+"""... and how many tokens more, so that short sentences, which cost attention nothing, are not scattered."""
 
 
 @dataclass(frozen=True)
-class RowBatch:
-    """Rows of tokens; R rows, L places, S sentences in the fullest row."""
+class TokenBatch:
+    """Some sentences' tokens, the longest sentence first."""
 
     tokens: np.ndarray
-    """int64 [R, L]"""
-    sentence: np.ndarray
-    """Which of its row's sentences a token belongs to, or NOTHING: int32 [R, L]."""
+    """int32 [N]"""
     position: np.ndarray
-    """A token's place in its sentence, from 0: int64 [R, L]."""
-    members: list[list[int]]
-    """For each row the sentences in it, as places in what was packed."""
+    """A token's place in its sentence, from 0: int32 [N]."""
+    offsets: np.ndarray
+    """Where sentences begin, and the end: int32 [S + 1]."""
+    places: np.ndarray
+    """Of the sentences, in what was packed: int64 [S]."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sentence, int32 [S]."""
+        return np.diff(self.offsets)
 
 
-def pack_rows(lengths: np.ndarray, capacity: int) -> list[list[int]]:
-    """Divide sentences among rows: longest first, each into the first row with room (first-fit decreasing).
+def token_batches(tokens: np.ndarray, lengths: np.ndarray, max_tokens: int) -> list[TokenBatch]:
+    """Divide sentences among batches of about equal size, at most `max_tokens` unless one sentence is longer.
 
     Args:
-        lengths: tokens of each sentence, int [n], at most `capacity`.
-        capacity: tokens of a row.
+        tokens: of all sentences, one behind another, int32 [N].
+        lengths: tokens of each sentence, int64 [n].
+        max_tokens: of a batch.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    starts = (np.cumsum(lengths) - lengths)[order]
+    ordered = lengths[order]
+    batches = []
+    for part in _even_parts(ordered, max_tokens):
+        offsets = np.concatenate([[0], np.cumsum(ordered[part])])
+        position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], ordered[part])
+        source = np.repeat(starts[part], ordered[part]) + position
+        batches.append(
+            TokenBatch(
+                tokens[source], position.astype(np.int32), offsets.astype(np.int32), order[part].astype(np.int64)
+            )
+        )
+    return batches
+
+
+def length_groups(lengths: np.ndarray) -> list[slice]:
+    """Sentences of about the same length, to be padded to the longest of them.
+
+    Args:
+        lengths: tokens of each sentence, the longest first, int [S].
 
     Returns:
-        For each row its sentences, as places in `lengths`; the first rows hold the longest.
+        Slices of sentences that together are all of them, in order.
     """
-    room = np.full(len(lengths), capacity, dtype=np.int64)
-    rows: list[list[int]] = []
-    first = 0  # rows before it are full for every sentence still to come
-    shortest = int(lengths.min()) if len(lengths) else 0
-    for place in np.argsort(-lengths, kind="stable").tolist():
-        length = int(lengths[place])
-        while first < len(rows) and room[first] < shortest:
-            first += 1
-        row = first + int(np.argmax(room[first : len(rows) + 1] >= length))
-        if row == len(rows):
-            rows.append([])
-        rows[row].append(place)
-        room[row] -= length
-    return rows
+    groups = []
+    start = 0
+    while start < len(lengths):
+        shortest = GROUP_RATIO * lengths[start] - GROUP_SLACK
+        end = start + int(np.searchsorted(-lengths[start:], -shortest, side="right"))
+        groups.append(slice(start, end))
+        start = end
+    return groups
 
 
-def row_batches(sentences: Sequence[np.ndarray], max_tokens: int, pad: int) -> list[RowBatch]:
-    """Pack sentences into batches of about `max_tokens` tokens.
-
-    Args:
-        sentences: token ids, int [tokens] each.
-        max_tokens: of a batch; a row is always whole.
-        pad: fills the ends of rows.
-    """
-    lengths = np.array([len(tokens) for tokens in sentences], dtype=np.int64)
-    capacity = max(min(ROW, max_tokens), int(lengths.max(initial=0)))
-    rows = pack_rows(lengths, capacity)
-    count = max(1, max_tokens // capacity)
-    return [_batch(sentences, rows[start : start + count], pad) for start in range(0, len(rows), count)]
-
-
-def _batch(sentences: Sequence[np.ndarray], rows: list[list[int]], pad: int) -> RowBatch:
-    longest = max(sum(len(sentences[place]) for place in row) for row in rows)
-    tokens = np.full((len(rows), longest), pad, dtype=np.int64)
-    sentence = np.full((len(rows), longest), NOTHING, dtype=np.int32)
-    position = np.zeros((len(rows), longest), dtype=np.int64)
-    for row, members in enumerate(rows):
-        start = 0
-        for number, place in enumerate(members):
-            part = slice(start, start + len(sentences[place]))
-            tokens[row, part] = sentences[place]
-            sentence[row, part] = number
-            position[row, part] = np.arange(len(sentences[place]))
-            start = part.stop
-    return RowBatch(tokens, sentence, position, rows)
+def _even_parts(lengths: np.ndarray, max_tokens: int) -> list[slice]:
+    """Slices of sentences with at most so many tokens; as few as will do, and as equal as whole sentences allow."""
+    parts = []
+    ends = np.cumsum(lengths)
+    start = done = 0
+    while start < len(lengths):
+        left = int(ends[-1]) - done
+        share = -(-left // max(1, -(-left // max_tokens)))
+        end = max(start + 1, int(np.searchsorted(ends, done + share, side="right")))
+        parts.append(slice(start, end))
+        start, done = end, int(ends[end - 1])
+    return parts
