@@ -12,7 +12,6 @@ It is the same function as `M2M100Encoder.forward`, in another arrangement:
 Tensors: N tokens, S sentences, W width, H heads, E = W / H, L tokens of a group's longest sentence.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -27,6 +26,7 @@ from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
 from lexalcm.codec.sonar_model import POSITION_OFFSET
 from lexalcm.codec.token_rows import TokenBatch, length_groups
+from lexalcm.device import can_compile
 
 COMPILE_AFTER = 10_000_000
 """Tokens that are embedded before kernels are compiled: half a minute of a fast GPU, against some seconds."""
@@ -74,7 +74,7 @@ class PackedEncoder:
 
     def _add_norm(self, tokens: int) -> Callable[..., tuple[Tensor, Tensor]]:
         self._tokens += tokens
-        compiled = self._tokens > self.compile_after and self.device.type == "cuda" and _can_compile()
+        compiled = self._tokens > self.compile_after and can_compile(self.device)
         return _compiled_add_norm() if compiled else add_and_norm
 
     @cached_property
@@ -220,12 +220,6 @@ def _layer(layer: Any, behind: nn.LayerNorm) -> _Layer:
         part.weight.data, part.bias.data = rows, numbers
     middle, last = ((norm.weight, norm.bias, norm.eps) for norm in (layer.final_layer_norm, behind))
     return _Layer(attention.num_heads, weight, bias, attention.out_proj, middle, layer.fc1, layer.fc2, last)
-
-
-@cache
-def _can_compile() -> bool:
-    """Whether kernels for a GPU can be made here: by Triton, which needs a C compiler."""
-    return find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 @cache
