@@ -5,9 +5,13 @@
 The folder holds `config.json` (sizes and generation options), weights under the publisher's names and tensors as
 safetensors. Each check compares one quantity and prints its largest error relative to the quantity's largest magnitude;
 the last line is one JSON object; the exit code is 1 when a check fails and 2 when the folder cannot be read.
+
+Processors, libraries and numbers of threads add up in different orders, and a hundred guided denoising steps enlarge
+what that does. So the tolerance of a generation is measured: how far it moves when every weight is off in its last bit.
 """
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,7 +27,7 @@ from torch import Tensor
 
 from lexalcm.config import validate
 from lexalcm.data.normalize import NormalizerSettings, fit_normalizer
-from lexalcm.diffusion.schedule import DiffusionSettings, compute_alphas_cumprod
+from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule
 from lexalcm.errors import LexaError, UserError
 from lexalcm.generate.autoregressive import generate_from_noise
 from lexalcm.generate.options import GenerationOptions
@@ -33,12 +37,15 @@ from lexalcm.model.import_fairseq2 import import_fairseq2
 from lexalcm.model.lcm import LCM, squared_l2
 from lexalcm.model.masks import causal_mask
 from lexalcm.model.normalizer import Normalizer
-from tools.published_order import PublishedOrderPredictor
 
 TOLERANCE = 1e-5
-TRAINING_TOLERANCE = 1e-3
+LAST_BIT = 2.0**-24
+"""Of a float32 number, as a share of it."""
+SCHEDULE_TOLERANCE = 32 * LAST_BIT
+"""The published tables are products of a hundred float32 factors; each off by its last bit makes up to 21."""
+DRAWS = 8
 ROUNDING_MARGIN = 4.0
-"""Generation in another order of operations may be so many times as far off as one whose noise is in the last place."""
+"""A generation from moved weights was three times as far off as the farthest of eight others, in 3000 draws of ten."""
 CLIP_NORM = 25.0
 
 # the published fit gives 0.25 and 0.75 to a parameter that counts in percent
@@ -161,8 +168,8 @@ def check_schedules(reference: Mapping[str, Tensor]) -> Iterator[Check]:
         }
         if kind == "sigmoid":
             settings |= {"sigmoid_alpha": float(details[0]), "sigmoid_beta": float(details[1])}
-        computed = compute_alphas_cumprod(validate(DiffusionSettings, settings))
-        yield compare(f"schedule, {name}", computed, expected)
+        computed = NoiseSchedule(validate(DiffusionSettings, settings)).alphas_cumprod
+        yield compare(f"schedule, {name}", computed, expected, SCHEDULE_TOLERANCE)
 
 
 def check_base(model: BaseLCM, reference: Mapping[str, Tensor]) -> Iterator[Check]:
@@ -185,12 +192,14 @@ def check_base(model: BaseLCM, reference: Mapping[str, Tensor]) -> Iterator[Chec
 
 
 def check_towers(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Iterator[Check]:
-    """Contextualizer, forward process, denoiser, loss and gradients."""
+    """Contextualizer, forward process, denoiser, loss and gradients, with the published table of the schedule."""
     documents, positions, real = _rows(reference)
     timesteps, noise = reference["timesteps"], reference["noise"]
     normalized = model.normalizer.normalize(reference["embeddings"])
     yield compare("two-tower, normalized", normalized, reference["normalized"])
-    yield compare("two-tower, alphas_cumprod", model.schedule.alphas_cumprod, reference["alphas_cumprod"])
+    published = reference["alphas_cumprod"]
+    yield compare("two-tower, alphas_cumprod", model.schedule.alphas_cumprod, published, SCHEDULE_TOLERANCE)
+    model = with_table(model, published)
     yield compare("two-tower, snr", model.schedule.snr, reference["snr"])
     context = model.contexts(normalized, positions, causal_mask(documents, "sdpa"))
     yield compare("two-tower, context", context[real], reference["context"][real])
@@ -216,26 +225,58 @@ def check_towers(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Iterato
     model.zero_grad()
 
 
+def with_table(model: TwoTowerLCM, alphas_cumprod: Tensor) -> TwoTowerLCM:
+    """The same weights with another table of the schedule, [T].
+
+    The published table is in float32, where 1 - alphas_cumprod has four digits at the first timestep. Numbers computed
+    with it can be compared with numbers that were computed with the same one.
+    """
+    twin = copy.copy(model)
+    twin.schedule = NoiseSchedule(model.schedule.settings, alphas_cumprod)
+    return twin
+
+
+@torch.no_grad()
+def moved_weights(model: TwoTowerLCM, seed: int) -> TwoTowerLCM:
+    """A model whose every weight is off in the last bit, up or down at random."""
+    twin, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    for weight in twin.parameters():
+        weight.copy_(move(weight, LAST_BIT, generator))
+    return twin
+
+
+def moved_table(model: TwoTowerLCM, seed: int) -> TwoTowerLCM:
+    """The same weights with a schedule that is off as float32 tables are: four times the last bit."""
+    generator = torch.Generator().manual_seed(seed)
+    return with_table(model, move(model.schedule.alphas_cumprod, 4 * LAST_BIT, generator))
+
+
+def move(numbers: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Every number made larger or smaller, at random, by a share of it."""
+    signs = 2 * torch.randint(2, numbers.shape, generator=generator, dtype=torch.float64) - 1
+    return (numbers * (1 + share * signs)).to(numbers.dtype)
+
+
 def check_generation(
     model: TwoTowerLCM, reference: Mapping[str, Tensor], settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Check]:
     """Generation after a prompt, from given noise and over given timesteps.
 
-    In the published order of operations (see `tools.published_order`), then as `lexalcm.generate` does it, which is as
-    far off as rounding gets: measured by noise that is one place off.
+    With the published table of the schedule, then with the model's own: as far off as rounding of a table gets.
     """
-    for name, options in {name: read_options(name, stated) for name, stated in settings.items()}.items():
-        latents, prompts = reference[f"gen_{name}_latents"], reference[f"gen_{name}_prompt"]
-        timesteps = reference[f"gen_{name}_timesteps"].tolist()
-        published = PublishedOrderPredictor(model, options, timesteps)
-        expected = reference[f"gen_{name}_output"]
-        in_order = _generate(published, prompts, latents)
-        yield compare(f"generation, {name}", in_order, expected)
-        one_place_off = _generate(published, prompts, latents.nextafter(torch.tensor(torch.inf)))
-        rounding = compare("", one_place_off, in_order).error
-        folded = _generate(prepare(model, options, timesteps), prompts, latents)
-        tolerance = max(TOLERANCE, ROUNDING_MARGIN * rounding)
-        yield compare(f"generation, {name}, with less work", folded, expected, tolerance)
+    published = with_table(model, reference["alphas_cumprod"])
+    rounded = [moved_weights(published, seed) for seed in range(DRAWS)]
+    tables = [moved_table(model, seed) for seed in range(DRAWS)]
+    for name, stated in settings.items():
+        options = read_options(name, stated)
+        latents, prompts = reference[f"gen_{name}_latents"], list(reference[f"gen_{name}_prompt"])
+        timesteps, expected = reference[f"gen_{name}_timesteps"].tolist(), reference[f"gen_{name}_output"]
+        for kind, one, others in (("", published, rounded), (", own schedule", model, tables)):
+            computed, *moved = (
+                _generate(prepare(each, options, timesteps), prompts, latents) for each in [one, *others]
+            )
+            rounding = max(compare("", other, computed).error for other in moved)
+            yield compare(f"generation, {name}{kind}", computed, expected, ROUNDING_MARGIN * rounding)
 
 
 def read_options(name: str, stated: Mapping[str, Any]) -> GenerationOptions:
@@ -258,9 +299,9 @@ def read_options(name: str, stated: Mapping[str, Any]) -> GenerationOptions:
     return options
 
 
-def _generate(predictor: ConceptPredictor, prompts: Tensor, latents: Tensor) -> Tensor:
+def _generate(predictor: ConceptPredictor, prompts: list[Tensor], latents: Tensor) -> Tensor:
     noise = iter(latents.split(1, dim=1))
-    return torch.stack(list(generate_from_noise(predictor, list(prompts), noise.__next__, latents.shape[1])), dim=1)
+    return torch.stack(list(generate_from_noise(predictor, prompts, noise.__next__, latents.shape[1])), dim=1)
 
 
 def check_training(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Iterator[Check]:
@@ -277,8 +318,8 @@ def check_training(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Itera
         optimizer.step()
         optimizer.zero_grad()
         losses.append(mean.detach())
-    yield compare("training, losses", torch.stack(losses), reference["train_losses"], TRAINING_TOLERANCE)
-    yield compare("training, gradient norms", torch.stack(norms), reference["train_grad_norms"], TRAINING_TOLERANCE)
+    yield compare("training, losses", torch.stack(losses), reference["train_losses"])
+    yield compare("training, gradient norms", torch.stack(norms), reference["train_grad_norms"])
 
 
 def _rows(reference: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """The forward process: how much of a concept is left at each timestep, and how predictions translate into each other.
 
-x_t = alpha_t x_0 + sigma_t noise with alpha_t^2 = alphas_cumprod[t] and sigma_t^2 = 1 - alphas_cumprod[t]. The table is
-computed in float32 in the order that the published code computes it: signal-to-noise ratios near t = 0 keep only four
-digits in float32, so that another order would be another schedule.
+x_t = alpha_t x_0 + sigma_t noise with alpha_t^2 = alphas_cumprod[t] and sigma_t^2 = 1 - alphas_cumprod[t]. Tables are
+computed in float64 and rounded once, to the same float32 numbers on every processor. The published code computes them
+in float32, where 1 - alphas_cumprod near t = 0 has four digits and a square root is off by the last bit on some
+processors; its alphas_cumprod differ from these by a few times 2^-24.
 
 Shapes: B rows, L positions, D embedding dimension, T timesteps.
 """
@@ -56,25 +57,26 @@ class Prediction(NamedTuple):
 
 
 class NoiseSchedule:
-    """The table of a schedule and the conversions that need it.
+    """The tables of a schedule and the conversions that need them.
 
     Args:
         settings: which schedule, how many timesteps, what the network predicts.
+        alphas_cumprod: [T], to be taken instead of what the settings give.
+
+    Attributes:
+        alphas_cumprod: alpha_t^2 of each timestep, float32 [T] on the CPU.
+        snr: signal-to-noise ratio alpha_t^2 / sigma_t^2 of each timestep, float32 [T] on the CPU.
     """
 
-    def __init__(self, settings: DiffusionSettings) -> None:
+    def __init__(self, settings: DiffusionSettings, alphas_cumprod: Tensor | None = None) -> None:
         self.settings = settings
         self.steps = settings.steps
-        self.alphas_cumprod = compute_alphas_cumprod(settings)
-        self._alpha_sigma = list(
-            zip(self.alphas_cumprod.sqrt().tolist(), (1 - self.alphas_cumprod).sqrt().tolist(), strict=True)
-        )
+        signal_T = compute_alphas_cumprod(settings) if alphas_cumprod is None else alphas_cumprod.double()
+        self.alphas_cumprod = signal_T.float()
+        self.snr = (signal_T / (1 - signal_T)).float()
+        self._alpha_sigma_T2 = torch.stack([signal_T, 1 - signal_T], dim=-1).sqrt().float()
+        self._alpha_sigma: list[tuple[float, float]] = [tuple(pair) for pair in self._alpha_sigma_T2.tolist()]
         self._per_device: dict[torch.device, Tensor] = {}
-
-    @property
-    def snr(self) -> Tensor:
-        """Signal-to-noise ratio alpha_t^2 / sigma_t^2 of each timestep, [T]."""
-        return self.alphas_cumprod / (1 - self.alphas_cumprod)
 
     def alpha_sigma(self, timestep: int) -> tuple[float, float]:
         """alpha_t and sigma_t of one timestep, as float32 has them; (1, 0) below the first one, without noise."""
@@ -100,8 +102,8 @@ class NoiseSchedule:
         Clamped SNR (arXiv 2303.09556): min(max_weight, max(min_weight, snr)). The published code divides by the mean
         over the batch instead of the mean over timesteps, which would tie a target's loss to its neighbours in a batch.
         """
-        weights_T = self.snr.clamp(self.settings.min_weight, self.settings.max_weight)
-        return (weights_T / weights_T.mean()).to(timesteps_BL.device)[timesteps_BL]
+        weights_T = self.snr.double().clamp(self.settings.min_weight, self.settings.max_weight)
+        return (weights_T / weights_T.mean()).float().to(timesteps_BL.device)[timesteps_BL]
 
     def interpret(self, output: Tensor, x_t: Tensor, timestep: int) -> Prediction:
         """A network's output at `timestep` as x_0 and noise, whatever it was trained to predict (any shape)."""
@@ -116,35 +118,32 @@ class NoiseSchedule:
         device = timesteps_BL.device
         if device not in self._per_device:
             with torch.inference_mode(False):  # kept for later training steps, which could not use inference tensors
-                self._per_device[device] = self.alphas_cumprod.to(device)
-        alphas_cumprod_BL1 = self._per_device[device][timesteps_BL].unsqueeze(-1)
-        return alphas_cumprod_BL1.sqrt(), (1 - alphas_cumprod_BL1).sqrt()
+                self._per_device[device] = self._alpha_sigma_T2.to(device)
+        alpha_BL1, sigma_BL1 = self._per_device[device][timesteps_BL].split(1, dim=-1)
+        return alpha_BL1, sigma_BL1
 
 
 def compute_alphas_cumprod(settings: DiffusionSettings) -> Tensor:
-    """The products of (1 - beta) up to each timestep, float32 [T] on the CPU.
+    """The products of (1 - beta) up to each timestep, float64 [T] on the CPU.
 
     Cosine: arXiv 2102.09672, eq. 17. Quadratic and sigmoid: LCM paper (arXiv 2412.08821), section 2.3.1. With
     `zero_terminal_snr`, rescaled so that the last timestep is pure noise (arXiv 2305.08891, algorithm 1).
     """
     if settings.schedule == "quadratic":
         roots = (settings.beta_start**0.5, settings.beta_end**0.5)
-        betas = torch.linspace(*roots, settings.steps, dtype=torch.float32, device="cpu") ** 2
+        betas = torch.linspace(*roots, settings.steps, dtype=torch.float64, device="cpu") ** 2
     else:
         signal = [_signal(settings, i / settings.steps) for i in range(settings.steps + 1)]
         betas = torch.tensor(
             [min(1 - after / before, MAX_BETA) for before, after in pairwise(signal)],
-            dtype=torch.float32,
+            dtype=torch.float64,
             device="cpu",
         )
     alphas_cumprod = (1 - betas).cumprod(0)
     if not settings.zero_terminal_snr:
         return alphas_cumprod
     root = alphas_cumprod.sqrt()
-    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
-    rescaled = root**2
-    betas = 1 - torch.cat([rescaled[:1], rescaled[1:] / rescaled[:-1]])
-    return (1 - betas).cumprod(0)
+    return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
 
 
 def _signal(settings: DiffusionSettings, time: float) -> float:

@@ -7,10 +7,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule
 from lexalcm.errors import ConfigError, UserError
-from tools.check_reference import Check, check_reference, read_options
+from lexalcm.model import TwoTowerLCM
+from lexalcm.model.import_fairseq2 import import_fairseq2
+from tools.check_reference import (
+    DRAWS,
+    LAST_BIT,
+    SCHEDULE_TOLERANCE,
+    TOLERANCE,
+    Check,
+    check_generation,
+    check_reference,
+    check_towers,
+    compare,
+    move,
+    moved_weights,
+    read_options,
+)
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference_lcm"
 PARTS = {
@@ -36,6 +53,48 @@ def test_computes_what_the_published_code_computes(checks: list[Check], part: st
     assert [check for check in of_part if not check.passed] == []
 
 
+@pytest.fixture
+def two_tower() -> TwoTowerLCM:
+    model = import_fairseq2(REFERENCE / "two_tower_weights.safetensors", REFERENCE / "config.json")
+    assert isinstance(model, TwoTowerLCM)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, torch.Tensor]:
+    return load_file(REFERENCE / "two_tower_tensors.safetensors")
+
+
+@pytest.mark.parametrize("seed", range(DRAWS))
+def test_the_last_bit_of_every_weight_stays_within_the_tolerance_of_one_pass(
+    two_tower: TwoTowerLCM, tensors: dict[str, torch.Tensor], seed: int
+) -> None:
+    """And takes more than a hundredth of it: a tolerance much smaller would measure the processor."""
+    errors = {check.name: check.error for check in check_towers(moved_weights(two_tower, seed), tensors)}
+    assert all(error < TOLERANCE for error in errors.values()), errors
+    assert errors["two-tower, denoised"] > TOLERANCE / 100
+
+
+def test_rounding_every_factor_stays_within_the_tolerance_of_a_schedule() -> None:
+    """And takes more than a tenth of it."""
+    for schedule in ("cosine", "quadratic", "sigmoid"):
+        table = NoiseSchedule(DiffusionSettings(schedule=schedule, zero_terminal_snr=False)).alphas_cumprod
+        factors = torch.cat([table[:1], table[1:] / table[:-1]]).double()
+        generator = torch.Generator().manual_seed(0)
+        moved = [move(factors, LAST_BIT, generator).cumprod(0).float() for _ in range(200)]
+        largest = max(compare("", other, table).error for other in moved)
+        assert SCHEDULE_TOLERANCE / 10 < largest < SCHEDULE_TOLERANCE
+
+
+@pytest.mark.parametrize("option", ["guidance_scale", "guidance_rescale", "epsilon_scaling"])
+def test_options_a_thousandth_off_are_noticed(
+    two_tower: TwoTowerLCM, tensors: dict[str, torch.Tensor], option: str
+) -> None:
+    settings = json.loads((REFERENCE / "config.json").read_text())["generation"]["guided"]
+    check = next(check_generation(two_tower, tensors, {"guided": {**settings, option: 1.001 * settings[option]}}))
+    assert check.error > 2 * check.tolerance
+
+
 def run_tool(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tools.check_reference", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, cwd=REFERENCE.parents[2], check=False)
@@ -46,6 +105,8 @@ def test_tool_fails_on_other_numbers_and_names_them(tmp_path: Path) -> None:
     schedules = load_file(folder / "schedules.safetensors")
     schedules["cosine"][3] *= 1.001
     save_file(schedules, folder / "schedules.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "generation": {}}))
     result = run_tool(folder)
     assert result.returncode == 1
     summary = json.loads(result.stdout.splitlines()[-1])

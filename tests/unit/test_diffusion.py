@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -29,6 +30,53 @@ def test_noise_grows_to_pure_noise(settings: dict) -> None:
     assert (table.diff() < 0).all()
     assert table[-1] == 0
     assert NoiseSchedule(DiffusionSettings(**settings, zero_terminal_snr=False)).alphas_cumprod[-1] > 0
+
+
+def closed_form(settings: DiffusionSettings) -> np.ndarray:
+    """alpha_t^2 of each timestep in float64, by logarithms instead of products and without the steps in between."""
+    if settings.schedule == "quadratic":
+        roots = np.linspace(settings.beta_start**0.5, settings.beta_end**0.5, settings.steps)
+        signal = np.exp(np.log1p(-(roots**2)).cumsum())
+    else:
+        time = np.arange(1, settings.steps + 1) / settings.steps
+        if settings.schedule == "cosine":
+            angle = (np.append(0, time) + 0.008) / 1.008 * np.pi / 2
+            signal = (1 + np.cos(2 * angle[1:])) / (1 + np.cos(2 * angle[0]))
+        else:
+            odds = (1 - time) / time
+            signal = odds**settings.sigmoid_alpha / (odds**settings.sigmoid_alpha + np.exp(-settings.sigmoid_beta))
+        signal[-1] = signal[-2] * (1 - 0.999)
+    if settings.zero_terminal_snr:
+        alpha = np.sqrt(signal)
+        signal = (alpha[0] * (alpha - alpha[-1]) / (alpha[0] - alpha[-1])) ** 2
+    return signal
+
+
+@pytest.mark.parametrize("zero_terminal_snr", [True, False])
+@pytest.mark.parametrize("settings", SCHEDULES)
+def test_tables_are_rounded_once(settings: dict, zero_terminal_snr: bool) -> None:
+    """To the same numbers, bit for bit, however float64 got there: so they are the same on every processor."""
+    schedule = NoiseSchedule(DiffusionSettings(**settings, zero_terminal_snr=zero_terminal_snr))
+    signal = closed_form(schedule.settings)
+    pairs = np.array([schedule.alpha_sigma(timestep) for timestep in range(100)])
+    for table, exact in (
+        (schedule.alphas_cumprod.numpy(), signal),
+        (schedule.snr.numpy(), signal / (1 - signal)),
+        (pairs[:, 0], np.sqrt(signal)),
+        (pairs[:, 1], np.sqrt(1 - signal)),
+    ):
+        np.testing.assert_array_equal(table, exact.astype(np.float32))
+    x0, noise = torch.eye(2).unsqueeze(1).expand(-1, 100, -1)
+    noisy = schedule.add_noise(x0, noise, torch.arange(100))
+    np.testing.assert_array_equal(noisy.numpy(), pairs.astype(np.float32))
+
+
+def test_another_table_is_taken_as_it_is() -> None:
+    table = torch.tensor([0.75, 0.36, 0.0])
+    schedule = NoiseSchedule(DiffusionSettings(steps=3), table)
+    assert schedule.alphas_cumprod.equal(table)
+    assert schedule.snr.tolist() == [3.0, pytest.approx(0.5625), 0.0]
+    assert schedule.alpha_sigma(1) == pytest.approx((0.6, 0.8))
 
 
 def test_zero_terminal_snr_leaves_the_first_timestep() -> None:
