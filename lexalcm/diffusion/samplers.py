@@ -82,13 +82,19 @@ def sample_ddim(
         raise UserError(f"eta={eta}: fresh noise needs draw_noise, give it or set eta to 0")
     for timestep, next_timestep in pairwise([*timesteps, CLEAN]):
         x0, epsilon = predict(x, timestep)
-        alpha, sigma = schedule.alpha_sigma(timestep)
         next_alpha, next_sigma = schedule.alpha_sigma(next_timestep)
-        fresh = eta * next_sigma / sigma * math.sqrt(1 - (alpha / next_alpha) ** 2)
+        fresh = fresh_noise(schedule, timestep, next_timestep, eta)
         x = next_alpha * x0 + math.sqrt(max(next_sigma**2 - fresh**2, 0.0)) * epsilon
         if fresh and draw_noise is not None:
             x = x + fresh * draw_noise()
     return x
+
+
+def fresh_noise(schedule: NoiseSchedule, timestep: int, next_timestep: int, eta: float) -> float:
+    """How much fresh noise DDIM adds in one step, as its standard deviation (arXiv 2010.02502, eq. 16)."""
+    alpha, sigma = schedule.alpha_sigma(timestep)
+    next_alpha, next_sigma = schedule.alpha_sigma(next_timestep)
+    return eta * next_sigma / sigma * math.sqrt(1 - (alpha / next_alpha) ** 2)
 
 
 def sample_dpm_solver(predict: Predictor, x: Tensor, schedule: NoiseSchedule, timesteps: Sequence[int]) -> Tensor:

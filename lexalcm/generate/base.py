@@ -2,8 +2,12 @@
 
 from torch import Tensor
 
+from lexalcm.diffusion.guidance import Observer
 from lexalcm.generate.denoising import DrawNoise
+from lexalcm.generate.stations import NextConcept
+from lexalcm.generate.step_transformer import StepTransformer, causal_step_mask
 from lexalcm.model.base import BaseLCM
+from lexalcm.model.cache import LayerCache
 
 
 class BasePredictor:
@@ -15,6 +19,10 @@ class BasePredictor:
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> "_Reader":
         """See `ConceptPredictor.new_reader`."""
         return _Reader(self.model, rows, slots)
+
+    def next_concept(self) -> NextConcept:
+        """See `StationaryPredictor`."""
+        return _Next(self.model)
 
     def predict_rows(
         self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor, draw_noise: DrawNoise
@@ -41,3 +49,34 @@ class _Reader:
     def keep(self, rows_K: Tensor) -> None:
         for layer in self.cache:
             layer.keep(rows_K)
+
+
+class _Next:
+    """See `NextConcept`."""
+
+    draws = 0
+    other_slots = 0
+
+    def __init__(self, model: BaseLCM) -> None:
+        self.model = model
+        self.transformer = StepTransformer(model.transformer)
+        self.new_cache = model.new_cache
+
+    def begin(self, cache: list[LayerCache]) -> None:
+        """Nothing is known."""
+
+    def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
+        self.model.extend(concepts_BLD, positions_BL, cache, used)
+
+    def __call__(
+        self,
+        concept_RD: Tensor,
+        positions_R: Tensor,
+        noise_CR1D: Tensor,
+        cache: list[LayerCache],
+        observe: Observer | None,
+    ) -> Tensor:
+        x_R1W, positions_R1 = self.model.transformer.project(concept_RD[:, None]), positions_R[:, None]
+        mask_R11K = causal_step_mask(positions_R1, cache[0].keys)
+        hidden_R1W = self.transformer(x_R1W, self.transformer.turns(positions_R1), positions_R1, mask_R11K, cache)
+        return self.model.output_proj(hidden_R1W)[:, 0].float()

@@ -1,11 +1,19 @@
 """From noise to concepts with the options of a generation: sampler, guidance and limits around a model's network."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
 from lexalcm.diffusion.guidance import Observer, guided, limited, observed, unguided
-from lexalcm.diffusion.samplers import log_snr_timesteps, sample_ddim, sample_dpm_solver, trailing_timesteps
+from lexalcm.diffusion.samplers import (
+    CLEAN,
+    fresh_noise,
+    log_snr_timesteps,
+    sample_ddim,
+    sample_dpm_solver,
+    trailing_timesteps,
+)
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.generate.options import GenerationOptions
 
@@ -55,6 +63,12 @@ def denoise(
     if options.sampler == "dpm-solver++":
         return sample_dpm_solver(predict, x, schedule, timesteps)
     return sample_ddim(predict, x, schedule, timesteps, eta=options.eta, draw_noise=draw_noise)
+
+
+def count_draws(schedule: NoiseSchedule, options: GenerationOptions, timesteps: Sequence[int]) -> int:
+    """How often `denoise` draws noise."""
+    steps = pairwise([*timesteps, CLEAN])
+    return 1 + sum(fresh_noise(schedule, *step, options.eta) != 0 for step in steps)
 
 
 def choose_timesteps(options: GenerationOptions, schedule: NoiseSchedule) -> list[int]:

@@ -57,7 +57,7 @@ class FoldedDenoiser:
         self.dtype = denoiser.input_proj.weight.dtype
         self.input_proj = FixedLinear.of(denoiser.input_proj)
         self.output_proj = FixedLinear.of(denoiser.output_proj)
-        self.layers = [_FoldedLayer(layer, time_SW) for layer in denoiser.layers]
+        self.layers = [FoldedLayer(layer, time_SW) for layer in denoiser.layers]
 
     def attend(self, keys_values: Sequence[KeysValues], mask: Mask, positions: int) -> list[CrossAttention]:
         """Each layer's cross-attention over contexts, for all steps of Q concepts in each of B rows.
@@ -93,7 +93,9 @@ class FoldedDenoiser:
         return output_ND.view(-1, rows, positions, dim).unbind()
 
 
-class _FoldedLayer:
+class FoldedLayer:
+    """One layer, with what each step does to it."""
+
     def __init__(self, layer: DenoiserLayer, time_SW: Tensor) -> None:
         self.self_projection = FixedLinear(*layer.self_projection.product())
         self.queries = FixedLinear.of(layer.cross_attention.q_proj)
@@ -118,6 +120,7 @@ class _FoldedLayer:
         ]
 
     def __call__(self, x_NW: Tensor, step: int, attention: CrossAttention, *, seeing: int) -> Tensor:
+        """One step of it, [N, W]; the first `seeing` positions attend, the others see the zero vector alone."""
         at = self.steps[step]
 
         hidden_NW = modulate(x_NW, at.gain, at.shift, self.eps)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from lexalcm.diffusion.guidance import Observer
-from lexalcm.generate.denoising import DrawNoise, denoise, needs_pair
+from lexalcm.generate.denoising import DrawNoise, count_draws, denoise, needs_pair
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.stations import NextConcept
+from lexalcm.generate.step_transformer import StepTransformer, additive, causal_step_mask
 from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.masks import Mask, next_concept_mask, noisy_beside_clean_mask
 from lexalcm.model.one_tower import OneTowerLCM
@@ -34,23 +36,27 @@ class OneTowerPredictor:
         self.observe = observe
         self.halves = 2 if needs_pair(options) else 1
         times_TW = model.times(torch.tensor([*timesteps, model.clean], device=model.device))
-        self._time = dict(zip([*timesteps, model.clean], times_TW, strict=True))
+        self.time = dict(zip([*timesteps, model.clean], times_TW, strict=True))
 
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> "_Reader":
         """See `ConceptPredictor.new_reader`."""
         return _Reader(self, rows, slots, draw_noise)
 
+    def next_concept(self) -> NextConcept:
+        """See `StationaryPredictor`."""
+        return _Next(self)
+
     def predict_rows(
         self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor, draw_noise: DrawNoise
     ) -> Tensor:
         """See `ConceptPredictor.predict_rows`."""
-        clean = self.model.read_rows(concepts_BLD, documents_BL, positions_BL, self._time[self.model.clean])
+        clean = self.model.read_rows(concepts_BLD, documents_BL, positions_BL, self.time[self.model.clean])
         mask = noisy_beside_clean_mask(documents_BL, self.halves, self.model.config.attention)
         return self.denoise(positions_BL, mask, clean, draw_noise)
 
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
         """Take in clean concepts; arguments as for `Transformer.extend`."""
-        self.model.extend(concepts_BLD, positions_BL, self._time[self.model.clean], cache, used)
+        self.model.extend(concepts_BLD, positions_BL, self.time[self.model.clean], cache, used)
 
     def denoise(self, positions_BL: Tensor, mask: Mask, clean: Sequence[KeysValues], draw_noise: DrawNoise) -> Tensor:
         """Sample normalized concepts for the given positions; the mask is that of `OneTowerLCM.denoise`."""
@@ -58,7 +64,7 @@ class OneTowerPredictor:
 
         def network(x_BLD: Tensor, timestep: int) -> tuple[Tensor, ...]:
             noisy_BLD, repeated_BL = x_BLD.repeat(1, halves, 1), positions_BL.repeat(1, halves)
-            return self.model.denoise(noisy_BLD, self._time[timestep], repeated_BL, mask, clean).chunk(halves, dim=1)
+            return self.model.denoise(noisy_BLD, self.time[timestep], repeated_BL, mask, clean).chunk(halves, dim=1)
 
         return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise, self.observe)
 
@@ -83,3 +89,46 @@ class _Reader:
     def keep(self, rows_K: Tensor) -> None:
         for layer in self.cache:
             layer.keep(rows_K)
+
+
+class _Next:
+    """See `NextConcept`; a cache's last slots are those of the noisy concepts, written anew in each step."""
+
+    def __init__(self, predictor: OneTowerPredictor) -> None:
+        model = predictor.model
+        self.predictor = predictor
+        self.transformer = StepTransformer(model.transformer)
+        self.draws = count_draws(model.schedule, predictor.options, predictor.timesteps)
+        self.other_slots = predictor.halves
+        self.new_cache = model.new_cache
+        self.read = predictor.read
+
+    def begin(self, cache: list[LayerCache]) -> None:
+        """Nothing is known."""
+
+    def __call__(
+        self,
+        concept_RD: Tensor,
+        positions_R: Tensor,
+        noise_CR1D: Tensor,
+        cache: list[LayerCache],
+        observe: Observer | None,
+    ) -> Tensor:
+        predictor, model, halves = self.predictor, self.predictor.model, self.predictor.halves
+        project, keys, positions_R1 = model.transformer.project, cache[0].keys, positions_R[:, None]
+        x_R1W = project(concept_RD[:, None]) + predictor.time[model.clean]
+        turns, mask_R11K = self.transformer.turns(positions_R1), causal_step_mask(positions_R1, keys)
+        self.transformer(x_R1W, turns, positions_R1, mask_R11K, cache)
+
+        turns = self.transformer.turns(positions_R1 + 1)
+        slots = keys.shape[2]
+        slots_RP = torch.arange(slots - halves, slots, device=keys.device).expand(len(keys), -1)
+        mask_R1PK = additive(next_concept_mask(positions_R, slots - halves, halves), keys)
+
+        def network(x_R1D: Tensor, timestep: int) -> tuple[Tensor, ...]:
+            x_RPW = (project(x_R1D) + predictor.time[timestep]).expand(-1, halves, -1)
+            hidden_RPW = self.transformer(x_RPW, turns, slots_RP, mask_R1PK, cache)
+            return model.output_proj(hidden_RPW).float().split(1, dim=1)
+
+        draw_noise = iter(noise_CR1D.unbind()).__next__
+        return denoise(network, model.schedule, predictor.options, predictor.timesteps, draw_noise, observe)[:, 0]

@@ -8,6 +8,7 @@ Shapes: B rows, L positions, D embedding dimension.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from numbers import Integral
 from typing import Protocol
@@ -19,8 +20,10 @@ from lexalcm.diffusion.guidance import Observer
 from lexalcm.errors import UserError
 from lexalcm.generate.base import BasePredictor
 from lexalcm.generate.denoising import DrawNoise, choose_timesteps
+from lexalcm.generate.graphs import Capture, CudaGraphs
 from lexalcm.generate.one_tower import OneTowerPredictor
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.stations import NextConcept, StationReader, Stations
 from lexalcm.generate.two_tower import TwoTowerPredictor
 from lexalcm.model.base import BaseLCM
 from lexalcm.model.diffusion_lcm import DiffusionLCM
@@ -61,12 +64,57 @@ class ConceptPredictor(Protocol):
         """
 
 
+class ArchitecturePredictor(ConceptPredictor, Protocol):
+    """A predictor that knows how to work at stations too."""
+
+    def next_concept(self) -> NextConcept:
+        """What stations do for a concept; takes memory of its own."""
+
+
+class StationaryPredictor:
+    """A predictor whose readers work at stations, see `lexalcm.generate.stations`; rows it predicts as it is.
+
+    What stations need of a model's weights, some of it copies, is made with the first reader.
+
+    Args:
+        predictor: of an architecture.
+        capture: makes graphs of the stations' work; none: it is done operation by operation.
+        observe: is shown what each denoising step predicted, once its concept is made.
+    """
+
+    def __init__(
+        self, predictor: ArchitecturePredictor, capture: Capture | None, observe: Observer | None = None
+    ) -> None:
+        self._predictor = predictor
+        self._capture = capture
+        self._observe = observe
+        self.predict_rows = predictor.predict_rows
+
+    @property
+    def model(self) -> LCM:
+        """See `ConceptPredictor.model`."""
+        return self._predictor.model
+
+    def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> Reader:
+        """See `ConceptPredictor.new_reader`."""
+        return StationReader(self._stations, rows, slots, draw_noise)
+
+    @cached_property
+    def _stations(self) -> Stations:
+        model = self.model
+        with torch.inference_mode(), evaluating(model):
+            next_concept = self._predictor.next_concept()
+        return Stations(next_concept, model.device, model.config.dim, self._capture, self._observe)
+
+
 @torch.inference_mode()
 def prepare(
     model: LCM,
     options: GenerationOptions,
     timesteps: Sequence[int] | None = None,
     observe: Observer | None = None,
+    *,
+    graphs: bool | None = None,
 ) -> ConceptPredictor:
     """Make a model ready.
 
@@ -74,7 +122,9 @@ def prepare(
         model: any architecture; its weights must not change while the predictor is in use.
         options: how a diffusion model generates; a base model takes no notice.
         timesteps: strictly descending, from T - 1 to 0 at most, in place of those that `options.steps` gives.
-        observe: is shown the normalized concept that each denoising step predicts; a base model has no steps.
+        observe: is shown the normalized concept that each denoising step predicts; a base model has no steps. On a GPU,
+            once all steps of a concept are done.
+        graphs: whether concepts are made by CUDA graphs where their work can be captured; none: on a GPU.
 
     Raises:
         UserError: more denoising steps than the model was trained with, or timesteps that it does not have.
@@ -85,13 +135,24 @@ def prepare(
         else:
             timesteps = _check_timesteps(timesteps, model.schedule.steps)
     with evaluating(model):
-        match model:
-            case BaseLCM():
-                return BasePredictor(model)
-            case OneTowerLCM():
-                return OneTowerPredictor(model, options, timesteps or [], observe)
-            case TwoTowerLCM():
-                return TwoTowerPredictor(model, options, timesteps or [], observe)
+        predictor = _of_architecture(model, options, timesteps or [], observe)
+    on_gpu = model.device.type == "cuda"
+    if on_gpu or graphs:
+        capture = CudaGraphs(model.device) if graphs or graphs is None else None
+        return StationaryPredictor(predictor, capture, observe)
+    return predictor
+
+
+def _of_architecture(
+    model: LCM, options: GenerationOptions, timesteps: Sequence[int], observe: Observer | None
+) -> ArchitecturePredictor:
+    match model:
+        case BaseLCM():
+            return BasePredictor(model)
+        case OneTowerLCM():
+            return OneTowerPredictor(model, options, timesteps, observe)
+        case TwoTowerLCM():
+            return TwoTowerPredictor(model, options, timesteps, observe)
     raise TypeError(f"no way to generate with {type(model).__name__}")
 
 

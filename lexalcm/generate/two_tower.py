@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from lexalcm.diffusion.guidance import Observer
-from lexalcm.generate.denoising import DrawNoise, denoise, needs_pair
+from lexalcm.generate.denoising import DrawNoise, count_draws, denoise, needs_pair
 from lexalcm.generate.folded_denoiser import FoldedDenoiser
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.model.cache import KeysValues
+from lexalcm.generate.stations import NextConcept
+from lexalcm.generate.step_denoiser import StepDenoiser, next_context_mask
+from lexalcm.generate.step_transformer import StepTransformer, causal_step_mask
+from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.denoiser import shift_contexts
 from lexalcm.model.masks import Mask, causal_mask
-from lexalcm.model.two_tower import TwoTowerLCM
+from lexalcm.model.two_tower import TwoTowerCache, TwoTowerLCM
 
 
 class TwoTowerPredictor:
@@ -33,11 +36,15 @@ class TwoTowerPredictor:
         self.timesteps = timesteps
         self.observe = observe
         self.denoiser = FoldedDenoiser(model.denoiser, timesteps)
-        self._step = {timestep: step for step, timestep in enumerate(timesteps)}
+        self.step = {timestep: step for step, timestep in enumerate(timesteps)}
 
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> "_Reader":
         """See `ConceptPredictor.new_reader`."""
         return _Reader(self, rows, slots, draw_noise)
+
+    def next_concept(self) -> NextConcept:
+        """See `StationaryPredictor`."""
+        return _Next(self)
 
     def predict_rows(
         self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor, draw_noise: DrawNoise
@@ -53,7 +60,7 @@ class TwoTowerPredictor:
         attentions = self.denoiser.attend(keys_values, mask, positions)
 
         def network(x_BLD: Tensor, timestep: int) -> tuple[Tensor, ...]:
-            return self.denoiser(x_BLD, self._step[timestep], attentions, guided=guided)
+            return self.denoiser(x_BLD, self.step[timestep], attentions, guided=guided)
 
         return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise, self.observe)
 
@@ -80,3 +87,62 @@ class _Reader:
     def keep(self, rows_K: Tensor) -> None:
         for layer in [*self.cache.contextualizer, *self.cache.denoiser]:
             layer.keep(rows_K)
+
+
+class _Next:
+    """See `NextConcept`; the contextualizer's caches come first, the denoiser's slot 0 is the zero vector's."""
+
+    other_slots = 1
+
+    def __init__(self, predictor: TwoTowerPredictor) -> None:
+        model = predictor.model
+        self.predictor = predictor
+        self.contextualizer = StepTransformer(model.contextualizer)
+        self.denoiser = StepDenoiser(model.denoiser, predictor.denoiser)
+        self.draws = count_draws(model.schedule, predictor.options, predictor.timesteps)
+        self.halves = 2 if needs_pair(predictor.options) else 1
+
+    def new_cache(self, rows: int, slots: int) -> list[LayerCache]:
+        model = self.predictor.model
+        memory = [LayerCache.empty(rows, slots, layer.cross_attention) for layer in model.denoiser.layers]
+        return [*model.contextualizer.new_cache(rows, slots), *memory]
+
+    def begin(self, cache: list[LayerCache]) -> None:
+        parts = self._parts(cache)
+        rows, device = len(cache[0].keys), cache[0].keys.device
+        zero_R1W = cache[0].keys.new_zeros(rows, 1, self.predictor.model.config.width)
+        self._remember(zero_R1W, torch.zeros(rows, 1, dtype=torch.int64, device=device), parts.denoiser)
+
+    def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
+        self.predictor.model.extend(concepts_BLD, positions_BL, self._parts(cache), used)
+
+    def __call__(
+        self,
+        concept_RD: Tensor,
+        positions_R: Tensor,
+        noise_CR1D: Tensor,
+        cache: list[LayerCache],
+        observe: Observer | None,
+    ) -> Tensor:
+        model, options, parts = self.predictor.model, self.predictor.options, self._parts(cache)
+        keys, positions_R1 = cache[0].keys, positions_R[:, None]
+        x_R1W = model.contextualizer.project(concept_RD[:, None])
+        mask_R11K = causal_step_mask(positions_R1, keys)
+        turns = self.contextualizer.turns(positions_R1)
+        context_R1W = self.contextualizer(x_R1W, turns, positions_R1, mask_R11K, parts.contextualizer)
+        self._remember(context_R1W, positions_R1 + 1, parts.denoiser)
+        mask_R1PK = next_context_mask(positions_R, self.halves, keys)
+
+        def network(x_R1D: Tensor, timestep: int) -> tuple[Tensor, ...]:
+            return self.denoiser(x_R1D, self.predictor.step[timestep], parts.denoiser, mask_R1PK)
+
+        draw_noise = iter(noise_CR1D.unbind()).__next__
+        return denoise(network, model.schedule, options, self.predictor.timesteps, draw_noise, observe)[:, 0]
+
+    def _remember(self, memory_R1W: Tensor, slots_R1: Tensor, cache: Sequence[LayerCache]) -> None:
+        for layer, keys_values in zip(cache, self.predictor.model.keys_values(memory_R1W), strict=True):
+            layer.write(*keys_values, slots_R1)
+
+    def _parts(self, cache: list[LayerCache]) -> TwoTowerCache:
+        layers = len(self.contextualizer.layers)
+        return TwoTowerCache(cache[:layers], cache[layers:])

@@ -1,0 +1,255 @@
+"""Reading documents on a GPU: all tensors stay in their places, so that the work of a concept can be a CUDA graph.
+
+A station has caches and inputs for a number of rows and of slots, and the work of one next concept on them: taking in
+the last concept, and all denoising steps. The work looks at all slots and computes all rows, of which a mask and the
+reader know which count; hence rows and slots come in powers of two. A concept at a station that is new is computed
+operation by operation; with the second its work is captured, which takes as long as one or two concepts so computed;
+from then on it is replayed. A station goes back when its reader is done, and the next reader of that size finds it
+captured. Stations that were not used for longest are given up, as many as are more than `KEPT`.
+
+Texts that leave a batch leave their rows computing until three quarters of the rows are so: a GPU hardly notices them,
+and to capture anew costs more than they do.
+
+Shapes: B rows in use, R rows of the station, L positions, C draws of noise for a concept, D embedding dimension.
+"""
+
+import logging
+from contextlib import suppress
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lexalcm.diffusion.guidance import Observer
+from lexalcm.diffusion.schedule import Prediction
+from lexalcm.generate.denoising import DrawNoise
+from lexalcm.generate.graphs import Capture, Work
+from lexalcm.model.cache import LayerCache
+
+KEPT = 8
+"""Stations that wait for their next reader, at most; each holds caches, and a graph."""
+
+FEWEST_SLOTS = 32
+
+logger = logging.getLogger(__name__)
+
+
+class NextConcept(Protocol):
+    """How an architecture makes a concept of those before it, on tensors that stay in their places."""
+
+    @property
+    def draws(self) -> int:
+        """How often noise is drawn for a concept, C."""
+
+    @property
+    def other_slots(self) -> int:
+        """Slots that are not concepts'."""
+
+    def new_cache(self, rows: int, slots: int) -> list[LayerCache]:
+        """Caches of so many slots, all zeros."""
+
+    def begin(self, cache: list[LayerCache]) -> None:
+        """Write what is known before the first concept into caches of zeros."""
+
+    def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
+        """Take in normalized concepts; arguments as for `Transformer.extend`."""
+
+    def __call__(
+        self,
+        concept_RD: Tensor,
+        positions_R: Tensor,
+        noise_CR1D: Tensor,
+        cache: list[LayerCache],
+        observe: Observer | None,
+    ) -> Tensor:
+        """Take in one more normalized concept at each row's position and guess the one after it, [R, D]."""
+
+
+class Station:
+    """Caches, inputs and work for R rows and a number of slots.
+
+    Args:
+        next_concept: the work.
+        rows: R.
+        slots: of the caches.
+        device: of the model.
+        dim: D.
+        observe: whether each step's prediction is kept for an observer.
+    """
+
+    def __init__(
+        self, next_concept: NextConcept, rows: int, slots: int, device: torch.device, dim: int, observe: bool
+    ) -> None:
+        self.rows = rows
+        self.slots = slots
+        self.cache = next_concept.new_cache(rows, slots)
+        self.concept_RD = torch.zeros(rows, dim, device=device)
+        self.positions_R = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.noise_CR1D = torch.zeros(next_concept.draws, rows, 1, dim, device=device)
+        self.guess_RD = torch.zeros(rows, dim, device=device)
+        self.seen: list[tuple[int, Prediction]] = []
+        self._next_concept = next_concept
+        self._observe = observe
+        self._done_once = False
+        self._replay: Work | None = None
+
+    def reset(self) -> None:
+        """Forget all documents."""
+        for layer in self.cache:
+            layer.clear()  # also what a mask would hide: no weight is so small that it could hide NaN
+        self._next_concept.begin(self.cache)
+
+    def work(self) -> None:
+        """Make the next concept from the inputs, operation by operation."""
+        self.seen = []
+        observe = (lambda timestep, prediction: self.seen.append((timestep, prediction))) if self._observe else None
+        guess_RD = self._next_concept(self.concept_RD, self.positions_R, self.noise_CR1D, self.cache, observe)
+        self.guess_RD.copy_(guess_RD)
+
+    @property
+    def can_be_captured(self) -> bool:
+        """Whether the work has been done once and not been captured."""
+        return self._done_once and self._replay is None
+
+    def capture(self, capture: Capture) -> None:
+        """Have the work replayed from now on.
+
+        Raises:
+            RuntimeError: it cannot be captured, and will go on as before.
+        """
+        self._replay = capture(self.work)
+
+    def run(self) -> None:
+        """Make the next concept from the inputs."""
+        (self._replay or self.work)()
+        self._done_once = True
+
+
+class Stations:
+    """The stations of a predictor.
+
+    Args:
+        next_concept: the architecture's work.
+        device: of the model.
+        dim: D.
+        capture: makes graphs; none: everything is computed operation by operation.
+        observe: is shown, once a concept is made, the prediction of each of its steps.
+    """
+
+    def __init__(
+        self,
+        next_concept: NextConcept,
+        device: torch.device,
+        dim: int,
+        capture: Capture | None,
+        observe: Observer | None = None,
+    ) -> None:
+        self.next_concept = next_concept
+        self._device = device
+        self._dim = dim
+        self._capture = capture
+        self._observe = observe
+        self._free: list[Station] = []  # used last: last
+
+    def take(self, rows: int, concepts: int) -> Station:
+        """A station for at least so many documents of so many concepts, all forgotten."""
+        rows = _power_of_two(rows)
+        slots = _power_of_two(max(FEWEST_SLOTS, concepts + self.next_concept.other_slots))
+        station = next((one for one in self._free if (one.rows, one.slots) == (rows, slots)), None)
+        if station is not None:
+            self._free.remove(station)
+        else:
+            station = self._make(rows, slots)
+        station.reset()
+        return station
+
+    def give_back(self, station: Station) -> None:
+        """Keep a station for its next reader."""
+        self._free = [*self._free, station][-KEPT:]
+
+    def run(self, station: Station, rows: int) -> Tensor:
+        """Make the next concept of the first rows from the station's inputs, [B, D]."""
+        if self._capture is not None and station.can_be_captured:
+            try:
+                station.capture(self._capture)
+            except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA
+                self._capture = None
+                cause = str(error.__context__ or error).partition("\n")[0]  # not that ending the capture failed too
+                logger.warning("no CUDA graphs, so that generation is slower: %s", cause)
+        station.run()
+        if self._observe is not None:
+            for timestep, prediction in station.seen:
+                self._observe(timestep, Prediction(*(part[:rows].clone() for part in prediction)))
+        return station.guess_RD[:rows].clone()
+
+    def _make(self, rows: int, slots: int) -> Station:
+        arguments = (self.next_concept, rows, slots, self._device, self._dim, self._observe is not None)
+        with suppress(torch.OutOfMemoryError):
+            return Station(*arguments)
+        self._free.clear()
+        return Station(*arguments)
+
+
+class StationReader:
+    """See `Reader`.
+
+    Args:
+        stations: the predictor's.
+        rows: B.
+        concepts: room for so many at first.
+        draw_noise: makes noise [B, 1, D].
+    """
+
+    def __init__(self, stations: Stations, rows: int, concepts: int, draw_noise: DrawNoise) -> None:
+        self._stations = stations
+        self._draw_noise = draw_noise
+        self._rows = rows
+        self._station = stations.take(rows, concepts)
+
+    def __del__(self) -> None:
+        """Give the station back."""
+        with suppress(AttributeError):  # there was no memory for one
+            self._stations.give_back(self._station)
+
+    def read(self, concepts_BLD: Tensor, positions_BL: Tensor, used: int) -> None:
+        """See `Reader.read`."""
+        self._make_room(used)
+        self._stations.next_concept.read(
+            concepts_BLD, positions_BL, [layer.rows(self._rows) for layer in self._station.cache], used
+        )
+
+    def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
+        """See `Reader.next`."""
+        self._make_room(used)
+        station, rows = self._station, self._rows
+        station.concept_RD[:rows] = concept_BD
+        station.positions_R[:rows] = positions_B
+        for noise_R1D in station.noise_CR1D:
+            noise_R1D[:rows] = self._draw_noise()
+        return self._stations.run(station, rows)
+
+    def keep(self, rows_K: Tensor) -> None:
+        """See `Reader.keep`."""
+        self._rows = len(rows_K)
+        if 4 * self._rows > self._station.rows:
+            for layer in self._station.cache:
+                layer.copy_from(layer, rows_K)
+            return
+        self._move(self._station.slots - self._stations.next_concept.other_slots, rows_K)
+
+    def _make_room(self, concepts: int) -> None:
+        room = self._station.slots - self._stations.next_concept.other_slots
+        if concepts > room:
+            self._move(concepts, torch.arange(self._rows, device=self._station.positions_R.device))
+
+    def _move(self, concepts: int, rows_K: Tensor) -> None:
+        before = self._station
+        self._station = self._stations.take(len(rows_K), concepts)
+        for layer, layer_before in zip(self._station.cache, before.cache, strict=True):
+            layer.copy_from(layer_before, rows_K)
+        self._stations.give_back(before)
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is not below."""
+    return 1 << (number - 1).bit_length()
