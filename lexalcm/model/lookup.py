@@ -16,18 +16,18 @@ from torch.autograd.function import once_differentiable
 
 def lookup(table_TW: Tensor, index_BL: Tensor) -> Tensor:
     """The table's row for each position, [B, L, W]."""
-    if table_TW.device.type == "cpu":
+    if table_TW.device.type == "cpu" and not torch.compiler.is_compiling():
         return nn.functional.embedding(index_BL, table_TW)
     return _OneHotLookup.apply(table_TW, index_BL)
 
 
 class _OneHotLookup(torch.autograd.Function):
-    """`nn.functional.embedding` whose gradient is a matrix product, of the gradient's own type."""
+    """`table_TW[index_BL]` whose gradient is a matrix product, of the gradient's own type."""
 
     @staticmethod
     def forward(ctx: Any, table_TW: Tensor, index_BL: Tensor) -> Tensor:
         ctx.save_for_backward(index_BL, torch.arange(len(table_TW), device=table_TW.device))
-        return nn.functional.embedding(index_BL, table_TW)
+        return table_TW[index_BL]  # which compiled code makes again for the backward pass; an embedding it would keep
 
     @staticmethod
     @once_differentiable
