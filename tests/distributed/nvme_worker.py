@@ -8,8 +8,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,43 +26,6 @@ CPU = torch.device("cpu")
 FILE = Path(__file__).parents[2] / "configs/zero3_nvme.json"
 MODEL = ModelConfig(architecture="base", dim=8, width=528, num_heads=4, ffn_dim=64, num_layers=1)
 """Its attention's matrices have more than 1 MiB each: what is smaller, DeepSpeed does not swap."""
-
-
-class Handle:
-    """What DeepSpeed asks of its `aio_handle`, with reads and writes that are done when they are asked for."""
-
-    def __init__(self, **options: Any) -> None:
-        self.pending = 0
-        self.pinned: dict[int, int] = {}
-
-    def new_cpu_locked_tensor(self, count: int, like: Tensor) -> Tensor:
-        tensor = torch.empty(count, dtype=like.dtype)
-        self.pinned[tensor.data_ptr()] = tensor.nbytes
-        return tensor
-
-    def free_cpu_locked_tensor(self, tensor: Tensor) -> bool:
-        return self.pinned.pop(tensor.data_ptr(), None) is not None
-
-    def is_pinned(self, tensor: Tensor) -> bool:
-        return any(start <= tensor.data_ptr() < start + size for start, size in self.pinned.items())
-
-    def pin_device_tensor(self, tensor: Tensor) -> bool:
-        return True
-
-    def async_pread(self, tensor: Tensor, path: str, offset: int) -> int:
-        data = torch.frombuffer(bytearray(Path(path).read_bytes()[offset:][: tensor.nbytes]), dtype=torch.uint8)
-        tensor.view(-1).view(torch.uint8).copy_(data)
-        self.pending += 1
-        return 0
-
-    def async_pwrite(self, tensor: Tensor, path: str, offset: int) -> int:
-        Path(path).write_bytes(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        self.pending += 1
-        return 0
-
-    def wait(self, **options: Any) -> int:
-        done, self.pending = self.pending, 0
-        return done
 
 
 def batch(number: int) -> Batch:
@@ -105,9 +66,7 @@ folder, op = sys.argv[1:]
 os.environ.update({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"})  # as a launcher says
 import_deepspeed(CPU)
 if op == "stand-in":
-    from deepspeed.ops.op_builder import AsyncIOBuilder
-
-    AsyncIOBuilder.load = lambda self, verbose=True: SimpleNamespace(aio_handle=Handle)
+    import nvme_stand_in  # noqa: F401
 weights, state = train(start("train.engine=single"))
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 engine = start(f"deepspeed={FILE}", f"train.nvme_path={folder}")
