@@ -59,12 +59,11 @@ class Result(NamedTuple):
 class PretendedLcm:
     """Runs `lcm` command lines in a folder, each in processes of its own that a fork server starts in milliseconds."""
 
-    def __init__(self, folder: Path, imports: Sequence[str] = ()) -> None:
-        """Start the server; `imports`: modules that must be there before any GPU is pretended."""
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lines = 0
         self._process = subprocess.Popen(
-            [sys.executable, str(TESTS / "distributed/fork_server.py"), *IMPORTED, *imports],
+            [sys.executable, str(TESTS / "distributed/fork_server.py"), *IMPORTED],
             cwd=folder,
             env=os.environ | pretending(gpus=0) | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
             stdin=subprocess.PIPE,
@@ -128,7 +127,7 @@ def pretended_lcm(
     """
     (folder / "configs").symlink_to(TESTS.parent / "configs")
     _write_text(folder / "notes.txt")
-    lcm = PretendedLcm(folder, imports)
+    lcm = PretendedLcm(folder)
     try:
         for codec in codecs:
             lcm.well("data", "build", "notes.txt", *CODECS[codec], "--out", f"data/{codec}", places=True)
