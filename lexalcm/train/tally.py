@@ -11,8 +11,8 @@ import torch
 
 from lexalcm.data.loader import Batch
 from lexalcm.model.lcm import Loss
+from lexalcm.to_host import ToHost
 from lexalcm.train.timestep_loss import TimestepBuckets
-from lexalcm.train.to_host import ToHost
 from lexalcm.train.world import World
 
 

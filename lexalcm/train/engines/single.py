@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from lexalcm.config import TrainSettings
 from lexalcm.data.loader import Batch
 from lexalcm.model.lcm import LCM, Loss
+from lexalcm.to_host import ToHost
 from lexalcm.train.average import MovingAverage
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
 from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_on, scaled
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
 from lexalcm.train.tensor_file import TensorSpec
-from lexalcm.train.to_host import ToHost
 
 CLIP_EPS = 1e-6
 """Added to the norm by torch's own clipping, and by DeepSpeed's."""

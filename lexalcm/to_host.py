@@ -11,8 +11,7 @@ class ToHost:
         self._tensor = tensor
         self._arrived: torch.cuda.Event | None = None
         if tensor.device.type == "cuda":
-            self._tensor = torch.empty_like(tensor, device="cpu").pin_memory()
-            self._tensor.copy_(tensor, non_blocking=True)
+            self._tensor = tensor.to("cpu", non_blocking=True)  # into pinned memory
             self._arrived = torch.cuda.Event()
             self._arrived.record(torch.cuda.current_stream(tensor.device))
 
@@ -20,4 +19,4 @@ class ToHost:
         """The copy; waits until it is there."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return self._tensor
+        return self._tensor.cpu()
