@@ -5,12 +5,13 @@ protocol. Data sets and models keep the codec's `record()`, so that what one cod
 A codec that can be run on several devices or in several ways also has `configure`, see `lexalcm.codec.options`. One
 that answers with sentences of a bank says so by the class attribute `from_bank = True`: small models then read on from
 the decoded text. One that cuts long sentences may count them in an attribute `cut`. One that embeds best so many at a
-time says how many in an attribute `sentences_at_once`.
+time says how many in an attribute `sentences_at_once`. One that can prepare sentences while it embeds those before them
+has `encode_stream`, see `StreamingCodec`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from typing_extensions import Self
@@ -19,6 +20,9 @@ from lexalcm.config import CodecRecord
 
 STATED = "stated"
 """The fingerprint of a codec of which nothing but the name is known."""
+
+Request = tuple[Sequence[str], str]
+"""Sentences to be embedded, and their one language."""
 
 
 def not_finite(place: int, count: int) -> str:
@@ -80,3 +84,27 @@ class Codec(Protocol):
         A class attribute `files` may name what is written: a data set on a plain web server, which does not list its
         folders, is read by it.
         """
+
+
+@runtime_checkable
+class StreamingCodec(Protocol):
+    """A codec that reads requests ahead: it prepares the next sentences while it embeds those before them."""
+
+    def encode_stream(self, requests: Iterable[Request]) -> Iterator[np.ndarray]:
+        """Embed one request after another.
+
+        Args:
+            requests: taken one by one, by whoever takes the embeddings, as far ahead as is useful.
+
+        Yields:
+            For each request, in their order, what `encode` gives, whatever is asked beside it: float32 [n, dim].
+        """
+
+
+def encode_each(codec: Codec, requests: Iterable[Request]) -> Iterator[np.ndarray]:
+    """What `encode` gives for each request, float32 [n, dim]; ahead of its turn with a codec that streams."""
+    if isinstance(codec, StreamingCodec):
+        yield from codec.encode_stream(requests)
+    else:
+        for sentences, lang in requests:
+            yield codec.encode(sentences, lang)

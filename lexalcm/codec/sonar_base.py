@@ -7,15 +7,17 @@ how many heads, and both compute it alike, so that what one made the other reads
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from typing_extensions import Self
 
-from lexalcm.codec.base import STATED, not_finite
+from lexalcm.codec.base import STATED, Request, not_finite
 from lexalcm.codec.options import CodecOptions, choose_device, choose_dtype
 from lexalcm.codec.sonar_files import FOLDER_VARIABLE
 from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
@@ -168,19 +170,41 @@ class SonarBase(ABC):
         Raises:
             CodecError: an unknown language, no weights, or numbers that overflow in the chosen number type.
         """
-        self._check_language(lang)
-        if not len(sentences):
-            return np.empty((0, self.dim), dtype=np.float32)
-        with self._room():
-            self._check_identity()
-            embeddings = self._encode(sentences, lang)
-        if not np.isfinite(embeddings).all():
-            place = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
-            raise CodecError(
-                f"the embedding of {sentences[place][:60]!r} is not finite: take --codec-dtype fp32, "
-                "and if that does not mend it, the weights are damaged"
-            )
+        (embeddings,) = self.encode_stream([(sentences, lang)])
         return embeddings
+
+    def encode_stream(self, requests: Iterable[Request]) -> Iterator[np.ndarray]:
+        """Embed one request after another, see `lexalcm.codec.base.StreamingCodec`: float32 [n, dim] each.
+
+        Raises:
+            CodecError: as `encode`.
+        """
+        asked: deque[Sequence[str]] = deque()
+
+        def some() -> Iterator[Request]:
+            """The requests that have a sentence."""
+            for sentences, lang in requests:
+                self._check_language(lang)
+                asked.append(sentences)
+                if len(sentences):
+                    yield sentences, lang
+
+        def nothing() -> Iterator[np.ndarray]:
+            """The embeddings of those that have none, as far as it is their turn."""
+            while asked and not len(asked[0]):
+                asked.popleft()
+                yield np.empty((0, self.dim), dtype=np.float32)
+
+        rest = some()
+        first = next(rest, None)  # a language that is unknown is said before weights are looked for
+        if first is not None:
+            with self._room():
+                self._check_identity()
+                for embeddings in self._encode_stream(chain([first], rest)):
+                    yield from nothing()
+                    _check_finite(embeddings, asked.popleft())
+                    yield embeddings
+        yield from nothing()
 
     def decode(
         self, embeddings: np.ndarray, lang: str | None = None, avoid: Collection[str] = frozenset()
@@ -231,7 +255,8 @@ class SonarBase(ABC):
         return SENTENCES_AT_ONCE.get(self.device.type, 4096)
 
     @abstractmethod
-    def _encode(self, sentences: Sequence[str], lang: str) -> np.ndarray: ...
+    def _encode_stream(self, requests: Iterable[Request]) -> Iterator[np.ndarray]:
+        """Embeddings of requests that have a sentence each, in their order."""
 
     @abstractmethod
     def _decode(self, embeddings: np.ndarray, lang: str) -> list[str]: ...
@@ -298,6 +323,15 @@ class SonarBase(ABC):
             return
         near = shown_nearest(lang, self._languages)
         raise CodecError(f"SONAR does not know the language {lang!r}: near it are {near}")
+
+
+def _check_finite(embeddings: np.ndarray, sentences: Sequence[str]) -> None:
+    broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(broken):
+        raise CodecError(
+            f"the embedding of {sentences[int(broken[0])][:60]!r} is not finite: take --codec-dtype fp32, "
+            "and if that does not mend it, the weights are damaged"
+        )
 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:

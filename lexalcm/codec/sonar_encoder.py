@@ -4,8 +4,10 @@
     GPU         batches that are queued one behind another (see `sonar_packed`)
     main        queues the next batches before it fetches embeddings, which come back through pinned memory
 
-The first window of a stream is small, so that the first batch is soon there; later ones are made while it is computed.
-Threads are enough for that: SentencePiece works outside the interpreter, and what is left is numpy's.
+The first window of a request is small, so that the first batch of a stream is soon there; later ones are made while it
+is computed. It is small whatever stands before it: a request's batches, and with them the last bits of its embeddings,
+are the same in any stream. Threads are enough for tokens: SentencePiece works outside the interpreter, and what is left
+is numpy's.
 
 A sentence over the position table's length is cut there, before encoding, as the published pipeline does.
 """
@@ -18,14 +20,14 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
-import torch
-from torch import Tensor
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
+from lexalcm.codec.base import Request
 from lexalcm.codec.sonar_base import CUT_WARNING
 from lexalcm.codec.sonar_packed import DeviceBatch, PackedEncoder
 from lexalcm.codec.sonar_tokenizer import SonarTokenizer
 from lexalcm.codec.token_rows import token_batches
+from lexalcm.to_host import ToHost
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +38,12 @@ FIRST_WINDOW = 1024
 
 TOKENIZER_THREADS = 2
 WINDOWS_AHEAD = 3
-BATCHES_QUEUED = 3
-"""Batches of which no embedding has been fetched yet: what a GPU does while the main thread is busy otherwise."""
+BATCHES_QUEUED = {"cuda": 3}
+"""Batches of which no embedding has been fetched yet: what a GPU does while the main thread is busy otherwise. Other
+devices are waited for."""
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 OTHER_BATCH_TOKENS = 4096
-
-Request = tuple[Sequence[str], str]
-"""Sentences and their language."""
 
 
 class SonarEncoder:
@@ -73,28 +73,25 @@ class SonarEncoder:
         self.cut = 0
         self._counting = Lock()
 
-    def embed(self, sentences: Sequence[str], lang: str, window: int = WINDOW) -> np.ndarray:
-        """Embed sentences of one language: float32 [n, D], in their order."""
-        return next(self.stream([(sentences, lang)], window))
-
     def stream(self, requests: Iterable[Request], window: int = WINDOW) -> Iterator[np.ndarray]:
         """Embed one request after another; those that follow are tokenized, and queued, meanwhile.
 
         Args:
-            requests: read some windows ahead.
+            requests: each with at least one sentence; read some windows ahead.
             window: sentences that are sorted by length together.
 
         Yields:
             Each request's embeddings, float32 [n, D], in the order of its sentences.
         """
-        queued: deque[_Queued] = deque()
+        most = BATCHES_QUEUED.get(self.device.type, 0)
+        queued: deque[tuple[_Answer, np.ndarray, ToHost]] = deque()
         for prepared in self._ahead(_windows(requests, window)):
             for batch, places in prepared.batches:
-                queued.append(_Queued(prepared.answer, places, self.packed(batch)))
-                while len(queued) > BATCHES_QUEUED:
-                    yield from queued.popleft().fetch()
+                queued.append((prepared.answer, places, ToHost(self.packed(batch))))
+                if len(queued) > most:
+                    yield from _fetch(*queued.popleft())
         while queued:
-            yield from queued.popleft().fetch()
+            yield from _fetch(*queued.popleft())
 
     def _ahead(self, windows: Iterator["_Window"]) -> Iterator["_Window"]:
         """Windows with their batches in turn; the next ones are made in threads meanwhile."""
@@ -159,31 +156,14 @@ class _Window:
 
 
 def _windows(requests: Iterable[Request], size: int) -> Iterator[_Window]:
-    first = min(size, FIRST_WINDOW)
     for sentences, lang in requests:
         answer = _Answer(len(sentences), len(sentences))
-        start = 0
+        start, end = 0, min(size, FIRST_WINDOW)
         while start < len(sentences):
-            end = start + (first or size)
             yield _Window(answer, start, sentences[start:end], lang)
-            start, first = end, 0
+            start, end = end, end + size
 
 
-class _Queued:
-    """Embeddings on their way from the device."""
-
-    def __init__(self, answer: _Answer, places: np.ndarray, embeddings_SD: Tensor) -> None:
-        self.answer, self.places = answer, places
-        self.event: torch.cuda.Event | None = None
-        if embeddings_SD.device.type == "cuda":
-            self.embeddings_SD = embeddings_SD.to("cpu", non_blocking=True)  # into pinned memory
-            self.event = torch.cuda.Event()
-            self.event.record(torch.cuda.current_stream(embeddings_SD.device))
-        else:
-            self.embeddings_SD = embeddings_SD.cpu()
-
-    def fetch(self) -> Iterator[np.ndarray]:
-        """Wait for them; gives the request's if these were the last."""
-        if self.event is not None:
-            self.event.synchronize()
-        return self.answer.put(self.places, self.embeddings_SD.numpy())
+def _fetch(answer: _Answer, places: np.ndarray, embeddings_SD: ToHost) -> Iterator[np.ndarray]:
+    """Wait for the embeddings of a batch; gives the request's if these were the last."""
+    return answer.put(places, embeddings_SD.read().numpy())

@@ -7,7 +7,7 @@ torch that fairseq2 was built for, so that it wants an environment of its own. W
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from lexalcm.codec.base import Request
 from lexalcm.codec.options import dtype_name
 from lexalcm.codec.sonar_base import CUT_WARNING, PLACES, SonarBase, SonarOptions, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import arrange, weights_digest
@@ -118,19 +119,20 @@ class SonarSpaceCodec(SonarBase):
                 decoder=DECODER_CARD, tokenizer=ENCODER_CARD, device=self.device, dtype=self.dtype
             )
 
-    def _encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
+    def _encode_stream(self, requests: Iterable[Request]) -> Iterator[np.ndarray]:
         self.record()  # is of the weights as they are published: measured before they are rounded
         pipeline = self._to_embeddings
         pipeline.model.to(self.dtype)
-        with self._counting_cuts():
-            embeddings = pipeline.predict(
-                list(sentences),
-                source_lang=lang,
-                batch_size=self._batch_sentences(),
-                progress_bar=False,
-                target_device=torch.device("cpu"),
-            )
-        return embeddings.float().cpu().numpy()
+        for sentences, lang in requests:
+            with self._counting_cuts():
+                embeddings = pipeline.predict(
+                    list(sentences),
+                    source_lang=lang,
+                    batch_size=self._batch_sentences(),
+                    progress_bar=False,
+                    target_device=torch.device("cpu"),
+                )
+            yield embeddings.float().cpu().numpy()
 
     def _decode(self, embeddings: np.ndarray, lang: str) -> list[str]:
         decoding = self.run_options.decoding

@@ -112,8 +112,7 @@ def build_dataset(
             codec = workspace.codec.open(progress)
             with progress("embedding", "sentences") as report:
                 counter = Counter(report, plan.sentences)
-                for unit in plan.units:
-                    workspace.embed(plan, unit, codec, counter)
+                workspace.embed(plan, plan.units, codec, counter)
             cut = cut_sentences(codec)
             workspace.finish(plan, source or {})
     except OSError as error:

@@ -214,8 +214,7 @@ def _embed_units(workspace: Workspace, plan: UnitPlan, task: Task, progress: Pro
         codec = workspace.codec.open(progress)
         with progress("embedding", "sentences") as report:
             counter = Counter(report, sum(unit.sentences for unit in undone))
-            for unit in undone:
-                workspace.embed(plan, unit, codec, counter)
+            workspace.embed(plan, undone, codec, counter)
         cut = cut_sentences(codec)
     return len(undone), cut
 

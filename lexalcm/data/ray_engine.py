@@ -34,7 +34,7 @@ class _Embedder:
         """Embed a unit; with how many of its sentences the codec cut."""
         before = cut_sentences(self.codec)
         try:
-            self.job.workspace.embed(self.plan, unit, self.codec, lambda _sentences: None)
+            self.job.workspace.embed(self.plan, [unit], self.codec, lambda _sentences: None)
         except OSError as error:
             raise unwritable(self.job.out, error) from error
         return unit, cut_sentences(self.codec) - before

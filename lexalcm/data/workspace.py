@@ -8,19 +8,21 @@
     unfinished/shards/         what the manifest and the index will say of each finished unit
     dataset.json               once all units are there; `unfinished/` is then removed
 
+While documents are embedded the next ones are read and the last ones written (see `document_groups`, `unit_writer`).
+
 The shards are the truth: a shard without its record is read again for it, a record without its shard counts for
 nothing. Nothing is locked. Two workers at the same unit write the same bytes, and the first one's file stays.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lexalcm.atomic import first_file, place_first, remove_folder, remove_leftovers, scratch_file, write_text
+from lexalcm.atomic import first_file, remove_folder, remove_leftovers, write_text
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.special import special_sentences
@@ -28,6 +30,7 @@ from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.companions import companion_hashes
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.document_groups import embed_groups, groups_of
 from lexalcm.data.finished_shard import FinishedShard
 from lexalcm.data.index import write_index
 from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
@@ -35,15 +38,16 @@ from lexalcm.data.marks import without_roles
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
 from lexalcm.data.segmenters import make_segmenter
-from lexalcm.data.shards import ShardFile, document_json, read_shard, stored_numbers
+from lexalcm.data.shards import read_shard
 from lexalcm.data.shared_codec import SharedCodec, check_language_of, try_codec
 from lexalcm.data.spoken import spoken_concepts
 from lexalcm.data.spool import Part, Spool
+from lexalcm.data.unit_writer import UnitWriter, record_file
 from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_unit, training_documents
-from lexalcm.errors import CodecError, DataError, UserError
+from lexalcm.errors import DataError, UserError
 
-ENCODE_SENTENCES = 4096
-"""Sentences gathered, of whole documents, before they are embedded together, by a codec that does not say how many."""
+GROUPS_BEHIND = 2
+"""Groups of documents that wait to be written while later ones are embedded: a disk may take long to flush a shard."""
 
 
 class Workspace:
@@ -154,6 +158,15 @@ class Workspace:
             write_text(file, plan.model_dump_json())
         return UnitPlan.model_validate_json(file.read_text(encoding="utf-8"))
 
+    def _has_shard(self, unit: Unit) -> bool:
+        """Whether a unit is done; one whose shard a worker left without a record is recorded."""
+        if self.is_done(unit):
+            return True
+        finished = _whole_shard(self.out / unit.shard)
+        if finished is not None:
+            write_text(self._record_file(unit), finished.to_json())
+        return finished is not None
+
     def is_done(self, unit: Unit) -> bool:
         """Whether a unit's shard is there, whole."""
         try:
@@ -161,49 +174,38 @@ class Workspace:
         except FileNotFoundError:
             return False
 
-    def embed(self, plan: UnitPlan, unit: Unit, codec: Codec, report: Callable[[int], None]) -> None:
-        """Embed a unit and put its shard and its record in their places, unless they are there.
+    def embed(self, plan: UnitPlan, units: Iterable[Unit], codec: Codec, report: Callable[[int], None]) -> None:
+        """Embed units and put their shards and records in their places, unless they are there.
+
+        Documents are read, those before them embedded, and those before these written, in a thread, at the same time,
+        also from one unit to the next.
 
         Args:
-            plan: that the unit is of.
-            unit: what to embed.
+            plan: that the units are of.
+            units: what to embed.
             codec: the shared one, loaded.
             report: called with the number of sentences of each document.
         """
-        if self.is_done(unit):
-            return
-        goal = self.out / unit.shard
-        finished = _whole_shard(goal)
-        if finished is None:
-            with scratch_file(self.folder / "shards" / unit.shard) as path:
-                shard = ShardFile(path, unit.number, self.settings.dtype)
-                self._embed_into(shard, read_unit(plan, unit, self.spool), codec, report)
-                finished = shard.close(unit.shard)
-                if not place_first(path, goal):
-                    finished = read_shard(goal)
-        write_text(self._record_file(unit), finished.to_json())
-
-    def _embed_into(
-        self, shard: ShardFile, documents: Iterable[dict[str, Any]], codec: Codec, report: Callable[[int], None]
-    ) -> None:
-        """Embed documents in groups; each is written, in a thread, while the next is embedded."""
-        roles = self.codec.special_concepts()
-
-        def write(group: list[dict[str, Any]], embeddings: list[np.ndarray]) -> list[int]:
-            for document, vectors in zip(group, embeddings, strict=True):
-                numbers = stored_numbers(vectors, self.settings.dtype, document["id"])
-                shard.add(document, document_json(document, text=self.settings.text), numbers)
-            return [len(vectors) for vectors in embeddings]
-
-        with ThreadPoolExecutor(1, thread_name_prefix="shard writer") as thread:
-            written: Future[list[int]] | None = None
-            for group in _groups(documents, getattr(codec, "sentences_at_once", ENCODE_SENTENCES)):
-                embeddings = embed_documents(codec, group, roles)
-                for sentences in written.result() if written else ():
-                    report(sentences)
-                written = thread.submit(write, group, embeddings)
-            for sentences in written.result() if written else ():
-                report(sentences)
+        groups = (
+            group
+            for unit in units
+            if not self._has_shard(unit)
+            for group in groups_of(codec, unit, read_unit(plan, unit, self.spool))
+        )
+        writer = UnitWriter(self.out, self.folder / "shards", self.settings.dtype, text=self.settings.text)
+        written: deque[Future[list[int]]] = deque()
+        with (
+            closing(writer),
+            closing(embed_groups(codec, groups, self.codec.special_concepts())) as embedded,
+            ThreadPoolExecutor(1, thread_name_prefix="shard writer") as thread,
+        ):
+            for group in embedded:
+                written.append(thread.submit(writer.add, group))
+                if len(written) > GROUPS_BEHIND:
+                    _report(written.popleft(), report)
+            while written:
+                _report(written.popleft(), report)
+            writer.finish()
 
     def finish(self, plan: UnitPlan, source: dict[str, Any]) -> Dataset:
         """Write what turns finished units into a data set; may be done any number of times, by anyone.
@@ -256,7 +258,7 @@ class Workspace:
         return self.settings.codec_options | ({} if seed is None else {"seed": seed})
 
     def _record_file(self, unit: Unit) -> Path:
-        return self.folder / "shards" / f"{unit.shard}.json"
+        return record_file(self.folder / "shards", unit)
 
     def _record(self, unit: Unit) -> FinishedShard:
         return FinishedShard.from_json(self._record_file(unit).read_text(encoding="utf-8"))
@@ -281,44 +283,7 @@ def _in_languages(documents: Iterable[Document], known: Collection[str] | None) 
         yield document
 
 
-def embed_documents(codec: Codec, documents: list[dict[str, Any]], roles: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Embed documents, those of one language together: float32 [n, dim] each, in their order.
-
-    Args:
-        codec: with which.
-        documents: with their sentences, conversations with their turns.
-        roles: the special concepts that stand where turns begin, whatever the language.
-
-    Raises:
-        CodecError: the codec gives vectors of a wrong shape or does not know a language.
-    """
-    embeddings: list[np.ndarray] = [np.empty((0, codec.dim), np.float32)] * len(documents)
-    for lang in sorted({document["lang"] for document in documents}):
-        check_language_of(codec.languages, lang)
-        members = [i for i, document in enumerate(documents) if document["lang"] == lang]
-        spoken = [without_roles(documents[i]) for i in members]
-        sentences = [sentence for document in spoken for sentence in document]
-        vectors = codec.encode(sentences, lang)
-        if vectors.shape != (len(sentences), codec.dim):
-            raise CodecError(f"the codec gave an array {vectors.shape} for {len(sentences)} sentences of {codec.dim}")
-        ends = np.cumsum([len(document) for document in spoken])
-        for i, part in zip(members, np.split(vectors, ends[:-1]), strict=True):
-            turns = documents[i].get("turns", [])
-            starts = np.array([start for _, start in turns], np.int64)
-            heads = np.array([roles[role] for role, _ in turns], np.float32).reshape(-1, codec.dim)
-            embeddings[i] = np.insert(part, starts - np.arange(len(starts)), heads, axis=0) if turns else part
-    return embeddings
-
-
-def _groups(documents: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    """Documents that have `size` sentences together, or just above."""
-    group: list[dict[str, Any]] = []
-    sentences = 0
-    for document in documents:
-        group.append(document)
-        sentences += len(document["sentences"])
-        if sentences >= size:
-            yield group
-            group, sentences = [], 0
-    if group:
-        yield group
+def _report(written: Future[list[int]], report: Callable[[int], None]) -> None:
+    """Report the sentences of the documents of a group; waits until they are written."""
+    for sentences in written.result():
+        report(sentences)

@@ -56,7 +56,27 @@ def test_batches_and_windows_change_nothing(codec: SonarHfCodec) -> None:
     alone = np.concatenate([codec.encode([sentence], "eng_Latn") for sentence in TEXT])
     for batch in (1, 50, 300, 100_000):
         np.testing.assert_allclose(configured(batch=batch).encode(TEXT, "eng_Latn"), alone, atol=2e-6)
-    np.testing.assert_allclose(codec.encoder.embed(TEXT, "eng_Latn", window=7), alone, atol=2e-6)
+    (found,) = codec.encoder.stream([(TEXT, "eng_Latn")], window=7)
+    np.testing.assert_allclose(found, alone, atol=2e-6)
+
+
+def test_a_stream_gives_what_each_request_gives_alone(codec: SonarHfCodec) -> None:
+    """To the last bit, whatever stands before it; also where a request has no sentence."""
+    requests: list[tuple[list[str], str]] = [
+        ([], LANGUAGES[0]),
+        (TEXT * 40, LANGUAGES[0]),
+        ([], LANGUAGES[1]),
+        ([], LANGUAGES[0]),
+        (TEXT[:7], LANGUAGES[1]),
+        (TEXT[3:], LANGUAGES[0]),
+        ([], LANGUAGES[0]),
+    ]
+    found = list(codec.encode_stream(iter(requests)))
+    for request, embeddings in zip(requests, found, strict=True):
+        np.testing.assert_array_equal(embeddings, codec.encode(*request))
+    assert [len(embeddings) for embeddings in found] == [0, 1600, 0, 0, 7, 37, 0]
+    with pytest.raises(CodecError, match="does not know the language 'fra_Cyrl'"):
+        list(codec.encode_stream([(TEXT, LANGUAGES[0]), (TEXT, "fra_Cyrl")]))
 
 
 def test_the_language_is_part_of_what_is_embedded(codec: SonarHfCodec) -> None:
@@ -423,7 +443,7 @@ def test_a_gpu_without_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, side:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
 
-    name = {"encoder": "embed", "decoder": "write"}[side]
+    name = {"encoder": "stream", "decoder": "write"}[side]
     monkeypatch.setattr(getattr(codec, side), name, full)
     with pytest.raises(CodecError, match=r"cpu has no memory left .* --codec-batch below 4096, .* --codec-device cpu$"):
         codec.encode(SENTENCES, "eng_Latn") if side == "encoder" else codec.decode(EMBEDDINGS, "eng_Latn")

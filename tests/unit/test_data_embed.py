@@ -7,12 +7,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lexalcm.codec.base import Request
+from lexalcm.codec.lsa import LsaCodec
 from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.dataset import Dataset
@@ -227,6 +230,101 @@ def test_a_group_is_written_while_the_next_is_embedded(
     assert_same(tmp_path / "two", expected)
     assert len(began) > 10
     assert max(began) < 20 + 6  # whole documents
+
+
+def stream_ahead(requests_ahead: int, asked: list[Request]) -> object:
+    """A method `encode_stream` that has read so many further requests when it gives the embeddings of one."""
+
+    def encode_stream(self, requests: Iterable[Request]) -> Iterator[np.ndarray]:
+        read: deque[Request] = deque()
+        for request in requests:
+            asked.append(request)
+            read.append(request)
+            if len(read) > requests_ahead:
+                yield self.encode(*read.popleft())
+        while read:
+            yield self.encode(*read.popleft())
+
+    return encode_stream
+
+
+def two_languages(texts: Path) -> None:
+    """Makes every third document Japanese."""
+    for file in texts.glob("*.jsonl"):
+        documents = [json.loads(line) for line in file.read_text().splitlines()]
+        lines = [
+            json.dumps({**document, "lang": "jpn_Jpan"} if i % 3 else document) for i, document in enumerate(documents)
+        ]
+        file.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("codec", ["hash", "lsa"])
+def test_a_codec_that_reads_ahead_makes_the_bytes_that_sentence_by_sentence_gives(
+    texts: Path, tmp_path: Path, hash_codec: type, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    two_languages(texts)
+    made = {"hash": hash_codec, "lsa": LsaCodec}[codec]
+    settings = SETTINGS.model_copy(update={"codec": codec, "codec_options": {"dim": 8} if codec == "lsa" else {}})
+    dataset = build_from_paths([texts], tmp_path / "plain", settings).dataset
+    assert len(list(dataset.path.glob("*.tar"))) > 2
+    opened = dataset.codec()
+    for name in dataset.manifest.splits:
+        split = dataset.split(name)
+        for i in range(len(split)):
+            document = split.document(i)
+            one_by_one = [opened.encode([sentence], document["lang"])[0] for sentence in document["sentences"]]
+            np.testing.assert_array_equal(split.embeddings(i), np.stack(one_by_one).astype(np.float16))
+    for ahead in (0, 1, 7, 1000):
+        asked: list[Request] = []
+        monkeypatch.setattr(made, "encode_stream", stream_ahead(ahead, asked), raising=False)
+        assert_same(build_from_paths([texts], tmp_path / f"ahead-{ahead}", settings).dataset.path, dataset.path)
+        job = make_job([texts], tmp_path / f"shared-{ahead}", settings)
+        embed(job, Task(1, 3))
+        embed(job)
+        assert sum(len(sentences) for sentences, _ in asked) == 2 * sum(
+            record.sentences for record in dataset.manifest.splits.values()
+        )
+        assert all(
+            (tmp_path / f"shared-{ahead}" / shard.name).read_bytes() == shard.read_bytes()
+            for shard in dataset.path.glob("*.tar")
+        )
+
+
+def test_a_unit_is_finished_while_the_next_is_embedded(
+    texts: Path, tmp_path: Path, undisturbed: Path, hash_codec: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first unit's end waits for sentences of the third to be asked for."""
+    asked: list[Request] = []
+    third = threading.Event()
+    encode, close = hash_codec.encode, ShardFile.close
+
+    def encode_and_tell(self, sentences: list[str], lang: str) -> np.ndarray:
+        if len(asked) > 2:  # a unit here is one request
+            third.set()
+        return encode(self, sentences, lang)
+
+    def close_after_the_third_began(self, name: str) -> object:
+        assert third.wait(30)
+        return close(self, name)
+
+    monkeypatch.setattr(hash_codec, "encode_stream", stream_ahead(0, asked), raising=False)
+    monkeypatch.setattr(hash_codec, "encode", encode_and_tell)
+    monkeypatch.setattr(ShardFile, "close", close_after_the_third_began)
+    embed(make_job([texts], tmp_path / "out", SETTINGS))
+    assert_same(tmp_path / "out", undisturbed)
+
+
+@pytest.mark.parametrize("given", [0, 1])
+def test_a_stream_that_ends_too_early_is_an_error(
+    texts: Path, tmp_path: Path, hash_codec: type, monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
+    def encode_stream(self, requests: Iterator[Request]) -> Iterator[np.ndarray]:
+        for _ in range(given):
+            yield self.encode(*next(requests))
+
+    monkeypatch.setattr(hash_codec, "encode_stream", encode_stream, raising=False)
+    with pytest.raises(CodecError, match="ended before it had answered all requests"):
+        build_from_paths([texts], tmp_path / "out", SETTINGS)
 
 
 def test_numbers_that_cannot_be_stored_are_said_where_they_are_written(
