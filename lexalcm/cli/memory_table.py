@@ -59,7 +59,8 @@ def print_plan(plan: "MemoryPlan", as_json: bool) -> None:
         style = "bold" if estimate is plan.best else "" if estimate.fits is not False else "dim"
         table.add_row(estimate.engine, estimate.checkpointing, *cells, *rows, style=style)
     rows_text = "" if plan.limit is None else "; rows: the largest data.micro_batch that fits"
-    table.caption = f"ckpt: train.activation_checkpointing; CPU and NVMe: for each GPU{rows_text}"
+    compiled = "" if not any(one.compiled for one in plan.estimates) else "layers compiled, but under zero3; "
+    table.caption = f"{compiled}ckpt: train.activation_checkpointing; CPU and NVMe: for each GPU{rows_text}"
     table.caption_justify = "left"
     out.print(table)
     if plan.limit is not None:

@@ -24,6 +24,7 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.denoiser import TimestepEmbedding
 from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.linear import Linear
+from lexalcm.model.lookup import lookup
 from lexalcm.model.masks import Mask, causal_mask, clean_noisy_mask
 from lexalcm.model.transformer import Transformer
 
@@ -56,7 +57,7 @@ class OneTowerLCM(DiffusionLCM):
         time_TW = self.times(torch.arange(self.clean + 1, device=concepts_BLD.device))
         both_BLD = torch.cat([concepts_BLD, noisy_BLD], dim=1)
         both_times_BL = torch.cat([torch.full_like(timesteps_BL, self.clean), timesteps_BL], dim=1)
-        inputs_BLW = self.transformer.project(both_BLD) + nn.functional.embedding(both_times_BL, time_TW)
+        inputs_BLW = self.transformer.project(both_BLD) + lookup(time_TW, both_times_BL)
         mask = clean_noisy_mask(documents_BL, dropped_BL, self.config.attention)
         hidden_BLW = self.transformer(inputs_BLW, positions_BL.repeat(1, 2), mask)
         return self.output_proj(hidden_BLW[:, concepts_BLD.shape[1] :]).float()

@@ -27,8 +27,20 @@ COMPILED_FROM = 50_000_000
 def compiles(settings: TrainSettings, model: ModelConfig, device: torch.device) -> bool:
     """Whether a training on a device compiles a model's layers, where the engine allows it."""
     if settings.compile == "auto":
-        return can_compile(device) and sum(count_parameters(model).values()) >= COMPILED_FROM
+        return can_compile(device) and _is_large(model)
     return settings.compile
+
+
+def plans_to_compile(settings: TrainSettings, model: ModelConfig, device_type: str) -> bool:
+    """The same for a GPU that need not be here, and is then taken to have a compiler."""
+    if settings.compile != "auto":
+        return settings.compile
+    here = torch.cuda.is_available()
+    return device_type == "cuda" and _is_large(model) and (not here or can_compile(torch.device("cuda")))
+
+
+def _is_large(model: ModelConfig) -> bool:
+    return sum(count_parameters(model).values()) >= COMPILED_FROM
 
 
 def prepare_layers(model: LCM, *, compiled: bool, checkpointing: str) -> None:

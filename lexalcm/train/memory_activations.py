@@ -2,14 +2,17 @@
 
 A model with two layers in each tower is traced (`memory_trace`), so that a 7B model costs no more than a tiny one: what
 a further layer leaves behind is what the first one left, and rows are linear from one trace to one of twice as many.
+Where layers are compiled, what each keeps is the compiler's choice (`memory_compiled`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from lexalcm.model.config import ModelConfig
 from lexalcm.train.layers import is_recomputed
-from lexalcm.train.memory_trace import MemoryTrace, trace_micro_batch
+from lexalcm.train.memory_compiled import Kept, kept_by_compiled
+from lexalcm.train.memory_trace import LayerTrace, MemoryTrace, meta_model, trace_micro_batch
 
 TRACED = 2
 """Layers in each tower; what the first one leaves behind is what one leaves that is followed by another."""
@@ -42,7 +45,14 @@ class Activations:
 
 
 def activations(
-    config: ModelConfig, rows: int, length: int, device_type: str, precision: str, checkpointing: str
+    config: ModelConfig,
+    rows: int,
+    length: int,
+    device_type: str,
+    precision: str,
+    checkpointing: str,
+    *,
+    compiled: bool = False,
 ) -> Activations:
     """What a micro-batch takes.
 
@@ -53,10 +63,13 @@ def activations(
         device_type: `cpu` or `cuda`.
         precision: of `trace_micro_batch`; what autocast keeps of weights is in it.
         checkpointing: `none`, `full` or `every-N`, see `lexalcm.train.layers`.
+        compiled: whether the layers are.
     """
 
+    kept = _kept_by_compiled(_small(config), rows, length, device_type, precision) if compiled else None
+
     def at(rows: int, precision: str) -> tuple[float, float]:
-        return _at(config, rows, length, device_type, precision, checkpointing)
+        return _at(config, rows, length, device_type, precision, checkpointing, kept)
 
     without_casts = "bf16-weights" if precision == "bf16" else precision  # rows do not change what is cast
     growth = zip(at(rows, without_casts), at(2 * rows, without_casts), strict=True)
@@ -68,18 +81,29 @@ def activations(
 
 
 def _at(
-    config: ModelConfig, rows: int, length: int, device_type: str, precision: str, checkpointing: str
+    config: ModelConfig,
+    rows: int,
+    length: int,
+    device_type: str,
+    precision: str,
+    checkpointing: str,
+    compiled: Sequence[Kept] | None,
 ) -> tuple[float, float]:
-    """The two peaks of `Activations` at so many rows."""
-    towers = [config.context_layers, config.num_layers] if config.context_layers else [config.num_layers]
-    layers_of_each = {"num_layers": TRACED, "context_layers": TRACED * (len(towers) - 1)}
-    small = config.model_copy(update={**layers_of_each, "preset": None, "codec": None})  # memory depends on sizes alone
+    """The two peaks of `Activations` at so many rows; what compiled layers keep of each tower, if they are."""
+    towers = _towers(config)
 
     def trace(recomputed: bool) -> MemoryTrace:
-        return _trace(small, rows, length, device_type, precision, recomputed)
+        return _trace(_small(config), rows, length, device_type, precision, recomputed)
+
+    def left_by(tower: int, recomputed: bool) -> LayerTrace:
+        if compiled is not None and not recomputed:
+            kept = compiled[tower].at(rows)
+            return LayerTrace(kept, kept)
+        return trace(recomputed).layers[tower * TRACED]
 
     # What is recomputed is there whole for a while: one such layer is in the peak of the trace that recomputes.
-    base = trace(checkpointing != "none")
+    recomputes = checkpointing != "none"
+    base = trace(recomputes)
     forward, backward = float(base.forward_peak), float(base.backward_peak)
     number = 0
     for tower, layers in enumerate(towers):
@@ -87,11 +111,36 @@ def _at(
         forward -= TRACED * base.layers[first].forward
         backward -= TRACED * base.layers[first].kept
         for _ in range(layers):
-            layer = trace(is_recomputed(checkpointing, number)).layers[first]
+            layer = left_by(tower, is_recomputed(checkpointing, number))
             forward += layer.forward
             backward += layer.kept
             number += 1
+    if compiled is not None and recomputes:
+        last = len(towers) - 1
+        backward += left_by(last, recomputed=False).kept - trace(recomputed=False).layers[last * TRACED].kept
     return max(forward, backward), base.backward_peak - sum(layer.kept for layer in base.layers[1:])
+
+
+def _towers(config: ModelConfig) -> list[int]:
+    """Layers of each tower, in the order of `LCM.blocks`."""
+    return [config.context_layers, config.num_layers] if config.context_layers else [config.num_layers]
+
+
+def _small(config: ModelConfig) -> ModelConfig:
+    """The model that is traced; memory depends on sizes alone."""
+    layers = {"num_layers": TRACED, "context_layers": TRACED * (len(_towers(config)) - 1)}
+    return config.model_copy(update={**layers, "preset": None, "codec": None})
+
+
+@cache
+def _kept_by_compiled(small: ModelConfig, rows: int, length: int, device_type: str, precision: str) -> list[Kept]:
+    """Of a layer in each tower."""
+    if precision == "bf16-weights":  # the same as under autocast, but for its copies of weights
+        return [Kept(kept.per_row, 0) for kept in _kept_by_compiled(small, rows, length, device_type, "bf16")]
+    trace = _trace(small, rows, length, device_type, precision, recomputed=False)
+    first_of_each = range(0, TRACED * len(_towers(small)), TRACED)
+    blocks = meta_model(small, precision).blocks()
+    return [kept_by_compiled(blocks[number], trace.given[number], rows, precision) for number in first_of_each]
 
 
 @cache

@@ -95,6 +95,16 @@ def warn_by_memory(
     return None if estimate.fits else _warning(estimate, memory, config, model, processes, precision)
 
 
+def planned_bytes(
+    config: RunConfig, model: ModelConfig, processes: int, precision: str, layout: str, checkpointing: str
+) -> int:
+    """What a run takes on each GPU by the plan; arguments as for `warn_by_memory`, and the recomputing that is done."""
+    plan = plan_memory(
+        config, model, processes=processes, precision=precision, engines=(layout,), checkpointing=(checkpointing,)
+    )
+    return plan.estimates[0].total
+
+
 def plan_run(config: RunConfig, gpus: int | None = None, memory: str | None = None) -> MemoryPlan:
     """The plan of a run on GPUs, which need not be here.
 

@@ -94,6 +94,11 @@ class Layout:
     gradients_appear: bool = False  # one by one in a step's only backward pass; else all have their place before
     listed: bool = True  # in a plan: there is a file of it in configs/
 
+    @property
+    def compiles(self) -> bool:
+        """Whether its layers may be compiled; stage 3 gathers weights inside them."""
+        return not self.name.startswith("zero3")
+
 
 def model_sizes(model: ModelConfig, settings: TrainSettings) -> Sizes:
     """Count a model's parameters without allocating them."""

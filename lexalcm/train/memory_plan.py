@@ -14,6 +14,7 @@ import torch
 
 from lexalcm.config import RunConfig
 from lexalcm.model.config import ModelConfig
+from lexalcm.train.layers import plans_to_compile
 from lexalcm.train.memory_activations import Activations, activations
 from lexalcm.train.memory_layout import LAYOUTS, Layout, Sizes, model_sizes
 
@@ -32,6 +33,7 @@ class MemoryEstimate:
 
     engine: str  # a name of `memory_layout.LAYOUTS`
     checkpointing: str
+    compiled: bool  # the layers
     weights: int
     gradients: int
     optimizer: int  # with float32 weights beside bf16 ones
@@ -132,7 +134,9 @@ def _estimate(
 ) -> MemoryEstimate:
     data, layout = config.data, LAYOUTS[name]
     kind = "bf16-weights" if precision == "bf16" and layout.casts_weights else precision
-    acts = activations(model, data.micro_batch, data.row_length, device_type, kind, checkpointing)
+    compiled = layout.compiles and plans_to_compile(config.train, model, device_type)
+    shape = (data.micro_batch, data.row_length)
+    acts = activations(model, *shape, device_type, kind, checkpointing, compiled=compiled)
     once = data.global_batch <= processes  # a step is one micro-batch, and its gradients need not be there before
     use = layout.use(sizes, processes, 2 if precision == "bf16" else 4, config.train, once)
     held = use.weights + use.gradients + use.optimizer + use.average
@@ -147,6 +151,7 @@ def _estimate(
     return MemoryEstimate(
         engine=name,
         checkpointing=checkpointing,
+        compiled=compiled,
         weights=use.weights,
         gradients=use.gradients,
         optimizer=use.optimizer,

@@ -20,14 +20,24 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import ARCHITECTURES
+from lexalcm.model.lcm import LCM
 from lexalcm.model.norm import inverse_rms
 from lexalcm.train.layers import prepare_layers
 
 T = TypeVar("T")
 aten = torch.ops.aten
+
+
+class Given(NamedTuple):
+    """A tensor that a layer is called with, without its numbers."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    requires_grad: bool
 
 
 class LayerTrace(NamedTuple):
@@ -44,12 +54,14 @@ class MemoryTrace:
         forward_peak: the most that were alive at a time in the forward pass, the batch included.
         backward_peak: the same of the backward pass.
         layers: what each layer left behind.
+        given: what each layer was called with, tensors as `Given`.
     """
 
     def __init__(self) -> None:
         self.forward_peak = 0
         self.backward_peak = 0
         self.layers: list[LayerTrace] = []
+        self.given: list[tuple[Any, ...]] = []
         self._alive = 0
         self._gradients = 0
         self._peak = 0
@@ -72,8 +84,9 @@ class MemoryTrace:
         """What was made has become a parameter's gradient, which is counted elsewhere."""
         self._gradients += parameter.nbytes
 
-    def begin_layer(self, *_: Any) -> None:
+    def begin_layer(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         """What is made from now on is a layer's."""
+        self.given.append(tree_map_only(Tensor, _given, arguments))
         self._made = []
 
     def end_layer(self, *_: Any) -> None:
@@ -98,8 +111,20 @@ class MemoryTrace:
         self.backward_peak = self._peak
 
 
+def _given(tensor: Tensor) -> Given:
+    return Given(tensor.shape, tensor.dtype, tensor.requires_grad)
+
+
 def _alive(pieces: "list[ref[_Bytes]]") -> int:
     return sum(piece.size for one in pieces if (piece := one()) is not None)
+
+
+def meta_model(config: ModelConfig, precision: str) -> LCM:
+    """A model without memory; precision as for `trace_micro_batch`."""
+    # Masks are what attention keeps for the backward pass on a CPU; a GPU's kernel needs none that is stored.
+    with torch.device("meta"):
+        model = ARCHITECTURES[config.architecture](config.model_copy(update={"attention": "sdpa"}))
+    return model.to(torch.bfloat16) if precision == "bf16-weights" else model
 
 
 def trace_micro_batch(
@@ -115,11 +140,7 @@ def trace_micro_batch(
         precision: `fp32`; `bf16` for autocast over float32 weights; `bf16-weights` for weights that are bf16.
         recomputed: with activation checkpointing of all layers.
     """
-    # Masks are what attention keeps for the backward pass on a CPU; a GPU's kernel needs none that is stored.
-    with torch.device("meta"):
-        model = ARCHITECTURES[config.architecture](config.model_copy(update={"attention": "sdpa"}))
-    if precision == "bf16-weights":
-        model.to(torch.bfloat16)
+    model = meta_model(config, precision)
     model.requires_grad_(False)  # the meta tensors inside; the parameters around them are new
     device = torch.device(device_type)
     kernels = _GPUKernels if device_type == "cuda" else nullcontext
@@ -304,8 +325,22 @@ def _dropout(x: Tensor, p: float, training: bool, inplace: bool = False) -> Tens
     return aten.native_dropout(x, p, training)[0]  # a mask of bytes
 
 
-def _rms_norm(x: Tensor, shape: list[int], weight: Tensor, eps: float) -> Tensor:
-    return aten._fused_rms_norm(x, shape, weight, eps)[0]
+def _rms_norm(x: Tensor, shape: list[int], weight: Tensor | None, eps: float) -> Tensor:
+    return _FusedRMSNorm.apply(x, weight)
+
+
+class _FusedRMSNorm(torch.autograd.Function):
+    """Keeps its input and a number for each vector; on a CPU the operation falls apart into others that keep more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, torch.empty_like(x[..., 0], dtype=torch.float32))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, weight, _ = ctx.saved_tensors
+        return torch.empty_like(x), None if weight is None else torch.empty_like(weight)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, is_causal: bool) -> Tensor:

@@ -32,6 +32,7 @@ from lexalcm.train.export import export_model
 from lexalcm.train.layers import freeze
 from lexalcm.train.loader_failure import loader_failures_said
 from lexalcm.train.log_file import LogFile
+from lexalcm.train.memory_choice import planned_bytes
 from lexalcm.train.monitor import Display, Logged, Monitor, Silent
 from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.run_folder import Fingerprints, RunFolder, run_folder, saved_run
@@ -184,7 +185,8 @@ def train(
 
             model, step = parts.model.config, start.progress.step
             with closing(saver), open_monitor(config, model, run, display, step, world) as monitor:
-                gauges = make_gauges(config, model, parts.mixture, engine, monitor, run, start.progress, world)
+                planned = _planned(parts, config, choice)
+                gauges = make_gauges(config, model, parts.mixture, engine, monitor, run, start.progress, world, planned)
                 trainer = Trainer(
                     engine,
                     parts.batches,
@@ -266,6 +268,15 @@ def _agreed_choice(parts: _Parts, config: RunConfig, display: Display) -> Engine
     if parts.world.size == 1 and gpus > 1:
         display.note(f"1 of {gpus} GPUs is used; --nproc gpu starts a process on each")
     return choice
+
+
+def _planned(parts: _Parts, config: RunConfig, choice: EngineChoice) -> int | None:
+    """Bytes of each GPU's memory."""
+    if parts.world.device.type != "cuda":
+        return None
+    checkpointing = choice.checkpointing or config.train.activation_checkpointing
+    layout = choice.layout(config.train)
+    return planned_bytes(config, parts.model.config, parts.world.size, choice.precision, layout, checkpointing)
 
 
 def _fingerprints(parts: _Parts) -> Fingerprints:

@@ -9,6 +9,7 @@ from lexalcm.train.alerts import WeightWatch
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.gauges import Gauges, Look
+from lexalcm.train.memory_watch import MemoryWatch
 from lexalcm.train.mfu import batch_flops, peak_flops
 from lexalcm.train.monitor import Display, Elsewhere, Monitor
 from lexalcm.train.run_folder import RunFolder
@@ -61,6 +62,7 @@ def make_gauges(
     run: RunFolder,
     progress: Progress,
     world: World,
+    planned_bytes: int | None,
 ) -> Gauges:
     """What to measure beside the loss; every process must call it.
 
@@ -73,9 +75,12 @@ def make_gauges(
         run: the run's folder.
         progress: where the run begins or goes on.
         world: this process's place.
+        planned_bytes: of each GPU's memory; none: there is no plan.
     """
     train = config.train
     looks: list[Look] = []
+    if planned_bytes is not None:
+        looks.append(MemoryWatch(planned_bytes, world.device, progress.step, monitor))
     if train.watch.every != 0:
         rate = partial(learning_rate, settings=train)
         looks.append(WeightWatch(engine, monitor, rate, train.watch.every, progress))

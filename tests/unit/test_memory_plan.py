@@ -164,7 +164,7 @@ def test_what_needs_the_fewest_tricks_is_recommended() -> None:
         return None if found is None else (found.engine, found.checkpointing)
 
     assert best("two-tower-medium", 1, "12GB") == ("single", "none")
-    assert best("two-tower-medium", 1, "12GB", "data.micro_batch=64") == ("single", "full")
+    assert best("two-tower-medium", 1, "12GB", "data.micro_batch=128") == ("single", "full")
     assert best("two-tower-7b", 8, "80GB") == ("zero1", "none")
     assert best("two-tower-7b", 8, "12GB")[0].endswith("offload")  # type: ignore[index]
     assert best("two-tower-7b", 1, "2GB", "data.micro_batch=512") is None
@@ -222,8 +222,8 @@ def test_auto_takes_the_simplest_engine_that_fits() -> None:
     engine, checkpointing, note = choose(24, 8)
     assert (engine, checkpointing) == ("fsdp", None)
     assert re.match(r"ddp would take \d+\.\d GiB of a GPU's 24.0 GiB, so this run has engine fsdp, which takes ", note)
-    assert choose(5, 8)[:2] == ("fsdp", "full")
-    engine, checkpointing, note = choose(4, 8)
+    assert choose(8, 8, "data.micro_batch=64")[:2] == ("fsdp", "full")
+    engine, checkpointing, note = choose(4, 8, "data.micro_batch=64")
     assert (engine, checkpointing) == ("fsdp", "full")
     assert "may not fit" in note
     engine, checkpointing, note = choose(12, 1)

@@ -36,6 +36,12 @@ class EngineChoice:
     compiled: bool = False  # the layers
     compiled_attention: bool = False  # by FlexAttention, alone or within the layers
 
+    def layout(self, settings: TrainSettings) -> str:
+        """What it is called in a plan of memory."""
+        if self.deepspeed is not None:
+            return self.deepspeed.layout
+        return "fsdp_offload" if self.name == "fsdp" and settings.fsdp.offload else self.name
+
     @property
     def compiled_parts(self) -> str | None:
         """What the first step compiles; none: nothing."""
