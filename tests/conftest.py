@@ -1,3 +1,6 @@
+"""What all tests share. They run on the CPU, also where there is a GPU; with `--gpu`, those that need one run on it."""
+
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +18,27 @@ MakeDataset = Callable[..., Dataset]
 # A shell without job control starts background jobs deaf to Ctrl-C, and so would be every process that a test starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--gpu", action="store_true", help="run the tests that need a GPU, and no others")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs a GPU; runs with --gpu")
+    if not config.getoption("--gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is expected are a CPU's numbers, and its choices
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--gpu"):
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU, and --gpu"))
+        return
+    others = [item for item in items if not item.get_closest_marker("gpu")]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item.get_closest_marker("gpu")]
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ def main() -> int:
     """Run the parts, print; the exit code."""
     parser = argparse.ArgumentParser(description="Check training, generation and embedding on this machine's GPU.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--patience", type=float, default=1.0, help="multiplies the parts' time limits")
     parser.add_argument("--keep", type=Path, help="keep the parts' output, data and runs in this folder")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.parts if name not in PARTS]
@@ -37,7 +39,11 @@ def main() -> int:
         print("no GPU here: walking its path with a pretended one", flush=True)
         return pretend()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}", flush=True)
-    chosen = {name: part for name, part in PARTS.items() if not arguments.parts or name in arguments.parts}
+    chosen = {
+        name: replace(part, limit=part.limit * arguments.patience)
+        for name, part in PARTS.items()
+        if not arguments.parts or name in arguments.parts
+    }
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.keep or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)

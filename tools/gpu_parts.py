@@ -258,18 +258,8 @@ def cap() -> Iterator[Seen]:
 
 
 def tests() -> Iterator[Seen]:
-    """Unit tests that want a GPU, and those of what computes."""
-    files = [
-        "test_memory_plan",
-        "test_generate_graphs",
-        "test_model",
-        "test_model_parts",
-        "test_diffusion",
-        "test_generate",
-        "test_train_layers",
-    ]
-    paths = [str(path) for name in files if (path := ROOT / f"tests/unit/{name}.py").exists()]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "-rf", *paths]
+    """The unit tests that need a GPU."""
+    command = [sys.executable, "-m", "pytest", "--gpu", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/unit"]
     code = subprocess.run(command, cwd=ROOT, env=_environment(), check=False).returncode
     yield Seen("unit tests", "exit code 0", f"exit code {code}", code == 0)
 

@@ -31,7 +31,7 @@ OPTIONS = {
     "dpm-solver++": GenerationOptions(steps=5, dynamic_threshold=0.9),
 }
 LENGTHS = [2, 5, 1]
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+needs_gpu = pytest.mark.gpu
 
 
 class Tape(TorchDispatchMode):
@@ -220,8 +220,6 @@ def test_draws_of_noise_are_known_before(options: GenerationOptions) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_where_nothing_can_be_captured_one_line_says_so(architecture: str, caplog: pytest.LogCaptureFixture) -> None:
     """On a CPU, for example."""
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU, but the model is on the CPU all the same")
     model = lively_model(architecture)
     with caplog.at_level(logging.INFO):
         slow = prepare(model, OPTIONS["eta"], graphs=True)

@@ -80,7 +80,7 @@ def test_the_plan_is_within_a_tenth_of_what_steps_allocate(
     assert planned == pytest.approx(measured, rel=0.1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("checkpointing", ["none", "full"])
 @pytest.mark.parametrize("name", ["base-small", "one-tower-small", "two-tower-small"])

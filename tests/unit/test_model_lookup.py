@@ -50,7 +50,7 @@ def test_compiled_it_is_one_graph_without_a_lookup_of_torchs() -> None:
     assert "embedding" not in graphs[0]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_the_gradient_is_the_same_in_every_run() -> None:
     def gradient() -> torch.Tensor:
         table = TABLE.cuda().bfloat16().requires_grad_()
