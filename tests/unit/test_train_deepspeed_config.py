@@ -170,6 +170,12 @@ def offloading(optimizer: str, parameters: str = "none", stage: int = 3, **more:
     }
 
 
+@pytest.mark.parametrize(("device", "size"), [("cpu", int(0.9 * 2048 * 2048)), ("nvme", 0)])
+def test_nothing_is_read_ahead_from_nvme(device: str, size: int) -> None:
+    zero = {"stage": 3, "stage3_prefetch_bucket_size": "auto", "offload_param": {"device": device, "nvme_path": "/d"}}
+    assert filled({"zero_optimization": zero}).tree["zero_optimization"]["stage3_prefetch_bucket_size"] == size
+
+
 def test_the_folder_on_nvme_is_a_setting() -> None:
     tree = offloading("nvme", "nvme", nvme_path="auto")
     tree["zero_optimization"]["offload_param"]["buffer_size"] = "auto"

@@ -237,7 +237,7 @@ class DeepSpeedEngine:
         if self._stage == 0:
             self._master(parameter).copy_(value)
         elif self._stage == 3:
-            self._deepspeed.utils.safe_set_local_fp32_param(parameter, _share(parameter, value))
+            self._set_share(parameter, value)
         else:
             self._deepspeed.utils.safe_set_full_fp32_param(parameter, value)
 
@@ -245,9 +245,19 @@ class DeepSpeedEngine:
         if self._stage == 0:
             self._adamw.state[self._master(parameter)][moment].copy_(value)
         elif self._stage == 3:
-            self._deepspeed.utils.safe_set_local_optimizer_state(parameter, _share(parameter, value), moment)
+            self._set_share(parameter, value, moment)
         else:
             self._deepspeed.utils.safe_set_full_optimizer_state(parameter, value, moment)
+
+    def _set_share(self, parameter: nn.Parameter, value: torch.Tensor, moment: str | None = None) -> None:
+        """What `safe_set_local_fp32_param` does, for a parameter that has been swapped out to NVMe too."""
+        optimizer = self._engine.optimizer
+        partition, group = optimizer._get_fp32_opt_state_partition(
+            parameter, release_swap_buffers=False, optim_state_key=moment
+        )
+        partition.copy_(_share(parameter, value))
+        if optimizer._swappable_optimizer_subgroup(group):
+            optimizer._optimizer_states_and_gradient_swap_out(group)
 
 
 def _share(parameter: Any, value: torch.Tensor) -> torch.Tensor:

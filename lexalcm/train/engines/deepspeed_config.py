@@ -242,9 +242,11 @@ def _fill_zero(filled: _Filling, config: RunConfig, width: int) -> None:
         raise ConfigError(f"{filled.file} has zero_optimization.stage = {json.dumps(stage)}: it is 0, 1, 2 or 3")
     filled.set("zero_optimization.stage", stage)
     bucket = bucket_size(width)
+    # DeepSpeed reads ahead from NVMe as many weights as come next, and fails where one of them comes twice among those.
+    prefetch = 0 if filled.get("zero_optimization.offload_param.device") == "nvme" else bucket * 9 // 10
     for name, value in (
         ("reduce_bucket_size", bucket),
-        ("stage3_prefetch_bucket_size", bucket * 9 // 10),
+        ("stage3_prefetch_bucket_size", prefetch),
         ("stage3_param_persistence_threshold", 10 * width),
         ("offload_param.buffer_size", swap_buffer_size(width)),
     ):
