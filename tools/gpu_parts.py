@@ -389,4 +389,5 @@ def _like(what: str, curve: list[float], right: list[float], bound: float) -> Se
 
 def _difference(a: Tensor, b: Tensor) -> float:
     """The largest difference, relative to the largest number."""
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max())
+    a, b = a.detach().float(), b.detach().float()
+    return float((a - b).abs().max() / b.abs().max())

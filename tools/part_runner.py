@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 STACKS = 2.0  # seconds before a part's limit at which it writes the stacks of its threads
+GRACE = 3.0  # seconds that what a part has started has to end once the part has; torch's compile workers need some
 TAIL = 12  # lines of a failed part's output that are shown
 
 
@@ -83,7 +84,7 @@ def _run_part(context: ForkServerContext, part: Part, folder: Path, output: Path
         yield Seen("ends in time", f"within {part.limit:.0f} s", "still running: stacks are in its output", ok=False)
     elif process.exitcode:
         yield Seen("ends well", "exit code 0", _last_lines(output, process.exitcode), ok=False)
-    left = _end_group(process.pid)
+    left = _end_session(process.pid)
     process.join()
     if process.exitcode == 0 and left:
         yield Seen("leaves no process behind", "none", f"{left} ended", ok=False)
@@ -115,11 +116,13 @@ def _last_lines(output: Path, code: int) -> str:
     return f"exit code {code}: " + " | ".join(line.strip() for line in lines[-TAIL:] if line.strip())
 
 
-def _end_group(group: int | None) -> int:
-    """End a part's process and what it has started; how many of those there were beside itself."""
-    assert group is not None
-    others = [process for process in _processes() if process != group and _session(process) == group]
-    for process in (group, *others):
+def _end_session(session: int | None) -> int:
+    """End a part's process and what it has started; how many of those had not ended by themselves in `GRACE`."""
+    assert session is not None
+    deadline = time.monotonic() + GRACE
+    while (others := _others(session)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in (session, *others):
         try:
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
@@ -127,8 +130,10 @@ def _end_group(group: int | None) -> int:
     return len(others)
 
 
-def _processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+def _others(session: int) -> list[int]:
+    """The processes of a session but its first one."""
+    processes = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return [process for process in processes if process != session and _session(process) == session]
 
 
 def _session(process: int) -> int | None:

@@ -21,12 +21,12 @@ from torch.nn.attention import SDPBackend
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
 
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import ARCHITECTURES
 from lexalcm.model.lcm import LCM
 from lexalcm.model.norm import inverse_rms
-from lexalcm.train.layers import prepare_layers
 
 T = TypeVar("T")
 aten = torch.ops.aten
@@ -146,7 +146,8 @@ def trace_micro_batch(
     kernels = _GPUKernels if device_type == "cuda" else nullcontext
     for layer in model.blocks():  # when a layer is recomputed, what is around the backward pass is off
         layer.forward = partial(_under, kernels, layer.forward)
-    prepare_layers(model, compiled=False, checkpointing="full" if recomputed else "none")
+        if recomputed:  # as `prepare_layers` does it, but that there are no random numbers to be drawn again
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
     inverse_rms(torch.zeros(1, config.width), config.norm_eps)  # its constants are kept, and must be real ones
     trace = MemoryTrace()
     with _Operations(trace, device), kernels():

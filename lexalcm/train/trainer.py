@@ -168,7 +168,7 @@ class Trainer:
     def _compiling(self, stop: StopRequest) -> Iterator[None]:
         """Around the first step, which may take a minute in which nothing else is to be seen."""
         note, began = self.monitor.display.note, time.perf_counter()
-        note(f"compiling {self.compiled} in the first step, once: about a minute")
+        note(f"compiling {self.compiled} in the first step, once: up to a minute")
         with stop.ending(f"compiling {self.compiled}", nothing_is_lost=True):
             yield
         note(f"compiled in {time.perf_counter() - began:.0f} s")

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from lexalcm import __version__
 from lexalcm.codec.registry import ENTRY_POINT_GROUP
+from lexalcm.device import can_compile
 from lexalcm.verify.checks import Check
 
 GIB = 2**30
@@ -37,7 +38,9 @@ def verify_env(folder: Path) -> list[Check]:
         _torch(),
         *_devices(),
         _bf16(),
+        _kernels(),
         _compiler(),
+        _offloading(),
         *_packages(),
         *_codecs(),
     ]
@@ -110,12 +113,32 @@ def _bf16() -> Check:
     return Check("bf16", "note", "not supported by this GPU", "precision auto trains in fp32 here")
 
 
+def _kernels() -> Check:
+    """Whether layers and attention can be compiled for the GPU."""
+    name = "kernels for the GPU"
+    if not torch.cuda.is_available():
+        return Check(name, "note", "none are compiled on a CPU", "train.compile=true compiles layers here too")
+    if can_compile(torch.device("cuda")):
+        return Check(name, "ok", f"Triton {metadata.version('triton')}, compiled by the first step of a training")
+    advice = "training takes half as long again: pip install triton, and install gcc"
+    return Check(name, "note", "Triton or a C compiler is missing", advice)
+
+
 def _compiler() -> Check:
     found = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     if found is None:
-        advice = "DeepSpeed's CPU optimizer and torch.compile need one: install g++"
+        advice = "train.compile on a CPU and offloading to NVMe need one: install g++"
         return Check("C++ compiler", "note", "none", advice)
     return Check("C++ compiler", "ok", found)
+
+
+def _offloading() -> Check:
+    """What updates weights in the CPU's memory, and whether NVMe can be read."""
+    in_memory = "in the CPU's memory torch's fused AdamW updates"
+    if (Path(sys.prefix) / "include/libaio.h").exists() or Path("/usr/include/libaio.h").exists():
+        return Check("offloading", "ok", f"{in_memory}; NVMe: libaio is there")
+    advice = "to offload to NVMe, install libaio-dev (libaio-devel)"
+    return Check("offloading", "note", f"{in_memory}; NVMe: no libaio", advice)
 
 
 def _packages() -> Iterator[Check]:

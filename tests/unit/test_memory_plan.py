@@ -97,6 +97,27 @@ def test_the_plan_is_within_a_tenth_of_a_gpus_peak(name: str, checkpointing: str
     assert planned == pytest.approx(measured, rel=0.1)
 
 
+def test_recomputing_is_planned_without_asking_the_gpu_for_its_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a GPU is in use, checkpointing keeps its generator's state; the traced tensors are on none."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("asked")
+
+    monkeypatch.setattr(torch.cuda, "_initialized", True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", refuse)
+    model = SMALL["two-tower"].model_copy(update={"ffn_dim": 200})  # traced by no other test
+    planned = {
+        checkpointing: estimate(
+            settings(f"train.activation_checkpointing={checkpointing}", "data.micro_batch=64"),
+            model,
+            "single",
+            device_type="cuda",
+        ).activations
+        for checkpointing in ("none", "full")
+    }
+    assert 0 < planned["full"] < planned["none"]
+
+
 def test_shards_are_equal_parts() -> None:
     """ZeRO's table (arXiv 1910.02054, figure 1) for AdamW, and FSDP's, in bytes a parameter."""
     config, model, processes = settings(), SMALL["two-tower"], 4

@@ -4,8 +4,8 @@ Decisions, and what they cost:
 
 - The trainer says which micro-batch ends a step, and the loss comes already scaled, so that DeepSpeed neither
   counts micro-batches nor divides by their number. Its average over processes stays, and the scale allows for it.
-- The optimizer is torch's fused AdamW over DeepSpeed's flat shards. It needs no compiler; DeepSpeed's own CPU Adam
-  is built on the spot by one, and pays off only with offloading.
+- The optimizer is torch's fused AdamW over DeepSpeed's flat shards, with offloading too. It needs no compiler, and in
+  the CPU's memory it is as fast as DeepSpeed's own CPU Adam, which takes a minute to build (docs/benchmarks.md).
 - DeepSpeed compiles a C++ operator for communication between CPUs as soon as it starts (tens of seconds, and a
   failure without a compiler). Only inference uses it, so it is not asked for: see `import_deepspeed`.
 - Where a gradient is not finite, DeepSpeed drops it without a look. So after a step that was skipped the next one's
@@ -73,6 +73,13 @@ class DeepSpeedEngine:
             raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says of {name}: {first['msg']}") from error
         except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:
             raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says: {' '.join(str(error).split())}") from error
+        except RuntimeError as error:
+            if "async_io" not in str(error):
+                raise
+            raise ConfigError(
+                f"{deepspeed_config.file} offloads to NVMe, and what reads from it cannot be built here: install g++ "
+                "and libaio-dev (libaio-devel), or take configs/zero3_offload.json"
+            ) from error
         self._deepspeed = deepspeed
         self._skipped = False  # the last step
         self._create_state(updates=0)
@@ -283,6 +290,7 @@ def import_deepspeed(device: torch.device) -> ModuleType:
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+    warnings.filterwarnings("ignore", "barrier\\(\\): using the device under current context")  # its own barriers
     return deepspeed
 
 
