@@ -15,7 +15,8 @@ topic that neighbouring sentences share. Further choices make the vectors good t
 Decoding: the sentence of the bank (the sentences it was fitted on) with the largest cosine.
 
 Cost on 20,000 sentences: about 12 s to fit, 4,000 sentences/s to encode, 12 MB on disk. A corpus of more than
-`fit_sentences` is fitted on a seeded sample of its documents.
+`fit_sentences` is fitted on a seeded sample of its documents. Fitting and encoding are in float64 and rounded once, so
+that processors and libraries that round differently make the same codec and the same vectors, but for rare last bits.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.preprocessing import normalize
 from typing_extensions import Self
 
@@ -41,6 +42,7 @@ from lexalcm.config import CodecRecord, PositiveFloat, PositiveInt, Settings, va
 from lexalcm.errors import CodecError
 
 ENCODE_BATCH = 4096
+NGRAMS: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (2, 4)}
 
 
 class LsaOptions(Settings):
@@ -77,7 +79,7 @@ class LsaCodec:
         Args:
             options: how it was fitted.
             vocabulary: the n-grams, in the order of the columns.
-            idf: float64 [features].
+            idf: float32 [features].
             projection: float16 [features, dim], n-gram weights to rotated directions.
             center: float32 [dim], the mean unit vector.
             bank: (language, sentence) pairs that decoding chooses from.
@@ -91,8 +93,10 @@ class LsaCodec:
         self.projection = projection
         self.center = center
         self.fingerprint = self._fingerprint()
-        self._projection_f32 = projection.astype(np.float32)
-        self._vectorizer = _vectorizer(options, vocabulary=self.vocabulary)
+        self._exact_projection = projection.astype(np.float64)
+        self._vectorizer = TfidfVectorizer(
+            preprocessor=_fold, **NGRAMS, sublinear_tf=True, vocabulary=self.vocabulary, dtype=np.float64
+        )
         self._vectorizer.idf_ = idf
 
     @classmethod
@@ -106,23 +110,21 @@ class LsaCodec:
         settings = validate(LsaOptions, options, prefix="codec")
         sample = _sample(documents, settings.fit_sentences, settings.seed)
         sentences = [sentence for _, document in sample for sentence in document]
-        vectorizer = _vectorizer(settings)
-        try:
-            counts = vectorizer.fit_transform(sentences)
-        except ValueError as error:  # scikit-learn's "empty vocabulary"
-            raise CodecError("the codec lsa cannot be fitted: the text has no words") from error
+        vocabulary, counts = _count(sentences, settings.max_features)
+        weights = TfidfTransformer(sublinear_tf=True)
+        counts = weights.fit_transform(counts)
         projection = _topic_directions(counts, sample, settings).astype(np.float16)
-        projection_f32 = projection.astype(np.float32)  # rounded as it will be saved
-        center = normalize(counts @ projection_f32).mean(axis=0)
+        exact_projection = projection.astype(np.float64)  # rounded as it will be saved
+        center = normalize(counts @ exact_projection).mean(axis=0).astype(np.float32)
         first_place: dict[tuple[str, str], int] = {}
         for place, pair in enumerate((lang, sentence) for lang, document in sample for sentence in document):
             first_place.setdefault(pair, place)
         bank_counts = counts[list(first_place.values())]
-        bank_embeddings = _embed(bank_counts, [sentence for _, sentence in first_place], projection_f32, center)
+        bank_embeddings = _embed(bank_counts, [sentence for _, sentence in first_place], exact_projection, center)
         return cls(
             settings,
-            vocabulary=vectorizer.get_feature_names_out().tolist(),
-            idf=vectorizer.idf_,
+            vocabulary=vocabulary,
+            idf=weights.idf_.astype(np.float32),
             projection=projection,
             center=center,
             bank=list(first_place),
@@ -138,7 +140,7 @@ class LsaCodec:
         for start in range(0, len(sentences), ENCODE_BATCH):
             batch = sentences[start : start + ENCODE_BATCH]
             counts = self._vectorizer.transform(batch)
-            embeddings[start : start + len(batch)] = _embed(counts, batch, self._projection_f32, self.center)
+            embeddings[start : start + len(batch)] = _embed(counts, batch, self._exact_projection, self.center)
         return embeddings
 
     def decode(
@@ -224,16 +226,22 @@ def _embed(counts: sp.csr_matrix, sentences: Sequence[str], projection: np.ndarr
     return normalize(topics)
 
 
-def _vectorizer(options: LsaOptions, vocabulary: Sequence[str] | None = None) -> TfidfVectorizer:
-    return TfidfVectorizer(
-        preprocessor=_fold,
-        analyzer="char_wb",
-        ngram_range=(2, 4),
-        sublinear_tf=True,
-        max_features=None if vocabulary is not None else options.max_features,
-        vocabulary=vocabulary,
-        dtype=np.float32,
-    )
+def _count(sentences: Sequence[str], limit: int) -> tuple[list[str], sp.csr_matrix]:
+    """The most frequent n-grams, at most `limit` of them in alphabetical order, and how often each sentence has them.
+
+    Of equally frequent ones the first in that order: with `max_features` the processor's way of sorting would choose.
+
+    Raises:
+        CodecError: no letters or digits at all in the text.
+    """
+    counter = CountVectorizer(preprocessor=_fold, **NGRAMS, dtype=np.float64)
+    try:
+        counts = counter.fit_transform(sentences)
+    except ValueError as error:  # scikit-learn's "empty vocabulary"
+        raise CodecError("the codec lsa cannot be fitted: the text has no words") from error
+    frequency = np.asarray(counts.sum(axis=0)).ravel()
+    kept = np.sort(np.argsort(-frequency, kind="stable")[:limit])
+    return counter.get_feature_names_out()[kept].tolist(), counts[:, kept]
 
 
 def _fold(text: str) -> str:

@@ -1,6 +1,9 @@
 """The embedded codec on real text: what training and generation rely on."""
 
 import json
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -231,3 +234,43 @@ def test_a_bank_has_no_sentence_for_numbers_that_are_none(number: float) -> None
     assert bank.nearest([[0.1, 0.9]]) == ["Two."]
     with pytest.raises(CodecError, match=r"embedding 1 of 2 is not finite \(NaN or infinite\): the model that made it"):
         bank.nearest([[0, 1], [number, 1]])
+
+
+PROCESSORS = {
+    "this": {},
+    "old": {
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F AVX512_SKX X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+    },
+    "avx2": {
+        "OPENBLAS_CORETYPE": "Haswell",
+        "OPENBLAS_NUM_THREADS": "2",
+        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX X86_V4 AVX512_ICL AVX512_SPR",
+    },
+}
+FIT = """
+import hashlib
+from lexalcm.codec.lsa import LsaCodec
+from tests.unit.test_codec_lsa import packaged_documents
+documents = packaged_documents(every=20)
+codec = LsaCodec.create(documents, max_features=5000, dim=64)
+embeddings = codec.encode([sentence for _, sentences in documents for sentence in sentences], "eng_Latn")
+print(codec.fingerprint, hashlib.sha256(embeddings.tobytes()).hexdigest())
+"""
+
+
+def test_every_processor_fits_the_same_codec_and_makes_the_same_vectors() -> None:
+    """As far as libraries can be told to be on another one: other sorting, other sums, another logarithm."""
+    made = {
+        name: subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FIT],
+            env={**os.environ, **variables},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name, variables in PROCESSORS.items()
+    }
+    assert len(made["this"].split()) == 2
+    assert made == dict.fromkeys(PROCESSORS, made["this"])
