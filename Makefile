@@ -7,7 +7,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 LCM := $(BIN)/lcm
 
-.PHONY: demo install test lint format clean
+# The tests of numbers, and processors to run them as: what libraries would do on an old one, on one with AVX2, on one of
+# AMD's, and with many threads. A variable that a machine's libraries do not know changes nothing.
+NUMERIC := check_reference codec_lsa codec_sonar codec_special data_build data_normalize diffusion evaluate_bootstrap \
+  evaluate_metrics generate generate_text model model_parts train_optimizer train_timestep_loss visualize_schedule
+NO_AVX512 := NPY_DISABLE_CPU_FEATURES='AVX512F AVX512_SKX X86_V4 AVX512_ICL AVX512_SPR'
+OLD := MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem $(NO_AVX512)
+AVX2 := MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell $(NO_AVX512)
+AMD := MKL_CBWR=SSE4_2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Zen $(NO_AVX512)
+
+.PHONY: demo install test test-portable lint format clean
 .DELETE_ON_ERROR:
 
 demo: install
@@ -41,6 +50,16 @@ $(VENV)/.installed-development: $(VENV)/.installed
 test: $(VENV)/.installed-development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/cli
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed
+
+define run-numeric
+	@echo '$(1)'
+	@env $(1) $(BIN)/python -m pytest -q $(NUMERIC:%=tests/unit/test_%.py)
+
+endef
+
+test-portable: $(VENV)/.installed-development
+	$(foreach processor,1 2 16,$(call run-numeric,OMP_NUM_THREADS=$(processor)))
+	$(foreach processor,OLD AVX2 AMD,$(call run-numeric,OMP_NUM_THREADS=1 $($(processor))))
 
 lint: $(VENV)/.installed-development
 	$(BIN)/ruff check .
