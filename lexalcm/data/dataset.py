@@ -38,6 +38,7 @@ from lexalcm.data.shards import document_key
 from lexalcm.data.storage import CachedShards, LocalShards, Shards, block_size, check_shard
 from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.errors import DataError, ShardError, UserError
+from lexalcm.folders import inside
 
 _HASHED_AT_ONCE = 1 << 20  # bytes
 
@@ -274,7 +275,7 @@ class Dataset:
             if check_shards:
                 for split in dataset.manifest.splits.values():
                     for shard in split.shards:
-                        check_shard(path / shard.file, shard.bytes)
+                        check_shard(inside(path, shard.file), shard.bytes)
         if check_companions:
             dataset._check_companions()
         return dataset

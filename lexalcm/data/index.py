@@ -19,6 +19,7 @@ from lexalcm.data.finished_shard import FinishedShard, number_languages
 from lexalcm.data.manifest import LanguageCount, SplitRecord
 from lexalcm.data.marks import MARKS, Marks
 from lexalcm.errors import DataError
+from lexalcm.folders import inside
 
 
 class Index(NamedTuple):
@@ -46,7 +47,7 @@ def read_index(folder: Path, split: str) -> Index:
     arrays = read_columns(folder, split, Index._fields)
     index = Index(*(arrays[name] for name in Index._fields if name in arrays))
     if not len(index.shard) == len(index.offset) == len(index.n):
-        file = folder / index_name(split)
+        file = inside(folder, index_name(split))
         raise DataError(f"{file} is damaged (arrays of different lengths): build the data set again")
     return index
 
@@ -57,7 +58,7 @@ def read_columns(folder: Path, split: str, names: Iterable[str]) -> dict[str, np
     Raises:
         DataError: the index is missing or damaged, or lacks one of `Index`.
     """
-    file = folder / index_name(split)
+    file = inside(folder, index_name(split))
     try:
         with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
             if missing := set(Index._fields) - set(arrays.files):
@@ -83,7 +84,7 @@ def read_marks(folder: Path, split: str, name: str) -> Marks | None:
     marks = Marks(columns.get(f"{name}_counts", np.empty(0, np.int32)), columns[name])
     whole = marks.values.ndim == 2 and int(marks.counts.sum(dtype=np.int64)) == len(marks.values)
     if not whole or len(marks.counts) != len(columns["n"]):
-        raise DataError(f"{folder / index_name(split)} is damaged (its {name}): build the data set again")
+        raise DataError(f"{inside(folder, index_name(split))} is damaged (its {name}): build the data set again")
     return marks
 
 
@@ -100,7 +101,7 @@ def write_index(folder: Path, split: str, shards: Iterable[FinishedShard]) -> Sp
     names = sorted(documents)
     sources = np.concatenate([np.empty(0, np.int32), *(shard.source for shard in shards)])
     numbers = [number_languages(sorted(shard.languages), names)[shard.lang] for shard in shards]
-    with atomic_file(folder / index_name(split)) as path, path.open("wb") as file:
+    with atomic_file(inside(folder, index_name(split))) as path, path.open("wb") as file:
         arrays = {
             "shard": np.repeat(np.arange(len(shards), dtype=np.int32), counts),
             "offset": np.concatenate([np.empty(0, np.int64), *(shard.offset for shard in shards)]),

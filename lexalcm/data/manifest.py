@@ -15,6 +15,7 @@ from lexalcm.atomic import write_text
 from lexalcm.config import CodecRecord, NonNegativeInt, Settings, validate
 from lexalcm.data.normalize import NormalizerSettings
 from lexalcm.errors import DataError
+from lexalcm.folders import is_plain_name
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "dataset.json"
@@ -82,7 +83,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read a data set's manifest.
 
     Raises:
-        DataError: no manifest, another format version, or a damaged one.
+        DataError: no manifest, another format version, or a damaged one, also one whose names lead out of the folder.
     """
     file = folder / MANIFEST_FILE
     try:
@@ -102,7 +103,12 @@ def read_manifest(folder: Path) -> Manifest:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         advice = "upgrade lexalcm" if newer else "build the data set again"
         raise DataError(f"{folder} has data format version {version}, this lexalcm reads {FORMAT_VERSION}: {advice}")
-    return validate(Manifest, tree, source=str(file))
+    manifest = validate(Manifest, tree, source=str(file))
+    for split, record in manifest.splits.items():
+        for kind, name in (("split", split), *(("shard", shard.file) for shard in record.shards)):
+            if not is_plain_name(name):
+                raise DataError(f"{file} is damaged: a {kind} is called {name!r}")
+    return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from lexalcm.data.companions import file_hash
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.remote import RemoteFolder
 from lexalcm.errors import DataError
+from lexalcm.folders import inside
 
 
 class Mirror:
@@ -41,9 +42,9 @@ class Mirror:
         """Bring a file here if it is not, or is another than the one with this SHA-256.
 
         Raises:
-            DataError: it does not exist.
+            DataError: it does not exist, or its name leads out of the folder.
         """
-        goal = self.path / name
+        goal = inside(self.path, name)
         if not _is_here(goal, sha256):
             with self.cache.fetching(str(goal)):
                 if not _is_here(goal, sha256):
@@ -57,9 +58,9 @@ class Mirror:
             files: what is in it; without them it is listed, which plain web servers do not always do.
 
         Raises:
-            DataError: one of `files` does not exist.
+            DataError: one of `files` does not exist, or its name leads out of the folder.
         """
-        goal = self.path / name
+        goal = inside(self.path, name)
         if goal.exists():
             return
         with self.cache.fetching(str(goal)):
@@ -69,8 +70,9 @@ class Mirror:
 
             def write(beside: Path) -> None:
                 for file in files:
-                    (beside / file).parent.mkdir(parents=True, exist_ok=True)
-                    self.remote.download(f"{name}/{file}", beside / file)
+                    path = inside(beside, file)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self.remote.download(f"{name}/{file}", path)
 
             self.cache.add_to_folder(goal, write)
 

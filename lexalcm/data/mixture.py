@@ -18,6 +18,7 @@ from lexalcm.data.remote import is_remote
 from lexalcm.data.storage import check_shard
 from lexalcm.data.windows import Documents
 from lexalcm.errors import CodecError, ConfigError, DataError, ShardError
+from lexalcm.folders import inside
 
 TRAIN_SPLIT = "train"
 
@@ -94,7 +95,7 @@ class Mixture:
                 continue
             for shard in (shard for split in dataset.manifest.splits.values() for shard in split.shards):
                 try:
-                    check_shard(dataset.path / shard.file, shard.bytes)
+                    check_shard(inside(dataset.path, shard.file), shard.bytes)
                 except ShardError as error:
                     found.append(str(error))
         return found

@@ -24,6 +24,7 @@ from lexalcm.data.cache import DiskCache, size_from_environment
 from lexalcm.data.manifest import ShardRecord
 from lexalcm.data.remote import RemoteFolder
 from lexalcm.errors import ConfigError, DataError, ShardError
+from lexalcm.folders import inside
 
 BLOCK_VARIABLE = "LEXALCM_CACHE_BLOCK"
 DEFAULT_BLOCK = "4MiB"
@@ -105,7 +106,7 @@ class LocalShards:
 
     def _map(self, shard: int) -> "_MappedFile":
         record = self.records[shard]
-        path = self.folder / record.file
+        path = inside(self.folder, record.file)
         check_shard(path, record.bytes)
         while len(self._files) >= self.most_open:
             del self._files[next(iter(self._files))]

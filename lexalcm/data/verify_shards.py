@@ -23,6 +23,7 @@ from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.data.verify_documents import DocumentChecks
 from lexalcm.data.verify_report import DataReport
 from lexalcm.errors import DataError, ShardError
+from lexalcm.folders import entries, inside
 
 READ_AT_ONCE = 1 << 20
 OTHER_CONTENT = "other content than when it was built (SHA-256)"
@@ -56,7 +57,7 @@ class ShardReader:
         """Make sure that a shard is there in full length; its bytes, or None if it is not there at all."""
         try:
             if self.remote is None:
-                path = self.dataset.path / record.file
+                path = inside(self.dataset.path, record.file)
                 check_shard(path, record.bytes)
                 return record.bytes
             size = self.remote.size(record.file)
@@ -88,7 +89,7 @@ class ShardReader:
 
     def _open(self, name: str, size: int) -> BinaryIO:
         if self.remote is None:
-            return (self.dataset.path / name).open("rb")
+            return inside(self.dataset.path, name).open("rb")
         return cast(BinaryIO, RemoteFile(self.remote, name, size))
 
     def _members(self, file: "_Hashed", name: str, number: int, index: ShardIndex | None) -> int | None:
@@ -218,4 +219,5 @@ class _Hashed:
 def stray_shards(folder: Path, split: str, records: list[ShardRecord]) -> list[str]:
     """Files of a folder that look like a split's shards but are not in the manifest."""
     known = {record.file for record in records}
-    return sorted(file.name for file in folder.glob(f"{split}-*.tar") if file.name not in known)
+    names = (file.name for file in entries(folder))
+    return [name for name in names if name.startswith(f"{split}-") and name.endswith(".tar") and name not in known]

@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader
 
 from lexalcm.data import remote
 from lexalcm.data.build import BuildSettings, build_dataset
+from lexalcm.data.cache import DiskCache
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
+from lexalcm.data.mirror import Mirror
 from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import ConfigError, DataError, MissingExtraError, RemoteError, ShardError
 
@@ -380,3 +382,25 @@ def test_s3_in_loader_processes(local, bucket):
     loader = DataLoader(range(len(split)), batch_size=None, num_workers=2, collate_fn=_Reader(split))
     for i, found in enumerate(loader):
         np.testing.assert_array_equal(found, local.split("train").embeddings(i))
+
+
+def test_a_split_of_an_address_cannot_choose_where_it_is_kept(local, server, tmp_path):
+    served = tmp_path / "served" / "set"
+    shutil.copy(served / "train.index.npz", tmp_path / "served" / "evil.index.npz")
+    tree = json.loads((served / "dataset.json").read_text())
+    tree["splits"]["../evil"] = tree["splits"]["train"]
+    (served / "dataset.json").write_text(json.dumps(tree))
+    with pytest.raises(DataError, match=r"set/dataset\.json is damaged: a split is called '\.\./evil'"):
+        verify_dataset(f"{server.address}/set")
+    assert list((tmp_path / "cache").rglob("*.npz")) == []
+
+
+def test_a_listing_of_an_address_cannot_choose_where_its_files_are_kept(tmp_path, monkeypatch):
+    cache = DiskCache(tmp_path / "cache", 1 << 20)
+    monkeypatch.setattr(remote.RemoteFolder, "read", lambda *_: b"{}")
+    monkeypatch.setattr(remote.RemoteFolder, "names", lambda *_: ["../../evil"])
+    monkeypatch.setattr(remote.RemoteFolder, "download", lambda _self, _name, goal: goal.write_bytes(b"evil"))
+    mirror = Mirror(remote.RemoteFolder("memory://set"), cache)
+    with pytest.raises(DataError, match=r"'\.\./\.\./evil' is no name of a file"):
+        mirror.fetch_folder("codec")
+    assert list(tmp_path.rglob("evil")) == []

@@ -330,3 +330,17 @@ def test_numbers_that_are_not_those_of_their_checksum_are_named(folder: Path) ->
         [(where, what)] = errors(verify_dataset(folder, quick=quick))
         assert where == "train-000000.tar 000000-000000"
         assert what.startswith("its crc32 is")
+
+
+@pytest.mark.parametrize("name", ["../../../x", "/tmp/x", "a/b", "..", "", "x\0"])
+def test_names_that_lead_out_of_the_data_set_are_found(folder: Path, name: str) -> None:
+    whole = (folder / "dataset.json").read_text()
+    edit_manifest(folder, lambda tree: tree["splits"].update({name: tree["splits"]["train"]}))
+    assert errors(verify_dataset(folder)) == [
+        ("dataset.json", f"{folder}/dataset.json is damaged: a split is called {name!r}")
+    ]
+    (folder / "dataset.json").write_text(whole)
+    edit_manifest(folder, lambda tree: tree["splits"]["train"]["shards"][0].update(file=name))
+    assert errors(verify_dataset(folder)) == [
+        ("dataset.json", f"{folder}/dataset.json is damaged: a shard is called {name!r}")
+    ]
