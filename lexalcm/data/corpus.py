@@ -8,20 +8,25 @@ the same documents in the same order. Memory: one document (one row group for pa
 import gzip
 import io
 import json
+import logging
 import math
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import zstandard
 
+from lexalcm.data.absent import first_present, is_absent
 from lexalcm.data.chat import Turn, read_turns
-from lexalcm.data.languages import find_language
+from lexalcm.data.languages import LANGUAGE_FIELDS, known_language, record_language
 from lexalcm.errors import DataError, UserError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 STDIN = "-"
@@ -61,6 +66,9 @@ class Source:
 
 MakeDocument = Callable[[Mapping[str, Any], str, str], Document]
 """Makes a document of a record, where it stands (for messages), and the id of one without its own."""
+
+Unused = Counter[tuple[str, str]]
+"""What is not used of the records: how often, by what it is and its name."""
 
 
 def find_sources(paths: Iterable[Path | str]) -> list[Source]:
@@ -102,16 +110,20 @@ def read_documents(
     Args:
         sources: what `find_sources` found.
         lang: SONAR code for documents that do not say theirs (a `lang` field does, in any way that `find_language`
-            knows).
+            knows; see `record_language`).
         text_field: the field of JSON lines and the column of parquet that hold the text, or a list of its sentences.
             The fields `id`, `title` and `lang` are used too; further ones that hold a plain value are kept as metadata.
-            A record without that field but with `source` and `target` is a pair.
+            A record without that field but with `source` and `target` is a pair. Fields that are null, NaN or empty
+            count as missing.
         documents: what a document is in a text file: what stands between blank lines, or the whole file.
         chat: every record is a conversation in a layout of `lexalcm.data.chat`; standard input holds JSON lines.
+
+    At the end, what was not used of the records, and looks as though it should be, is logged as a warning.
 
     Raises:
         DataError: an empty, broken or non-UTF-8 file, a bad line, a missing field; the message says where.
     """
+    unused: Unused = Counter()
     for source in sources:
         is_text = source.name.lower().endswith((".txt", ".txt.gz", ".txt.zst"))
         if chat and is_text:
@@ -119,8 +131,8 @@ def read_documents(
 
         def make(record: Mapping[str, Any], where: str, default_id: str) -> Document:
             if chat:
-                return _conversation(record, where, default_id, lang)
-            return _document(record, where, default_id, lang, text_field)
+                return _conversation(record, where, default_id, lang, unused)
+            return _document(record, where, default_id, lang, text_field, unused)
 
         try:
             if source.path is not None and source.path.stat().st_size == 0:
@@ -138,6 +150,9 @@ def read_documents(
             raise UserError(f"cannot read {source.shown}: {error.strerror or error}") from error
         except (EOFError, zlib.error, zstandard.ZstdError) as error:
             raise DataError(f"{source.shown} is not a whole compressed file: {error}") from error
+    for what in dict.fromkeys(what for what, _ in unused):
+        names = {name: count for (kind, name), count in unused.items() if kind == what}
+        logger.warning("%s: %s", what, ", ".join(f"{name} ({count:,})" for name, count in names.items()))
 
 
 def _is_readable(name: Path) -> bool:
@@ -244,15 +259,18 @@ def _read_parquet(source: Source, make: MakeDocument) -> Iterator[Document]:
         raise DataError(f"{source.shown} is not a readable parquet file: {str(error).splitlines()[0]}") from error
 
 
-def _document(record: Mapping[str, Any], where: str, default_id: str, lang: str, text_field: str) -> Document:
-    is_pair = text_field not in record and {"source", "target"} <= record.keys()
+def _document(
+    record: Mapping[str, Any], where: str, default_id: str, lang: str, text_field: str, unused: Unused
+) -> Document:
+    sides = ("source", "target")
+    is_pair = is_absent(record.get(text_field)) and all(record.get(side) is not None for side in sides)
     if is_pair:
         text_field = "target"
     elif text_field not in record:
         fields = ", ".join(record) or "none"
         raise DataError(f"{where}no field {text_field!r}: choose one with --text-field: {fields}")
     text, sentences = _text(record, text_field, where)
-    known = _about(record, where, default_id, lang, {text_field, "source"} if is_pair else {text_field})
+    known = _about(record, where, default_id, lang, {text_field, "source"} if is_pair else {text_field}, unused)
     source = None
     if is_pair:
         source_text, source_sentences = _text(record, "source", where)
@@ -260,18 +278,33 @@ def _document(record: Mapping[str, Any], where: str, default_id: str, lang: str,
     return Document(text=text, sentences=sentences, source=source, **known)
 
 
-def _conversation(record: Mapping[str, Any], where: str, default_id: str, lang: str) -> Document:
+def _conversation(record: Mapping[str, Any], where: str, default_id: str, lang: str, unused: Unused) -> Document:
     turns, fields = read_turns(record, where)
-    turns = [Turn(turn.role, _writable(turn.text)) for turn in turns]
-    return Document(text="", turns=turns, **_about(record, where, default_id, lang, fields))
+    turns = [replace(turn, text=_writable(turn.text)) for turn in turns]
+    unused.update(("not read of messages", name) for turn in turns for name in turn.unused)
+    unused.update(("left out", "messages without text") for turn in turns if is_absent(turn.text))
+    about = _about(record, where, default_id, lang, fields, unused)
+    for name, value in record.items():
+        if name not in fields | about["metadata"].keys() and isinstance(value, list | Mapping) and value:
+            unused["not read of conversations", name] += 1
+    return Document(text="", turns=turns, **about)
 
 
-def _about(record: Mapping[str, Any], where: str, default_id: str, lang: str, used: set[str]) -> dict[str, Any]:
+def _about(
+    record: Mapping[str, Any], where: str, default_id: str, lang: str, used: set[str], unused: Unused
+) -> dict[str, Any]:
     """What a record says of its document; fields that are `used` hold the text."""
+    given_id = first_present(record, "id")
+    try:
+        found = record_language(record, lang)
+    except DataError as error:
+        raise DataError(f"{where}{error}") from None
+    if is_absent(record.get("lang")):
+        unused.update(("not read as a language: name it lang", name) for name in _other_languages(record, found))
     return {
-        "id": default_id if record.get("id") is None else _writable(str(record["id"])),
-        "lang": lang if record.get("lang") is None else _language(str(record["lang"]), where),
-        "title": _writable(str(record.get("title") or "")),
+        "id": default_id if given_id is None else _writable(str(given_id)),
+        "lang": found,
+        "title": _writable(str(first_present(record, "title") or "")),
         "metadata": {
             name: _writable(value) if isinstance(value, str) else value
             for name, value in record.items()
@@ -280,11 +313,14 @@ def _about(record: Mapping[str, Any], where: str, default_id: str, lang: str, us
     }
 
 
-def _language(text: str, where: str) -> str:
-    try:
-        return find_language(text)
-    except DataError as error:
-        raise DataError(f"{where}{error}") from None
+def _other_languages(record: Mapping[str, Any], found: str) -> Iterator[str]:
+    """Fields that seem to say another language than was found: that name one, or are called `language` and do not."""
+    for name, value in record.items():
+        if isinstance(value, str) and ("lang" in name.casefold() or name.casefold() == "locale"):
+            named = known_language(value)
+            is_other = name not in LANGUAGE_FIELDS and named not in (None, found)
+            if is_other or (name == "language" and named is None and not is_absent(value)):
+                yield name
 
 
 def _text(record: Mapping[str, Any], field: str, where: str) -> tuple[str, list[str] | None]:

@@ -7,8 +7,11 @@ two-letter ISO 639-1 code, where there is one, and their English name.
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Any
 
+from lexalcm.data.absent import is_absent
 from lexalcm.errors import DataError
 
 _PATTERN = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
@@ -278,6 +281,21 @@ def find_language(text: str) -> str:
     Raises:
         DataError: no language of that name, with the nearest ones.
     """
+    code = known_language(text)
+    if code is not None:
+        return code
+    near = difflib.get_close_matches(_fold(text), _BY_NAME, n=3, cutoff=0.6)
+    found = dict.fromkeys(_BY_NAME[name] for name in near)
+    advice = " or ".join(f"{code} ({language_name(code)})" for code in found)
+    raise DataError(
+        f"unknown language {text!r}: "
+        + (f"did you mean {advice}?" if advice else "write it like eng_Latn, en or English")
+    )
+
+
+@lru_cache(maxsize=1024)
+def known_language(text: str) -> str | None:
+    """As `find_language`, but None where there is no language of that name."""
     if _PATTERN.fullmatch(text):
         return text
     wanted = _fold(text)
@@ -288,13 +306,34 @@ def find_language(text: str) -> str:
         for length in range(len(parts) - 1, 0, -1):
             if (shorter := "-".join(parts[:length])) in _BY_NAME:
                 return _BY_NAME[shorter]
-    near = difflib.get_close_matches(wanted, _BY_NAME, n=3, cutoff=0.6)
-    found = dict.fromkeys(_BY_NAME[name] for name in near)
-    advice = " or ".join(f"{code} ({language_name(code)})" for code in found)
-    raise DataError(
-        f"unknown language {text!r}: "
-        + (f"did you mean {advice}?" if advice else "write it like eng_Latn, en or English")
-    )
+    return None
+
+
+LANGUAGE_FIELDS = ("lang", "language", "language_script")
+"""Fields of a record that say its language."""
+
+
+def record_language(record: Mapping[str, Any], default: str) -> str:
+    """The language that a record of any layout states: in `lang`, or as web corpora do in `language`.
+
+    `language` may be anything, a programming language for instance: where it names none that is known, it says nothing.
+    With a `language_script` it is the language in this script, if that is one of SONAR's.
+
+    Args:
+        record: a JSON object or a row of parquet.
+        default: the SONAR code where neither is there.
+
+    Raises:
+        DataError: `lang` names no language.
+    """
+    lang, language, script = (record.get(name) for name in LANGUAGE_FIELDS)
+    if not is_absent(lang):
+        return find_language(str(lang))
+    code = known_language(language) if isinstance(language, str) and not is_absent(language) else None
+    if code is None:
+        return default
+    in_script = f"{code[:3]}_{script}"
+    return in_script if in_script in _NAMES else code
 
 
 def nearest_languages(text: str, among: Collection[str], count: int = 3) -> list[str]:

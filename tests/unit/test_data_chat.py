@@ -7,13 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import CONFIGS
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
 from lexalcm.config import DataSettings
 from lexalcm.data.build import BuildResult, build_from_paths
 from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.chat import read_turns
+from lexalcm.data.chat import chat_document, read_turns
 from lexalcm.data.convert.convert import convert
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.dataset import Dataset
@@ -300,3 +302,97 @@ def test_the_sentences_of_roles_can_be_others(tmp_path: Path, hash_codec: type) 
     dataset = build_from_paths([file], tmp_path / "out", settings, chat=True).dataset
     assert dataset.split().document(0)["sentences"][0] == "Human:"
     np.testing.assert_array_equal(dataset.split().embeddings(0)[0], hash_codec.vector("Human:"))
+
+
+NOTHING = st.sampled_from([None, float("nan"), "", " ", [], {}])
+"""Values that say nothing."""
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("role", "content", "from", "value", "weight"), NOTHING)))
+def test_what_says_nothing_in_a_message_is_not_there(rest: dict[str, Any]) -> None:
+    expected = [("user", "Is it late?"), ("assistant", "It is not.")]
+    for role, content, field in (("role", "content", "messages"), ("from", "value", "conversations")):
+        said = [{role: "user", content: "Is it late?"}, {role: "assistant", content: "It is not."}]
+        turns, _ = read_turns({field: [rest | message for message in said]}, "")
+        assert [(turn.role, turn.text) for turn in turns] == expected
+        assert all(turn.learned and not turn.unused for turn in turns)
+
+
+@given(
+    st.sampled_from(
+        [
+            {"messages": [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": "Well."}]},
+            {"conversations": [{"from": "human", "value": "Well?"}, {"from": "gpt", "value": "Well."}]},
+            {"prompt": "Well?", "completion": "Well."},
+            {"instruction": "Well?", "output": "Well."},
+        ]
+    ),
+    st.data(),
+)
+def test_fields_of_other_layouts_that_say_nothing_are_not_there(record: dict[str, Any], data: st.DataObject) -> None:
+    names = {"messages", "conversations", "prompt", "completion", "instruction", "input", "output", "history", "system"}
+    empty = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(names - set(record)), NOTHING)))
+    turns, _ = read_turns(empty | record, "")
+    assert [(turn.role, turn.text) for turn in turns] == [("user", "Well?"), ("assistant", "Well.")]
+
+
+def test_an_answer_that_is_empty_is_no_error(tmp_path: Path, hash_codec: type) -> None:
+    records = [{"instruction": "Say nothing.", "input": "", "output": ""}, {"messages": []}, *CHATS[:3]]
+    built = build_from_paths(
+        [write(tmp_path / "c.jsonl", records)], tmp_path / "out", BuildSettings(codec="hash", validation=0), chat=True
+    )
+    assert "left out: 2 conversations in which no assistant speaks" in built.notes()
+    assert built.dataset.manifest.splits["train"].documents == 3
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), st.sampled_from([0, 1, None])), min_size=1))
+def test_answers_of_weight_zero_are_context(said: list[tuple[str, int | None]]) -> None:
+    messages = [{"role": role, "content": f"{i}.", "weight": weight} for i, (role, weight) in enumerate(said)]
+    turns, _ = read_turns({"messages": messages}, "")
+    document = chat_document(
+        turns, [[turn.text] for turn in turns], {name: name for name in ("user", "assistant", "tool")}
+    )
+    learned = [i for i, (role, weight) in enumerate(said) if role == "assistant" and weight != 0]
+    if not learned:
+        assert document is None
+        return
+    assert document is not None
+    assert document["sentences"] == [one for i, (role, _) in enumerate(said) for one in (role, f"{i}.")]
+    assert document["turns"] == [[role, 2 * i] for i, (role, _) in enumerate(said)]
+    ends = {i: 2 * i + 2 + (i + 1 < len(said)) for i in learned}  # with the role behind it, if there is one
+    assert document["targets"] == [[2 * i + 1, ends[i]] for i in learned]
+
+
+def test_a_weight_between_is_refused(tmp_path: Path) -> None:
+    for weight in (0.5, 2, "0", [1]):
+        messages = [{"role": "assistant", "content": "x", "weight": weight}]
+        with pytest.raises(DataError, match=r"message 1: weight .* is neither 0"):
+            read_turns({"messages": messages}, "")
+
+
+def test_a_history_comes_first_in_its_order(tmp_path: Path) -> None:
+    record = {"instruction": "And then?", "input": "", "output": "Rain.", "system": "Be brief."}
+    record["history"] = [["What now?", "Sun."], ["And later?", "Wind."]]
+    turns, fields = read_turns(record, "")
+    assert [(turn.role, turn.text) for turn in turns] == [
+        ("system", "Be brief."),
+        *(("user", "What now?"), ("assistant", "Sun."), ("user", "And later?"), ("assistant", "Wind.")),
+        *(("user", "And then?"), ("assistant", "Rain.")),
+    ]
+    assert fields == {"instruction", "input", "output", "history", "system"}
+    with pytest.raises(DataError, match="1: field 'history' is no list of pairs"):
+        read_turns(record | {"history": ["What now?"]}, "1: ")
+
+
+def test_what_is_not_used_of_conversations_is_said(
+    tmp_path: Path, hash_codec: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat = CHATS[0] | {"tools": [{"name": "look"}], "rejected": []}
+    chat["messages"] = [*chat["messages"], {"role": "assistant", "content": "Bye.", "thinking": "Hm.", "name": None}]
+    file = write(tmp_path / "c.jsonl", [chat, *CHATS[1:]])
+    build_from_paths([file], tmp_path / "out", BuildSettings(codec="hash", validation=0), chat=True)
+    assert caplog.messages == [
+        "not read of messages: tool_calls (1), thinking (1)",
+        "left out: messages without text (1)",
+        "not read of conversations: tools (1)",
+    ]

@@ -10,6 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lexalcm.data.corpus import Document, find_sources, read_documents
 from lexalcm.data.languages import check_language, iso_code
@@ -150,3 +152,55 @@ def test_malformed_language_codes(given: str) -> None:
 )
 def test_iso_codes(code: str, iso: str) -> None:
     assert iso_code(check_language(code)) == iso
+
+
+NOTHING = st.sampled_from([None, float("nan"), "", " \n", [], {}])
+"""Values that say nothing."""
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "title", "lang", "language", "source"), NOTHING)))
+def test_what_says_nothing_is_not_there(tmp_path_factory: pytest.TempPathFactory, rest: dict[str, Any]) -> None:
+    file = tmp_path_factory.getbasetemp() / "nothing.jsonl"
+    file.write_text(json.dumps(rest | {"text": "Text."}))
+    [document] = read(file, lang="deu_Latn")
+    assert (document.id, document.lang, document.title) == ("nothing.jsonl:1", "deu_Latn", "")
+    assert (document.text, document.source) == ("Text.", None)
+    file.write_text(json.dumps({"text": None} | rest | {"source": "One.", "target": "Two."}))
+    [pair] = read(file)
+    assert pair.source is not None
+    assert (pair.source.text, pair.text) == ("One.", "Two.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "lang"),
+    [
+        ({"language": "de", "language_script": "Latn"}, "deu_Latn"),
+        ({"language": "deu", "language_script": "Latn"}, "deu_Latn"),
+        ({"language": "zh", "language_script": "Hant"}, "zho_Hant"),
+        ({"language": "ko", "language_script": "Kore"}, "kor_Hang"),
+        ({"language": "German", "lang": ""}, "deu_Latn"),
+        ({"language": "German", "lang": None}, "deu_Latn"),
+        ({"language": "German", "lang": "fr"}, "fra_Latn"),
+    ],
+)
+def test_a_field_language_is_read_where_there_is_no_lang(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fields: dict[str, Any], lang: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "ok", **fields}))
+    [document] = read(tmp_path / "a.jsonl")
+    assert document.lang == lang
+    assert document.metadata["language"] == fields["language"]  # as before it was read
+    assert caplog.messages == []
+
+
+def test_a_language_that_is_not_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows: list[dict[str, Any]] = [
+        {"language": "Python"},
+        {"language": "Python"},
+        {"lang_code": "de"},
+        {"Lang": "French"},
+        {"locale": "en-GB", "slang": "none", "language_score": 0.9},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "ok"} | row) for row in rows))
+    assert {document.lang for document in read(tmp_path / "a.jsonl")} == {"eng_Latn"}
+    assert caplog.messages == ["not read as a language: name it lang: language (2), lang_code (1), Lang (1)"]
