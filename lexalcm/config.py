@@ -19,6 +19,7 @@ from lexalcm.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]  # of what is on a disk
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -195,7 +196,7 @@ class CodecRecord(Settings):
     """Which codec made the embeddings of a data set, or those that a model was made for."""
 
     name: str
-    dim: PositiveInt
+    dim: Annotated[int, Field(gt=0, le=2**20)]
     fingerprint: str
     options: dict[str, Any] = {}
 

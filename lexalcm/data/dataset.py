@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lexalcm.codec.base import Codec
@@ -39,6 +38,7 @@ from lexalcm.data.storage import CachedShards, LocalShards, Shards, block_size, 
 from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.errors import DataError, ShardError, UserError
 from lexalcm.folders import inside
+from lexalcm.reading import reading
 
 _HASHED_AT_ONCE = 1 << 20  # bytes
 
@@ -312,10 +312,11 @@ class Dataset:
             raise DataError(f"{self.address} has no split {name!r}: it has {', '.join(self.manifest.splits)}")
         record = self.manifest.splits[name]
         index = self.index(name)
-        crc32 = self.columns(name, ("crc32",)).get("crc32")
+        crc32 = self.columns(name, ("crc32", "lang", "languages", "source")).get("crc32")  # each is checked
         fits = len(index.n) == record.documents and int(index.n.sum()) == record.sentences
         ordered = not (index.shard[1:] < index.shard[:-1]).any()
-        if not (fits and ordered and (crc32 is None or len(crc32) == len(index.n))):
+        ends = np.searchsorted(index.shard, np.arange(len(record.shards)), side="right")
+        if not (fits and ordered and np.array_equal(ends, np.cumsum([shard.documents for shard in record.shards]))):
             raise DataError(f"the index of {self.address} does not fit its manifest ({name}): build the data set again")
         split = Split(self.address, record, self.dim, self.manifest.dtype, index, crc32, self.shards(name))
         split.check_hashes = crc32 is None and self._mirror is None  # a remote one would be fetched whole for it
@@ -369,10 +370,8 @@ class Dataset:
 
     def special_concepts(self) -> dict[str, np.ndarray]:
         """Embeddings of the special concepts by name, e.g. `end_of_text`: float32 [dim] each."""
-        try:
+        with _speaking_of(self._mirror), reading(self.path / SPECIAL_FILE, "build the data set again"):
             return load_file(self.path / SPECIAL_FILE)
-        except (FileNotFoundError, SafetensorError) as error:
-            raise DataError(f"{self.address}/{SPECIAL_FILE} is missing or damaged: build the data set again") from error
 
     def codec(self) -> Codec:
         """The codec that made the embeddings."""

@@ -10,7 +10,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from lexalcm.data.manifest import LanguageCount, SplitRecord
 from lexalcm.data.marks import MARKS, Marks
 from lexalcm.errors import DataError
 from lexalcm.folders import inside
+from lexalcm.reading import reading
 
 
 class Index(NamedTuple):
@@ -33,6 +34,15 @@ class Index(NamedTuple):
     """int32, sentences."""
 
 
+_OF_DOCUMENTS: dict[str, type[np.generic]] = {
+    **{"shard": np.int32, "offset": np.int64, "n": np.int32, "lang": np.uint16, "crc32": np.uint32, "source": np.int32},
+    **{f"{name}_counts": np.int32 for name in MARKS},
+}
+"""The columns with an entry a document, and their types."""
+
+_TYPES = {**_OF_DOCUMENTS, "languages": np.str_, **dict.fromkeys(MARKS, np.int32)}
+
+
 def index_name(split: str) -> str:
     """File name of a split's index."""
     return f"{split}.index.npz"
@@ -44,12 +54,7 @@ def read_index(folder: Path, split: str) -> Index:
     Raises:
         DataError: missing or damaged.
     """
-    arrays = read_columns(folder, split, Index._fields)
-    index = Index(*(arrays[name] for name in Index._fields if name in arrays))
-    if not len(index.shard) == len(index.offset) == len(index.n):
-        file = inside(folder, index_name(split))
-        raise DataError(f"{file} is damaged (arrays of different lengths): build the data set again")
-    return index
+    return Index(**read_columns(folder, split, Index._fields))
 
 
 def read_columns(folder: Path, split: str, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -59,17 +64,26 @@ def read_columns(folder: Path, split: str, names: Iterable[str]) -> dict[str, np
         DataError: the index is missing or damaged, or lacks one of `Index`.
     """
     file = inside(folder, index_name(split))
-    try:
-        with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
-            if missing := set(Index._fields) - set(arrays.files):
-                raise ValueError(f"no array {min(missing)}")
-            return {name: arrays[name] for name in names if name in arrays.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{file} is missing: build the data set again") from error
-    except PermissionError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    except Exception as error:
-        raise DataError(f"{file} is damaged: build the data set again") from error
+    with reading(file, "build the data set again"), np.load(file, allow_pickle=False) as arrays:
+        if missing := set(Index._fields) - set(arrays.files):
+            raise ValueError(f"no array {min(missing)}")
+        columns = {name: _checked(name, arrays[name]) for name in names if name in arrays.files}
+        documents = len(columns["n"] if "n" in columns else arrays["n"])
+        if any(len(column) != documents for name, column in columns.items() if name in _OF_DOCUMENTS):
+            raise ValueError("arrays of different lengths")
+        if "lang" in columns and (columns["lang"] >= len(arrays["languages"])).any():
+            raise ValueError("languages without a name")
+        return columns
+
+
+def _checked(name: str, column: np.ndarray) -> np.ndarray:
+    """A column in its type; raises `ValueError` where it holds anything else."""
+    kind: Any = _TYPES[name]
+    if column.ndim != (2 if name in MARKS else 1) or column.dtype.kind not in ("U" if kind is np.str_ else "iu"):
+        raise ValueError(f"{name} is {column.dtype} with {column.ndim} dimensions")
+    if kind is not np.str_ and column.size and not 0 <= int(column.min()) <= int(column.max()) <= np.iinfo(kind).max:
+        raise ValueError(f"{name} has a number that cannot be")
+    return column.astype(kind, copy=False)
 
 
 def read_marks(folder: Path, split: str, name: str) -> Marks | None:
@@ -82,8 +96,8 @@ def read_marks(folder: Path, split: str, name: str) -> Marks | None:
     if name not in columns:
         return None
     marks = Marks(columns.get(f"{name}_counts", np.empty(0, np.int32)), columns[name])
-    whole = marks.values.ndim == 2 and int(marks.counts.sum(dtype=np.int64)) == len(marks.values)
-    if not whole or len(marks.counts) != len(columns["n"]):
+    whole = len(marks.counts) == len(columns["n"]) and int(marks.counts.sum(dtype=np.int64)) == len(marks.values)
+    if not whole or marks.values.shape[1] != MARKS[name]:
         raise DataError(f"{inside(folder, index_name(split))} is damaged (its {name}): build the data set again")
     return marks
 

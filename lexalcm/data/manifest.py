@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lexalcm.atomic import write_text
-from lexalcm.config import CodecRecord, NonNegativeInt, Settings, validate
+from lexalcm.config import CodecRecord, Count, Settings, validate
 from lexalcm.data.normalize import NormalizerSettings
 from lexalcm.errors import DataError
 from lexalcm.folders import is_plain_name
@@ -28,17 +28,17 @@ class ShardRecord(Settings):
     """One tar."""
 
     file: str
-    documents: NonNegativeInt
-    sentences: NonNegativeInt
-    bytes: NonNegativeInt
+    documents: Count
+    sentences: Count
+    bytes: Count
     sha256: str
 
 
 class LanguageCount(Settings):
     """How much of a split is in one language."""
 
-    documents: NonNegativeInt
-    sentences: NonNegativeInt
+    documents: Count
+    sentences: Count
 
 
 class SplitRecord(Settings):

@@ -21,7 +21,6 @@ from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from typing_extensions import Self
 
@@ -30,6 +29,7 @@ from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.data.permutation import derive_key, permute
 from lexalcm.data.quantiles import Counts, HalfCounts, KeptNumbers, merge
 from lexalcm.errors import ConfigError, DataError
+from lexalcm.reading import reading
 
 NORMALIZER_FILE = "normalizer.safetensors"
 
@@ -207,12 +207,8 @@ def read_stats(file: Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: missing, damaged, or not what a fit gives.
     """
-    try:
+    with reading(file, "write one with `lcm data normalize ... -o FILE`"):
         stats = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{file} is missing or no safetensors: write one with `lcm data normalize ... -o FILE`"
-        ) from error
     if not {"center", "scale"} <= set(stats):
         raise DataError(f"{file} holds no normalizer: write one with `lcm data normalize ... -o FILE`")
     return stats
@@ -224,9 +220,6 @@ def load_normalizer(folder: Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: missing or damaged.
     """
-    try:
+    advice = f"run `lcm data normalize {folder}`"
+    with reading(folder / NORMALIZER_FILE, advice, missing=f"{folder} has no {NORMALIZER_FILE}: {advice}"):
         return load_file(folder / NORMALIZER_FILE)
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} has no {NORMALIZER_FILE}: run `lcm data normalize {folder}`") from error
-    except SafetensorError as error:
-        raise DataError(f"{folder / NORMALIZER_FILE} is damaged: run `lcm data normalize {folder}`") from error

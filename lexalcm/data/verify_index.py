@@ -52,33 +52,24 @@ def check_index(dataset: Dataset, name: str, found: DataReport) -> CheckedIndex 
             found.error(file, f"{indexed}, the manifest says {shard.documents} of {shard.sentences}")
     width = dataset.dim * np.dtype(dataset.manifest.dtype).itemsize
     bytes_of = np.array([shard.bytes for shard in split.shards], np.int64)
-    outside = (index.n < 0) | (index.offset < 0) | (index.offset + index.n * np.int64(width) > bytes_of[index.shard])
+    outside = index.offset > bytes_of[index.shard] - index.n * np.int64(width)
     if outside.any():
         found.error(file, f"{outside.sum()} documents lie outside their shards, the first is {outside.argmax()}")
-    return CheckedIndex(index, _check_columns(dataset, name, columns, len(index.n), found), marks)
+    return CheckedIndex(index, _check_columns(dataset, name, columns, found), marks)
 
 
 def _check_columns(
-    dataset: Dataset, name: str, columns: dict[str, np.ndarray], documents: int, found: DataReport
+    dataset: Dataset, name: str, columns: dict[str, np.ndarray], found: DataReport
 ) -> dict[str, np.ndarray]:
-    """The further columns of an index that are of use, languages as text."""
+    """The columns of an index that are compared with each document's JSON, languages as text."""
     file = index_name(name)
-    usable = {}
+    usable: dict[str, np.ndarray] = {column: columns[column] for column in ("source", "crc32") if column in columns}
     if "lang" in columns:
         names = columns.get("languages", np.empty(0, np.str_))
         lang = columns["lang"]
-        if len(lang) != documents or (documents and int(lang.max()) >= len(names)):
-            found.error(file, "its languages are damaged")
-        else:
-            counts = dict(zip(names.tolist(), np.bincount(lang, minlength=len(names)).tolist(), strict=True))
-            expected = {key: count.documents for key, count in dataset.manifest.splits[name].languages.items()}
-            if {key: count for key, count in counts.items() if count} != {k: n for k, n in expected.items() if n}:
-                found.error(file, "other numbers of documents per language than the manifest's")
-            usable["lang"] = names[lang] if documents else names
-    for column, called in (("source", "sources"), ("crc32", "checksums")):
-        if column in columns:
-            if len(columns[column]) != documents:
-                found.error(file, f"its {called} are damaged")
-            else:
-                usable[column] = columns[column]
+        counts = dict(zip(names.tolist(), np.bincount(lang, minlength=len(names)).tolist(), strict=True))
+        expected = {key: count.documents for key, count in dataset.manifest.splits[name].languages.items()}
+        if {key: count for key, count in counts.items() if count} != {k: n for k, n in expected.items() if n}:
+            found.error(file, "other numbers of documents per language than the manifest's")
+        usable["lang"] = names[lang] if len(lang) else names
     return usable

@@ -14,6 +14,7 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.data.shards import ShardWriter
 from lexalcm.data.verify import verify_dataset
 from lexalcm.data.verify_report import DataReport
+from lexalcm.errors import DataError
 
 
 @pytest.fixture
@@ -344,3 +345,75 @@ def test_names_that_lead_out_of_the_data_set_are_found(folder: Path, name: str) 
     assert errors(verify_dataset(folder)) == [
         ("dataset.json", f"{folder}/dataset.json is damaged: a shard is called {name!r}")
     ]
+
+
+OTHER_INDICES = {
+    "halves": ("offset", lambda column: column + 0.5),
+    "nan": ("offset", lambda column: np.full(len(column), np.nan)),
+    "text": ("offset", lambda column: column.astype(str)),
+    "two-dimensional": ("offset", lambda column: column[:, None]),
+    "one number": ("offset", lambda column: np.array(5)),
+    "complex": ("n", lambda column: column.astype(complex)),
+    "dates": ("n", lambda column: column.astype("datetime64[s]")),
+    "negative": ("n", lambda column: -column),
+    "whole numbers of no end": ("offset", lambda column: np.full(len(column), 2**64 - 1, np.uint64)),
+    "bits": ("shard", lambda column: column.astype(bool)),
+    "shorter": ("crc32", lambda column: column[1:]),
+    "no language": ("lang", lambda column: column.astype(np.int64) - 5),
+    "unknown language": ("lang", lambda column: column + 9),
+    "numbered languages": ("languages", lambda column: np.arange(len(column))),
+    "records": ("shard", lambda column: column.astype([("a", "<i4")])),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_INDICES)
+def test_an_index_of_another_type_is_damaged(folder: Path, kind: str) -> None:
+    file = folder / "train.index.npz"
+    arrays = dict(np.load(file))
+    name, change = OTHER_INDICES[kind]
+    arrays[name] = change(arrays[name])
+    np.savez(file, **arrays)
+    assert ("train.index.npz", f"{file} is damaged: build the data set again") in errors(verify_dataset(folder))
+    with pytest.raises(DataError, match=r"train.index.npz is damaged: build the data set again"):
+        Dataset.open(folder).split("train")
+
+
+def test_an_index_of_wider_numbers_is_the_same(folder: Path) -> None:
+    file = folder / "train.index.npz"
+    np.savez(file, **{name: x if x.dtype.kind == "U" else x.astype(np.uint64) for name, x in np.load(file).items()})
+    assert verify_dataset(folder).findings == []
+    assert Dataset.open(folder).split("train").lengths.dtype == np.int32
+
+
+@pytest.mark.parametrize("beyond", [99, 1])
+def test_an_index_of_shards_that_are_not_there(folder: Path, beyond: int) -> None:
+    file = folder / "train.index.npz"
+    arrays = dict(np.load(file))
+    arrays["shard"] += beyond
+    np.savez(file, **arrays)
+    assert ("train.index.npz", "documents in shards that the manifest does not know") in errors(verify_dataset(folder))
+    with pytest.raises(DataError, match="does not fit its manifest"):
+        Dataset.open(folder).split("train")
+
+
+def test_an_offset_at_the_end_of_all_numbers_is_outside(folder: Path) -> None:
+    file = folder / "train.index.npz"
+    arrays = dict(np.load(file))
+    arrays["offset"][:] = 2**63 - 1
+    np.savez(file, **arrays)
+    assert any("documents lie outside their shards" in what for _, what in errors(verify_dataset(folder)))
+
+
+def test_a_file_that_is_no_archive_is_no_index(folder: Path) -> None:
+    with (folder / "train.index.npz").open("wb") as file:
+        np.save(file, np.arange(5))
+    [(_, what)] = [found for found in errors(verify_dataset(folder)) if found[0] == "train.index.npz"]
+    assert what.endswith("train.index.npz is damaged: build the data set again")
+
+
+@pytest.mark.parametrize("name", ["documents", "sentences", "bytes"])
+def test_a_manifest_of_counts_that_cannot_be(folder: Path, name: str) -> None:
+    edit_manifest(folder, lambda tree: tree["splits"]["train"]["shards"][0].update({name: 10**30}))
+    [(where, what)] = errors(verify_dataset(folder))
+    assert where == "dataset.json"
+    assert f"splits.train.shards.0.{name}: expected" in what
