@@ -1,4 +1,5 @@
 """Tars written at the speed of the disk: headers from a template, one write a document, from where its numbers lie.
+And those of others read front to back, to an end that is one.
 
 A header carries no time and no owner, so the same members give the same bytes. They are those of the standard library's
 `tarfile` in the ustar format, which spends longer on a header than a disk on a document.
@@ -13,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import Self
 
 from lexalcm.errors import DataError
 
@@ -51,6 +53,30 @@ def npy_header(n: int, dim: int, dtype: str) -> bytes:
     description = {"descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False, "shape": (n, dim)}
     np.lib.format.write_array_header_1_0(header, description)
     return header.getvalue()
+
+
+class _Header(tarfile.TarInfo):
+    """A header after which a tar goes on: the library takes a file that stops for the end, too."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # the blocks of zeros that end a tar
+            raise
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:
+            raise tarfile.ReadError("it stops without the blocks of zeros that end a tar") from error
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+def open_tar(path: Path) -> tarfile.TarFile:
+    """Open a tar, compressed or not, to read it front to back.
+
+    Raises:
+        tarfile.TarError: here or while reading: no tar, or one that is cut, wherever that is.
+    """
+    return tarfile.open(path, "r|*", tarinfo=_Header)
 
 
 class TarWriter:

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import tarfile
@@ -64,6 +65,14 @@ def bytes_of_halves(vectors: list[Any]) -> pa.Array:
     return pa.array([v.astype("<f2").tobytes() for v in vectors], pa.large_binary())
 
 
+def bytes_as_views(vectors: list[Any]) -> pa.Array:
+    return pa.array([v.astype("<f4").tobytes() for v in vectors], pa.binary_view())
+
+
+def bytes_as_categories(vectors: list[Any]) -> pa.Array:
+    return bytes_of_singles(vectors).dictionary_encode()
+
+
 def write_parquet(path: Path, embeddings: pa.Array, sentences: list[Any] = SENTENCES, **columns: list[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = pa.array(sentences, pa.list_(pa.string()))
@@ -97,6 +106,8 @@ def everything(dataset: Dataset) -> dict[str, tuple[str, dict[str, Any], np.ndar
         (lists_of_halves, np.float16),
         (bytes_of_singles, np.float32),
         (bytes_of_halves, np.float16),
+        (bytes_as_views, np.float32),
+        (bytes_as_categories, np.float32),
     ],
 )
 def test_every_way_to_keep_vectors_in_parquet(tmp_path: Path, kind: Any, stored: Any) -> None:
@@ -114,6 +125,136 @@ def test_every_way_to_keep_vectors_in_parquet(tmp_path: Path, kind: Any, stored:
         np.testing.assert_array_equal(numbers, vectors.astype(stored).astype(np.float32))
     assert result.dataset.manifest.codec.name == "sonar"
     assert [f for f in verify_dataset(tmp_path / "out").findings if f.where.endswith((".tar", ".npz"))] == []
+
+
+def test_bytes_of_one_length(tmp_path: Path) -> None:
+    vectors = [np.full((2, DIM), row + 1, np.float32) for row in range(3)]
+    column = pa.array([v.tobytes() for v in vectors], pa.binary(2 * DIM * 4))
+    file = write_parquet(tmp_path / "a.parquet", column, [["One.", "Two."]] * 3)
+    result = convert([file], tmp_path / "out", settings())
+    assert result.dataset is not None
+    for row, expected in enumerate(vectors):
+        np.testing.assert_array_equal(everything(result.dataset)[f"a.parquet:{row}"][2], expected)
+
+
+CATEGORIES = pa.dictionary(pa.int32(), pa.string())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.large_list(pa.large_string()),
+        pa.list_(pa.string_view()),
+        pa.list_(CATEGORIES),
+        pa.list_view(pa.string_view()),
+    ],
+    ids=str,
+)
+def test_every_way_to_keep_text_in_parquet(tmp_path: Path, kind: pa.DataType) -> None:
+    offsets = pa.array(np.cumsum([0, *LENGTHS]).astype(np.int32))
+    flat = pa.array([sentence for sentences in SENTENCES for sentence in sentences])
+    if kind.value_type == CATEGORIES:
+        text = pa.ListArray.from_arrays(offsets, flat.dictionary_encode())
+    else:
+        text = pa.array(SENTENCES, kind)
+    table = pa.table({"text_sentences": text, "text_sentences_sonar_emb": lists_of_lists(VECTORS)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    result = convert([tmp_path / "a.parquet"], tmp_path / "out", settings())
+    assert result.dataset is not None
+    found = everything(result.dataset)
+    assert [found[f"a.parquet:{row}"][1]["sentences"] for row in range(12)] == SENTENCES
+
+
+def not_utf8(texts: list[bytes]) -> pa.Array:
+    """Text as Arrow reads it from files whose writer did not check."""
+    binary = pa.array(texts, pa.binary())
+    return pa.StringArray.from_buffers(len(binary), *binary.buffers()[1:])
+
+
+def test_text_that_is_not_utf8_is_left_out_and_said(tmp_path: Path) -> None:
+    flat = not_utf8([f"Caf\u00e9 {i}.".encode("latin-1" if i in (4, 15) else "utf-8") for i in range(sum(LENGTHS))])
+    text = pa.ListArray.from_arrays(pa.array(np.cumsum([0, *LENGTHS]).astype(np.int32)), flat)
+    titles = not_utf8([b"T\xe9"] * 12)
+    for number, sentences in enumerate([text, pa.ListArray.from_arrays(text.offsets, flat.cast(pa.string_view()))]):
+        table = {"text_sentences": sentences, "text_sentences_sonar_emb": lists_of_lists(VECTORS), "title": titles}
+        pq.write_table(pa.table(table), tmp_path / "a.parquet")
+        result = convert([tmp_path / "a.parquet"], tmp_path / str(number), settings())
+        assert left_out(tmp_path / str(number)) == [
+            ("a.parquet", row, "not UTF-8: its sentences have the byte 0xe9") for row in (2, 5)
+        ]
+        assert result.dataset is not None
+        found = everything(result.dataset)
+        assert found["a.parquet:0"][1]["sentences"] == ["Caf\u00e9 0.", "Caf\u00e9 1.", "Caf\u00e9 2."]
+        assert found["a.parquet:0"][1]["title"] == "T\ufffd"
+
+
+def test_times_are_kept_as_text_however_fine(tmp_path: Path) -> None:
+    columns = {
+        "date": pa.array([1_700_000_000_000_000_001] * 12, pa.timestamp("ns")),
+        "took": pa.array([5] * 12, pa.duration("ns")),
+        "at": pa.array([5] * 12, pa.time64("ns")),
+        "far": pa.array([10**17] * 12, pa.timestamp("ms")),
+        "deep": pa.array([[{"date": 1_700_000_000_000_000_001, "n": 1}]] * 12).cast(
+            pa.list_(pa.struct([("date", pa.timestamp("ns")), ("n", pa.int64())]))
+        ),
+    }
+    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS), **columns)
+    result = convert([file], tmp_path / "out", settings(metadata=("all",)))
+    assert result.dataset is not None
+    metadata = everything(result.dataset)["a.parquet:0"][1]["metadata"]
+    assert metadata["date"] == "2023-11-14 22:13:20.000000001"
+    assert metadata["at"].startswith("00:00:00")
+    assert metadata["deep"] == [{"date": "2023-11-14 22:13:20.000000001", "n": 1}]
+    assert isinstance(metadata["took"], str)
+    assert isinstance(metadata["far"], str)
+
+
+NAMED = {
+    **{"en": "eng_Latn", "English": "eng_Latn", "German": "deu_Latn", "pt_BR": "por_Latn", "zh-TW": "zho_Hant"},
+    **{"fra_Latn": "fra_Latn", "ja": "jpn_Jpan", "": "fin_Latn"},
+}
+
+
+@pytest.mark.parametrize("field", ["lang", "language"])
+def test_languages_are_named_in_any_way(tmp_path: Path, field: str) -> None:
+    given: list[Any] = [*NAMED, None]
+    expected = [*NAMED.values(), "fin_Latn"]
+    rows = len(given)
+    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS[:rows]), SENTENCES[:rows], **{field: given})
+    members = []
+    for row, lang in enumerate(given):
+        members.append((f"{row}.npy", npy(VECTORS[row])))
+        members.append((f"{row}.json", json.dumps({"sentences": SENTENCES[row], field: lang}).encode()))
+    tar = write_tar(tmp_path / "w.tar", members)
+    for source, name in ((file, "a.parquet"), (tar, "w.tar")):
+        result = convert([source], tmp_path / "out", settings(lang="fin_Latn"), overwrite=True)
+        assert result.dataset is not None
+        found = everything(result.dataset)
+        assert [found[f"{name}:{row}"][1]["lang"] for row in range(rows)] == expected
+
+
+def test_what_says_nothing_is_not_there(tmp_path: Path) -> None:
+    nothing: dict[str, list[Any]] = {
+        "id": [None, "", "  ", "d3"] * 3,
+        "title": [float("nan")] * 12,
+        "split": ["", None, "train"] * 4,
+    }
+    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS), **nothing)
+    members = []
+    for row in range(12):
+        given = {name: values[row] for name, values in nothing.items()} | {"metadata": None, "sentences": None}
+        members.append((f"{row}.npy", npy(VECTORS[row])))
+        members.append((f"{row}.json", json.dumps(given | {"text_sentences": SENTENCES[row]}).encode()))
+    tar = write_tar(tmp_path / "w.tar", members)
+    for source, name in ((file, "a.parquet"), (tar, "w.tar")):
+        result = convert([source], tmp_path / "out", settings(validation=0.4), overwrite=True)
+        assert result.dataset is not None
+        documents = [document for _, document, _ in everything(result.dataset).values()]
+        assert {document["id"] for document in documents} == {
+            "d3" if row % 4 == 3 else f"{name}:{row}" for row in range(12)
+        }
+        assert all(document["title"] == "" and document["metadata"] == {} for document in documents)
+        assert result.dataset.manifest.splits["validation"].documents > 0
 
 
 def test_plain_webdataset_reads_what_was_converted(tmp_path: Path) -> None:
@@ -182,7 +323,7 @@ def test_columns_that_are_known_and_columns_to_keep(tmp_path: Path) -> None:
         tmp_path / "a.parquet",
         lists_of_lists(VECTORS),
         id=[f"doc-{i}" for i in range(12)],
-        lang=["eng_Latn", "jpn_Jpan", "en"] * 4,
+        lang=["eng_Latn", "jpn_Jpan", "qq"] * 4,
         title=["A", None, "C"] * 4,
         split=["train", "validation", "train", "test"] * 3,
         url=[f"https://example.org/{i}" for i in range(12)],
@@ -323,6 +464,33 @@ def test_a_webdataset_of_arrays(tmp_path: Path) -> None:
         _, document, numbers = found[f"j{row}" if row % 2 else f"w.tar:sub/{row:03d}"]
         assert document["sentences"] == sentences
         np.testing.assert_array_equal(numbers, vectors)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_tar_that_is_cut_anywhere_is_an_error(tmp_path: Path, compressed: bool) -> None:
+    members = []
+    for row in range(3):
+        members += [(f"{row}.npy", npy(VECTORS[row])), (f"{row}.txt", "\n".join(SENTENCES[row]).encode())]
+    whole = write_tar(tmp_path / "w.tar", members).read_bytes()
+    end = max(i for i, byte in enumerate(whole) if byte) // 512 * 512 + 512  # where the blocks of zeros begin
+    tar = tmp_path / ("w.tar.gz" if compressed else "w.tar")
+    for length in range(1, end + 512, 128):
+        tar.write_bytes(gzip.compress(whole[:length]) if compressed else whole[:length])
+        with pytest.raises(UserError, match=r"w\.tar.* is not a whole tar"):
+            convert([tar], tmp_path / "out", settings())
+    for length in (end + 512, end + 1024):  # some write one block
+        tar.write_bytes(gzip.compress(whole[:length]) if compressed else whole[:length])
+        result = convert([tar], tmp_path / "out", settings(), overwrite=True)
+        assert result.documents == 3
+
+
+def test_a_tar_with_rubbish_within_is_an_error(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "w.tar", [("0.npy", npy(VECTORS[0])), ("0.txt", b"One.\nTwo.\nThree.")])
+    content = tar.read_bytes()
+    second = content.index(b"0.txt")
+    tar.write_bytes(content[:second] + b"x" * 512 + content[second + 512 :])
+    with pytest.raises(UserError, match="is not a whole tar"):
+        convert([tar], tmp_path / "out", settings())
 
 
 def test_our_shards_alone_are_a_webdataset(tmp_path: Path, hash_codec: type) -> None:

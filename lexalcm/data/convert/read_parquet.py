@@ -26,15 +26,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lexalcm.data.convert.arrow_columns import as_array, is_bytes, is_list, is_text, list_lengths, or_zero
+from lexalcm.data.absent import first_present, is_absent
+from lexalcm.data.arrow_columns import (
+    as_array,
+    as_python,
+    is_bytes,
+    is_list,
+    is_text,
+    list_lengths,
+    or_zero,
+    plain_bytes,
+    rows_not_utf8,
+)
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
 from lexalcm.data.convert.document_marks import MARK_TYPES, read_marks_of
 from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_halves
 from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
-from lexalcm.data.languages import check_language
+from lexalcm.data.languages import LANGUAGE_FIELDS, record_language
 from lexalcm.data.spool import document_position
 from lexalcm.data.units import SplitName
 from lexalcm.errors import DataError
+from lexalcm.folders import files_below
 
 SONAR_DIM = 1024
 
@@ -46,6 +58,10 @@ SPLIT_NAMES: dict[str, SplitName] = {
     "validation": "validation",
     "dev": "validation",
 }
+
+
+_FACTS = ("id", "title", "split", *LANGUAGE_FIELDS)
+"""Columns that are used if they are there."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +79,8 @@ def find_parquet(path: Path) -> list[ParquetSource]:
     """The parquet files of a folder, in the order of their names; below `Train/` and `Val/` they know their side."""
     if path.is_file():
         return [ParquetSource(path, path.name)]
-    files = sorted(file.relative_to(path) for file in path.rglob("*.parquet"))
-    visible = [file for file in files if not any(part.startswith((".", "_")) for part in file.parts)]
+    files = (file for file in files_below(path) if file.suffix == ".parquet")
+    visible = [file for file in files if not any(part.startswith("_") for part in file.parts)]
     return [
         ParquetSource(path / file, file.as_posix(), SPLIT_NAMES.get(file.parts[0].lower()) if file.parts[1:] else None)
         for file in visible
@@ -131,7 +147,7 @@ class ParquetReader:
 
     def _columns(self, schema: pa.Schema) -> set[str]:
         settings = self.settings
-        wanted = {settings.embedding_column, "id", "lang", "title", "split"}
+        wanted = {settings.embedding_column, *_FACTS}
         wanted |= {*self._metadata(schema), *self._ours(schema)}
         return wanted | ({settings.text_column} if settings.text or self._counts_by_text(schema) else set())
 
@@ -177,18 +193,19 @@ class ParquetReader:
                 problems.add(i, "embeddings and sentences differ in number", f"{n[i]} and {counts[i]}")
         for i in np.flatnonzero((n == 0) & problems.none).tolist():
             problems.add(i, "no sentence")
-        facts = {name: _column(batch, name) for name in ("id", "lang", "title", "split")}
-        metadata = {name: batch.column(name).to_pylist() for name in self._metadata(batch.schema)}
-        ours = {name: batch.column(name).to_pylist() for name in self._ours(batch.schema)}
+        facts = {name: as_python(batch.column(name)) for name in _FACTS if name in batch.schema.names}
+        metadata = {name: as_python(batch.column(name)) for name in self._metadata(batch.schema)}
+        ours = {name: as_python(batch.column(name)) for name in self._ours(batch.schema)}
         written = ours.pop("metadata", None)
         documents: list[dict[str, Any]] = []
         splits: list[SplitName] = []
         for i in range(rows):
-            document_id = f"{source.name}:{first + i}" if facts["id"] is None else str(facts["id"][i])
+            given = {name: values[i] for name, values in facts.items()}
+            given_id = first_present(given, "id")
             document: dict[str, Any] = {
-                "id": document_id,
-                "lang": self._language(facts["lang"], i, problems),
-                "title": "" if facts["title"] is None else str(facts["title"][i] or ""),
+                "id": f"{source.name}:{first + i}" if given_id is None else str(given_id),
+                "lang": self._language(given, i, problems),
+                "title": str(first_present(given, "title") or ""),
             }
             if sentences is not None:
                 document["sentences"] = sentences[i]
@@ -196,29 +213,25 @@ class ParquetReader:
             document["metadata"] = {} if written is None else _written_metadata(written[i], i, problems)
             document["metadata"] |= {name: _plain(values[i]) for name, values in metadata.items()}
             documents.append(document)
-            splits.append(self._split(source, facts["split"], i, document_id, problems))
+            splits.append(self._split(source, given.get("split"), i, document["id"], problems))
         found = [(first + i, kind, detail) for i, (kind, detail) in problems.found.items()]
         whole = Block(source.name, list(range(first, first + rows)), documents, splits, n, numbers, found)
         return whole.choose(problems.none)
 
-    def _language(self, given: list[Any] | None, i: int, problems: "_Problems") -> str:
-        if given is None or given[i] is None:
-            return self.settings.lang
+    def _language(self, given: dict[str, Any], i: int, problems: "_Problems") -> str:
         try:
-            return check_language(str(given[i]))
+            return record_language(given, self.settings.lang)
         except DataError as error:
             problems.add(i, "unknown language", str(error))
             return self.settings.lang
 
-    def _split(
-        self, source: ParquetSource, given: list[Any] | None, i: int, document_id: str, problems: "_Problems"
-    ) -> SplitName:
+    def _split(self, source: ParquetSource, given: Any, i: int, document_id: str, problems: "_Problems") -> SplitName:
         if source.split is not None:
             return source.split
-        if given is not None:
-            if str(given[i]).lower() not in SPLIT_NAMES:
-                problems.add(i, "neither train nor validation", f"split {given[i]!r}")
-            return SPLIT_NAMES.get(str(given[i]).lower(), "train")
+        if not is_absent(given):
+            if str(given).lower() not in SPLIT_NAMES:
+                problems.add(i, "neither train nor validation", f"split {given!r}")
+            return SPLIT_NAMES.get(str(given).lower(), "train")
         return "validation" if document_position(document_id) < self.settings.validation else "train"
 
     def _numbers(
@@ -227,7 +240,7 @@ class ParquetReader:
         """All vectors of the rows without a problem so far, [vectors, dim], and how many each row has, [rows]."""
         kind = column.type
         if is_bytes(kind):
-            return self._from_bytes(source, column, counts, problems)
+            return self._from_bytes(source, plain_bytes(column), counts, problems)
         if not (is_list(kind) and (is_list(kind.value_type))):
             name = self.settings.embedding_column
             raise DataError(f"{source.path}: column {name!r} holds {kind}, not lists of vectors or bytes")
@@ -323,18 +336,16 @@ def _sentences(column: pa.Array, problems: _Problems) -> tuple[list[list[str]], 
     """The sentences of each row, and how many they are."""
     counts = list_lengths(column)
     texts = column.flatten()
-    flat = texts.to_pylist()
+    flat = as_python(texts)
     ends = np.cumsum(counts)
+    for i, byte in rows_not_utf8(column).items():
+        problems.add(i, "not UTF-8", f"its sentences have the {byte}")
     if texts.null_count:
         missing = as_array(pc.indices_nonzero(texts.is_null()))
         for i in np.searchsorted(ends, missing, side="right").tolist():
             problems.add(i, "no sentence", "one of its sentences is missing")
     starts = (ends - counts).tolist()
     return [flat[start:end] for start, end in zip(starts, ends.tolist(), strict=True)], counts
-
-
-def _column(batch: pa.RecordBatch, name: str) -> list[Any] | None:
-    return batch.column(name).to_pylist() if name in batch.schema.names else None
 
 
 def _plain(value: Any) -> Any:

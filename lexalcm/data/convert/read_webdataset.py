@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from lexalcm.data.absent import first_present, is_absent
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block
 from lexalcm.data.convert.document_marks import read_marks_of
 from lexalcm.data.convert.settings import ConvertSettings
-from lexalcm.data.languages import check_language
+from lexalcm.data.languages import record_language
 from lexalcm.data.spool import document_position
+from lexalcm.data.tar import open_tar
 from lexalcm.data.units import SplitName
 from lexalcm.errors import DataError
+from lexalcm.folders import files_below
 
 _OUR_KEY = re.compile(r"\d{6,}-\d{6,}")
 """See `lexalcm.data.shards.document_key`."""
@@ -35,7 +38,7 @@ def find_tars(path: Path) -> list[tuple[Path, str]]:
     """The tars of a folder, or the one given, and how to call them."""
     if path.is_file():
         return [(path, path.name)]
-    files = sorted(file.relative_to(path) for file in path.rglob("*") if file.name.endswith(TAR_SUFFIXES))
+    files = (file for file in files_below(path, hidden=True) if file.name.endswith(TAR_SUFFIXES))
     return [(path / file, file.as_posix()) for file in files if not file.name.startswith(".")]
 
 
@@ -125,7 +128,9 @@ class WebDatasetReader:
                 document |= read_marks_of(given, len(array))
             except ValueError as error:
                 raise _UnusableError("impossible marks", str(error)) from error
-        metadata = given.get("metadata", {})
+        metadata = given.get("metadata")
+        if is_absent(metadata):
+            metadata = {}
         return document | {"metadata": metadata if isinstance(metadata, dict) else {"metadata": metadata}}, array
 
     def _member(self, path: Path, members: dict[str, bytes]) -> str:
@@ -138,13 +143,14 @@ class WebDatasetReader:
 
     def _document(self, default_id: str, given: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
         """A sample's document without marks and metadata."""
+        given_id = first_present(given, "id")
         document: dict[str, Any] = {
-            "id": str(given.get("id", default_id)),
-            "lang": check_language(str(given.get("lang", self.settings.lang))),
-            "title": str(given.get("title") or ""),
+            "id": default_id if given_id is None else str(given_id),
+            "lang": record_language(given, self.settings.lang),
+            "title": str(first_present(given, "title") or ""),
         }
         if self.settings.text:
-            sentences = given.get("sentences", given.get(self.settings.text_column))
+            sentences = first_present(given, "sentences", self.settings.text_column)
             if sentences is None:
                 sentences = members.get("txt", b"").decode().splitlines()
             if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
@@ -157,7 +163,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The members of each sample by their extension."""
     key, members = "", dict[str, bytes]()
     try:
-        with tarfile.open(path, "r|*") as tar:
+        with open_tar(path) as tar:
             for member in tar:
                 file = tar.extractfile(member) if member.isfile() else None
                 if file is None:
