@@ -1,6 +1,6 @@
 """Do two commits compute the same? Short trainings, generation and an evaluation at both, number by number.
 
-    python -m tools.compare_commits HEAD~1 HEAD        # about four minutes on two cores
+    python -m tools.compare_commits HEAD~1 HEAD        # about four minutes on two idle cores
     python -m tools.compare_commits main my-branch --tolerance 1e-6
 
 Each commit is checked out into a temporary worktree and used as its user would use it: `lcm data build` on the same
@@ -8,7 +8,8 @@ text, `lcm bootstrap`, `lcm train` of every architecture under two engines, `lcm
 interpreter at hand. A change that is not meant to change numbers gives 0 everywhere. What is printed for each quantity
 is the largest difference, relative to the larger of the two numbers for losses and metrics, to the largest of the
 tensor for weights and concepts; names that only one commit has are listed. The last line is one JSON object; the exit
-code is 1 above `--tolerance`, and 2 where a commit cannot be used.
+code is 1 above `--tolerance`, and 2 where a commit cannot be used. Biases of attention's keys, whose gradients are
+rounding errors (see `tools.check_curve`), have a line of their own and fail only where everything must be equal.
 """
 
 import argparse
@@ -38,6 +39,7 @@ SENTENCES = (
     "They walked up the hill to the old church.",
 )
 DOCUMENTS = 48
+KEY_BIASES = "biases of keys"
 
 Quantities = dict[str, np.ndarray]
 """What was computed, by name."""
@@ -110,14 +112,15 @@ def compare(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], t
         kind = name.partition(":")[0]
         worst[kind] = max(worst.get(kind, (-1.0, "")), (difference(before[name], after[name]), name))
     for kind, (value, name) in worst.items():
-        print(f"{kind:<40} {value:.1e}  {name.partition(':')[2]}")
+        print(f"{kind:<48} {value:.1e}  {name.partition(':')[2]}")
     lost, new = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
     for text, names in (("only before", lost), ("only after", new)):
         for name in names[:10]:
             print(f"{text}: {name}")
         if len(names) > 10:
             print(f"{text}: {len(names) - 10} more")
-    largest = max((value for value, _ in worst.values()), default=float("inf"))
+    judged = [value for kind, (value, _) in worst.items() if tolerance == 0 or not kind.endswith(KEY_BIASES)]
+    largest = max(judged, default=float("inf"))
     passed = largest <= tolerance and not lost and not new
     return {"largest": largest, "only_before": len(lost), "only_after": len(new), "passed": passed}
 
@@ -158,7 +161,7 @@ def _computed(checkout: Path, work: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _tensors(kind: str, model: Path) -> Iterator[tuple[str, np.ndarray]]:
     for name, tensor in load_file(model / "model.safetensors").items():
-        yield f"{kind}:{name}", tensor
+        yield f"{kind}{f', {KEY_BIASES}' if name.endswith('k_proj.bias') else ''}:{name}", tensor
 
 
 def _numbers(tree: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -29,7 +29,15 @@ def test_what_passes(capsys: pytest.CaptureFixture[str]) -> None:
     line = compare(before, after, 0.1)
     assert (line["largest"], line["passed"]) == (0.2, False)
     assert compare(before, after, 0.2)["passed"]
-    assert "a, loss                                  2.0e-01  step 2" in capsys.readouterr().out
+    assert ["a,", "loss", "2.0e-01", "step", "2"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_biases_of_keys_fail_only_where_all_must_be_equal() -> None:
+    name = "a, trained weights, biases of keys:attention.k_proj.bias"
+    before = {name: np.ones(2), "a, loss:step 1": np.float64(1)}
+    after = before | {name: -np.ones(2)}
+    assert compare(before, after, 1e-6)["passed"]
+    assert not compare(before, after, 0.0)["passed"]
 
 
 def test_names_that_one_commit_alone_has_fail(capsys: pytest.CaptureFixture[str]) -> None:
