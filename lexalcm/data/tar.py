@@ -62,12 +62,10 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # the blocks of zeros that end a tar
-            raise
-        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:
-            raise tarfile.ReadError("it stops without the blocks of zeros that end a tar") from error
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]  # the blocks of zeros at the end
+                raise
+            raise tarfile.ReadError(f"its end is missing ({error})") from error
 
 
 def open_tar(path: Path) -> tarfile.TarFile:
