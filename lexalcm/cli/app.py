@@ -8,7 +8,6 @@ import errno
 import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,7 +48,7 @@ def _print_version(wanted: bool) -> None:
         from lexalcm.cli.versions import versions
 
         for line in versions():
-            out.print(line, markup=False)
+            out.print(line)
         raise typer.Exit
 
 
@@ -107,8 +106,6 @@ def main(stop: "StopRequest | None" = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Torch's C++ parts warn, with a stack of addresses, of each connection that another process's end has closed.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if sys.stdin is None:  # closed, as by some schedulers: there is nothing to read
-        sys.stdin = Path(os.devnull).open()  # noqa: SIM115  for as long as the program runs
     arguments, anywhere = _split(sys.argv[1:])
     debug = "--debug" in anywhere
     set_verbosity(quiet=bool(anywhere & {"-q", "--quiet"}), verbose=bool(anywhere & {"-v", "--verbose"}))

@@ -1,12 +1,11 @@
 """`lcm bootstrap`: a new model folder with seeded weights."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lexalcm.cli.console import err, out
+from lexalcm.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
     from lexalcm.model import LCM
@@ -127,7 +126,7 @@ def _print_presets(as_json: bool) -> None:
 
     counts = {name: count_parameters(preset(name, PUBLISHED_DIM)) for name in PRESETS}
     if as_json:
-        out.print_json(json.dumps({name: sum(parts.values()) for name, parts in counts.items()}))
+        print_json({name: sum(parts.values()) for name, parts in counts.items()})
         return
     title = f"Presets, for concepts of {PUBLISHED_DIM} numbers"
     table = Table("preset", title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -157,9 +156,7 @@ def _print_result(model: "LCM", folder: Path, as_json: bool) -> None:
     parts = count_parameters(model.config)
     total = sum(parts.values())
     if as_json:
-        out.print_json(
-            json.dumps({"model": str(folder), "preset": model.config.preset, "parameters": parts, "total": total})
-        )
+        print_json({"model": folder, "preset": model.config.preset, "parameters": parts, "total": total})
         return
     title = f"{model.config.preset or model.config.architecture}, concepts of {model.config.dim} numbers"
     table = Table("part", title=title, title_justify="left", box=box.SIMPLE_HEAD)

@@ -2,19 +2,31 @@
 
 With `--quiet` stderr keeps errors alone, with `--verbose` it also says how long each stage took. Moving lines are for
 terminals only: neither a pipe nor a log file gets one, whatever FORCE_COLOR says of colours.
+
+Text comes from data, models and names, so nothing in it is taken for more than text: no brackets for styles, no
+`:name:` for an emoji, and no control character reaches a terminal.
 """
 
+import json
 import logging
 import os
+import re
 import resource
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.text import Text
+
+_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+"""What may not reach a terminal: control characters but line end and tab, those that turn the direction of writing, and
+halves of characters, which file names that are not UTF-8 have."""
 
 
 def _on_broken_pipe(self: Console) -> None:
@@ -24,10 +36,37 @@ def _on_broken_pipe(self: Console) -> None:
 # The reader of our output has gone: no failure, `main` ends quietly. Rich would exit with 1, also in the help of Typer.
 Console.on_broken_pipe = _on_broken_pipe  # type: ignore[method-assign]
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _TextConsole(Console):
+    """Prints text as text; on stderr and on a terminal, control characters as their escapes: `\\x1b`."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """All that is printed comes through here, strings and texts in tables too."""
+        if isinstance(renderable, str):
+            renderable = self.render_str(renderable)
+        if isinstance(renderable, Text) and (self.stderr or self.file.isatty()):
+            renderable = _with_escapes(renderable)
+        return super().render(renderable, options)
+
+
+def _with_escapes(text: Text) -> Text:
+    if not _UNSHOWABLE.search(text.plain):
+        return text
+    shown = text.blank_copy()
+    for part in text.divide(edge for match in _UNSHOWABLE.finditer(text.plain) for edge in match.span()):
+        if _UNSHOWABLE.match(part.plain):
+            part.plain = part.plain.encode("unicode_escape").decode()
+        shown.append_text(part)
+    return shown
+
+
+out = _TextConsole()
+err = _TextConsole(stderr=True)
 """For notes and progress: silent with `--quiet`."""
-_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_errors = _TextConsole(stderr=True)
 _talks_more = False
 _began = time.monotonic()
 
@@ -60,14 +99,26 @@ def moves() -> bool:
 
 def complain(text: str) -> None:
     """Print an error: a line on stderr, also with `--quiet`."""
-    _errors.print(text, markup=False)
+    _errors.print(text)
+
+
+def print_json(tree: Any) -> None:
+    """Print a result for a program, without colours whatever the environment says."""
+    sys.stdout.write(json_text(tree, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def json_text(tree: Any, indent: int | None = None) -> str:
+    """JSON for stdout: control characters escaped, and what its encoding cannot carry; paths as text."""
+    text = json.dumps(tree, ensure_ascii=not out.encoding.startswith("utf"), indent=indent, default=str)
+    return _UNSHOWABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def say_what_it_took() -> None:
     """With `--verbose`, how long the command ran and how much memory it held."""
     if _talks_more:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
-        err.print(f"[dim]{time.monotonic() - _began:.1f} s, at most {peak:.1f} GiB of memory[/]")
+        err.print(f"{time.monotonic() - _began:.1f} s, at most {peak:.1f} GiB of memory", style="dim")
 
 
 class RateColumn(ProgressColumn):
@@ -98,13 +149,13 @@ def progress(description: str, unit: str) -> Iterator[Report]:
 
         yield noted
     seconds = time.monotonic() - begin
-    err.print(f"[dim]{description}: {last:,} {unit} in {seconds:.1f} s[/]")
+    err.print(f"{description}: {last:,} {unit} in {seconds:.1f} s", style="dim")
 
 
 @contextmanager
 def _bar(description: str, unit: str) -> Iterator[Report]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(unit),

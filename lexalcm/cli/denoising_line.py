@@ -3,6 +3,7 @@
 from types import TracebackType
 
 from rich.status import Status
+from rich.text import Text
 from typing_extensions import Self
 
 from lexalcm.cli.console import err, moves
@@ -19,7 +20,7 @@ class DenoisingLine:
         """A denoising step of the sentence that is being made is done."""
         if not moves():
             return
-        text = f"[dim]sentence {self._sentence}, step {step} of {steps}[/]"
+        text = Text(f"sentence {self._sentence}, step {step} of {steps}", style="dim")
         if self._status is None:
             self._status = err.status(text)
             self._status.start()

@@ -6,6 +6,7 @@ That takes a fifth of a second, on a busy machine more, in which a signal would 
 import sys
 from contextlib import nullcontext
 
+from lexalcm.cli.streams import mend_streams
 from lexalcm.train.stop import SCHEDULERS, StopRequest
 
 WITHOUT_TRAINING = {"--plan", "--help", "-h"}
@@ -14,6 +15,7 @@ WITHOUT_TRAINING = {"--plan", "--help", "-h"}
 
 def main() -> None:
     """Run `lcm`; see `lexalcm.cli.app.main`."""
+    mend_streams()
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
     trains = command == "train" and not WITHOUT_TRAINING & set(sys.argv)
     with StopRequest(signals=SCHEDULERS) if trains else nullcontext() as stop:

@@ -7,7 +7,7 @@ import typer
 
 from lexalcm.cli import infer_options as o
 from lexalcm.cli.codec_options import PANEL, Batch, Beam, Device, Dtype, codec_run_options
-from lexalcm.cli.console import out, progress
+from lexalcm.cli.console import out, print_json, progress
 from lexalcm.cli.evaluate_refusals import refuse_useless
 
 if TYPE_CHECKING:
@@ -178,14 +178,13 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _show(evaluation: "Evaluation", as_json: bool) -> None:
-    from lexalcm.evaluate.files import to_json
     from lexalcm.evaluate.tables import tables
     from lexalcm.evaluate.wording import sentences
 
     if as_json:
-        out.print_json(to_json(evaluation))
+        print_json(evaluation.to_json())
         return
     for table in tables(evaluation):
         out.print(table)
     for line in sentences(evaluation):
-        out.print(line, markup=False)
+        out.print(line)

@@ -116,7 +116,7 @@ def infer(
         on_step=None if mode == "--input" else line.step,
     )
     if writer.note:
-        err.print(f"note: {writer.note}", markup=False)
+        err.print(f"note: {writer.note}")
     options = writer.options(**changes)
     writer.check_samples(samples)
 

@@ -1,11 +1,10 @@
 """`lcm infer --input`: many documents, a line of JSON each."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lexalcm.cli.console import err, progress
+from lexalcm.cli.console import err, json_text, progress
 
 if TYPE_CHECKING:
     from lexalcm.generate.jobs import Job
@@ -25,12 +24,12 @@ def infer_documents(writer: "TextModel", source: str, output: str, job: "Job", *
             return
         total, before = write_file(writer, documents, output, job, overwrite=overwrite, report=report)
     if before == total:
-        err.print(f"[dim]nothing to do: {output} has all {total} documents[/]")
+        err.print(f"nothing to do: {output} has all {total} documents", style="dim")
     else:
-        err.print(f"[dim]wrote {output}: {total} documents{f', {before} of them before' if before else ''}[/]")
+        err.print(f"wrote {output}: {total} documents{f', {before} of them before' if before else ''}", style="dim")
 
 
 def _print_lines(records: Sequence[Mapping[str, Any]]) -> None:
     for record in records:
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(record) + "\n")
     sys.stdout.flush()

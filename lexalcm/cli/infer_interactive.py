@@ -27,7 +27,7 @@ def converse(session: "Session", line: DenoisingLine, first: str = "") -> None:
         first: a text to begin with.
     """
     if sys.stdin.isatty():
-        err.print("[dim]/help shows the commands; Ctrl-D ends[/]")
+        err.print("/help shows the commands; Ctrl-D ends", style="dim")
     with _history():
         if first:
             _turn(session, line, first)
@@ -45,11 +45,11 @@ def _turn(session: "Session", line: DenoisingLine, typed: str) -> None:
         with line:
             for number, sentence in enumerate(session.say(typed), start=2):
                 line.clear(number)
-                out.print(sentence.text, markup=False)
+                out.print(sentence.text)
     except UserError as error:
         complain(f"lcm: {error}")
     except KeyboardInterrupt:
-        err.print("[dim]stopped[/]")
+        err.print("stopped", style="dim")
 
 
 def _read() -> str | None:

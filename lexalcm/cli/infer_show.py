@@ -1,12 +1,11 @@
 """How `lcm infer` shows what one prompt gives: sentences as they come, alternatives side by side, guesses, JSON."""
 
-import json
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lexalcm.cli.console import err, out
+from lexalcm.cli.console import err, out, print_json
 from lexalcm.cli.denoising_line import DenoisingLine
 
 if TYPE_CHECKING:
@@ -34,23 +33,23 @@ def show_continuation(
 
     continuation = writer.write(prompt, options)
     if not as_json:
-        err.print(f"[dim]{description(writer, options)}, seed {prompt.seed}[/]")
+        err.print(f"{description(writer, options)}, seed {prompt.seed}", style="dim")
     written = []
     with line:
         for sentence in continuation:
             written.append(sentence)
             line.clear(len(written) + 1)
             if not as_json:
-                out.print(sentence.text, markup=False)
+                out.print(sentence.text)
     if as_json:
         _print_json(
             writer, prompt, options, seed=prompt.seed, **text_report(written, continuation.embedded, continuation.stop)
         )
     else:
-        err.print(f"[dim]stopped: {continuation.stop}[/]")
+        err.print(f"stopped: {continuation.stop}", style="dim")
     if embeddings is not None:
         save_embeddings(embeddings, continuation.embedded, [written])
-        err.print(f"[dim]wrote {embeddings}[/]")
+        err.print(f"wrote {embeddings}", style="dim")
 
 
 def show_samples(
@@ -70,7 +69,7 @@ def show_samples(
     seeds = range(prompt.seed, prompt.seed + samples)
     texts = writer.write_all([prompt.with_seed(seed) for seed in seeds], options)
     if not as_json:
-        err.print(f"[dim]{description(writer, options)}, seeds {seeds[0]} to {seeds[-1]}[/]")
+        err.print(f"{description(writer, options)}, seeds {seeds[0]} to {seeds[-1]}", style="dim")
     written: list[list[WrittenSentence]] = [[] for _ in seeds]
     with line:
         for number, sentences in enumerate(texts, start=2):
@@ -85,7 +84,7 @@ def show_samples(
         _print_side_by_side(written, seeds, texts.stops)
     if embeddings is not None:
         save_embeddings(embeddings, texts.embedded[0], written)
-        err.print(f"[dim]wrote {embeddings}[/]")
+        err.print(f"wrote {embeddings}", style="dim")
 
 
 def _print_side_by_side(
@@ -105,9 +104,9 @@ def _print_side_by_side(
         out.print(table, soft_wrap=False)
         return
     for place, (seed, text) in enumerate(zip(seeds, written, strict=True)):
-        out.print(f"{'' if not place else chr(10)}[seed {seed}]", markup=False)
+        out.print(f"{'' if not place else chr(10)}[seed {seed}]")
         for sentence in text:
-            out.print(sentence.text, markup=False)
+            out.print(sentence.text)
 
 
 def show_guesses(
@@ -134,7 +133,7 @@ def show_guesses(
             str(number), Text(guess.actual), Text(guess.guess), f"{guess.squared_l2:.1f}", f"{guess.cosine:.3f}"
         )
     out.print(table, soft_wrap=False)
-    err.print(f"[dim]{description(writer, options)}, seed {prompt.seed}; squared L2 in normalized space[/]")
+    err.print(f"{description(writer, options)}, seed {prompt.seed}; squared L2 in normalized space", style="dim")
 
 
 def description(writer: "TextModel", options: "GenerationOptions") -> str:
@@ -157,4 +156,4 @@ def _print_json(writer: "TextModel", prompt: "Prompt", options: "GenerationOptio
         "space": SPACE,
         "prompt": prompt.sentences,
     }
-    out.print_json(json.dumps({**about, **result}), ensure_ascii=False)
+    print_json({**about, **result})

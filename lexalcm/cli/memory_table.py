@@ -1,10 +1,9 @@
 """A plan of memory as a table."""
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
-from lexalcm.cli.console import err, out
+from lexalcm.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
     from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan
@@ -27,7 +26,7 @@ def print_plan(plan: "MemoryPlan", as_json: bool) -> None:
     """Print a plan: JSON with bytes, or a table in GiB and what fits."""
     if as_json:
         best = None if plan.best is None else [plan.best.engine, plan.best.checkpointing]
-        out.print_json(json.dumps({**dataclasses.asdict(plan), "best": best}))
+        print_json({**dataclasses.asdict(plan), "best": best})
         return
     from rich import box
     from rich.table import Column, Table

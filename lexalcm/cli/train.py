@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lexalcm.cli.console import err, out
+from lexalcm.cli.console import err, out, print_json
 from lexalcm.errors import ConfigError, LexaError
 from lexalcm.train.stop import SCHEDULERS, StopRequest
 
@@ -197,7 +197,7 @@ def _train(
 
 def _print_result(result: "RunResult", as_json: bool) -> None:
     if as_json:
-        _print_json(result)
+        print_json(dataclasses.asdict(result))
         return
     if result.status == "complete":
         err.print(f"{result.run} is complete: all {result.step} steps are done (more: --steps, another run: --name)")
@@ -217,7 +217,7 @@ def _print_result(result: "RunResult", as_json: bool) -> None:
 
 def _print_dry_run(report: "DryRunResult", as_json: bool) -> None:
     if as_json:
-        _print_json(report)
+        print_json(dataclasses.asdict(report))
         return
     from rich.table import Table
 
@@ -231,10 +231,6 @@ def _print_dry_run(report: "DryRunResult", as_json: bool) -> None:
         table.add_row(part, f"{getattr(report, part + '_bytes') / 2**20:,.1f}")
     out.print(table)
     out.print(f"{report.seconds_per_step:.2f} s a step (the first ones are slow); loss {report.loss:.4f}; nothing kept")
-
-
-def _print_json(result: "RunResult | DryRunResult") -> None:
-    out.print_json(json.dumps(dataclasses.asdict(result), default=str))
 
 
 def _loss(value: Any) -> str:

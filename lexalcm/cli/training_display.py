@@ -56,7 +56,7 @@ class LiveDisplay:
 
     def note(self, text: str) -> None:
         """Print above the bar."""
-        err.print(text, markup=False)
+        err.print(text)
 
     def end(self) -> None:
         """Leave the bar as it is."""
@@ -93,7 +93,7 @@ class LineDisplay:
 
     def note(self, text: str) -> None:
         """Print it."""
-        err.print(text, markup=False)
+        err.print(text)
 
     def end(self) -> None:
         """Nothing is left to clear."""

@@ -1,6 +1,5 @@
 """`lcm verify`: is a data set, a model or the machine in order?"""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ import typer
 from rich.console import RenderableType
 
 from lexalcm.cli.codec_options import Batch, Beam, Device, Dtype, MaxTokens, RepetitionPenalty, codec_run_options
-from lexalcm.cli.console import err, out, progress
+from lexalcm.cli.console import err, out, print_json, progress
 
 app = typer.Typer(
     help="Check a data set, a model or the machine.\n\n"
@@ -159,9 +158,9 @@ def env(as_json: AsJson = False) -> None:
 
 def _finish(ok: bool, as_tree: Mapping[str, Any] | None, tables: Sequence[RenderableType], subject: str) -> None:
     if as_tree is not None:
-        out.print_json(json.dumps(as_tree))
+        print_json(as_tree)
     else:
         for table in tables:
             out.print(table)
-        err.print(f"{subject}: {'no problems' if ok else 'there are problems, see above'}", markup=False)
+        err.print(f"{subject}: {'no problems' if ok else 'there are problems, see above'}")
     raise typer.Exit(0 if ok else 1)

@@ -140,6 +140,80 @@ def test_a_reader_that_has_read_enough_is_no_failure() -> None:
     assert done.stderr == ""
 
 
+def in_shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of bash, with the path of `lcm` as $LCM."""
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, env=os.environ | {"LCM": str(LCM)} | environment, check=False
+    )
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2> >(exec true)", "2>&1 >/dev/null | true"])
+@pytest.mark.parametrize(("command", "code"), [("bootstrap --list -v", "0"), ("data info nowhere", "2")])
+def test_messages_that_nobody_gets_change_no_exit_code(stderr: str, command: str, code: str) -> None:
+    done = in_shell(f"$LCM {command} {stderr}; echo ${{PIPESTATUS[0]}}")
+    assert done.stdout.split()[-1:] == [code.encode()]
+    assert done.stderr == b""
+
+
+def test_results_that_cannot_be_written_are_a_failure_in_one_line() -> None:
+    done = in_shell("$LCM bootstrap --list > /dev/full")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert b"No space left" in done.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "-5", "", "wide", "\u00b2"])
+def test_a_width_that_is_none_counts_as_not_given(columns: str) -> None:
+    narrow = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    usual = subprocess.run([LCM, "bootstrap", "--list"], capture_output=True, env=narrow, check=True)
+    done = piped("bootstrap", "--list", COLUMNS=columns)
+    assert (done.returncode, done.stdout) == (0, usual.stdout)
+    assert b"base-tiny" in done.stdout
+
+
+def test_text_that_the_output_cannot_carry_is_escaped(japanese: Path) -> None:
+    done = piped("verify", "data", japanese / "set", PYTHONIOENCODING="latin-1")
+    assert done.returncode == 0
+    assert b"\\u3053\\u308c\\u306f" in done.stdout
+    done = piped("bootstrap", "--list", "--json", PYTHONIOENCODING="latin-1")
+    assert json.loads(done.stdout.decode("latin-1"))["base-tiny"] > 0
+
+
+@pytest.mark.parametrize("forced", [{}, {"NO_COLOR": "1"}])
+def test_json_has_no_colours_where_they_are_forced(japanese: Path, forced: dict[str, str]) -> None:
+    for line in (
+        ("verify", "data", japanese / "set", "--quick"),
+        ("data", "info", japanese / "set"),
+        ("bootstrap", "--list"),
+        ("visualize", "schedule", "--out", japanese / "page", "--overwrite"),
+    ):
+        done = piped(*line, "--json", FORCE_COLOR="1", **forced)
+        assert done.returncode == 0, done.stderr.decode()
+        assert json.loads(done.stdout)
+        assert b"\x1b" not in done.stdout
+
+
+def test_names_are_shown_as_they_are(japanese: Path) -> None:
+    models = japanese / "models"
+    for name in ("a[v2]", "a[/b]", "a:smile:"):
+        line = ("--data", japanese / "set", "--preset", "base-tiny", "--out", models / name)
+        done = piped("bootstrap", *line)
+        assert done.returncode == 0, done.stderr.decode()
+        assert done.stderr.decode() == f"wrote {models / name}. Next: lcm train --model {models / name}\n"
+
+
+def test_control_characters_in_names_are_shown_as_escapes() -> None:
+    name = "no\x1b[2J\x1b]0;renamed\x07\x9b31m\u202e"
+    for line in (("infer", "--model", name, "x"), ("data", "info", name), ("data", "build", name, "--out", "out")):
+        for code, said in (
+            in_terminal(200, *line),
+            (lambda done: (done.returncode, done.stderr.decode()))(piped(*line)),
+        ):
+            assert code == 2
+            assert "no\\x1b[2J" in said
+            assert not set(said) & set("\x1b\x07\x9b\u202e")
+
+
 def test_what_follows_two_dashes_is_no_option_of_ours(lcm: Callable) -> None:
     assert lcm("data", "info", "--", "-q").err.startswith("lcm: no data set in -q")
 

@@ -1,13 +1,12 @@
 """`lcm data convert`."""
 
-import json
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lexalcm.cli.console import err, out, progress
+from lexalcm.cli.console import err, out, print_json, progress
 from lexalcm.cli.data.options import AsJson, Overwrite, ShardSize
 
 
@@ -119,12 +118,12 @@ def convert(
     result = work(paths, to_folder, settings, to=to.value, special=special, overwrite=overwrite, progress=progress)
     if as_json:
         summary = {} if result.dataset is None else describe(result.dataset).to_json()
-        out.print(json.dumps(summary | result.to_json(), indent=2), markup=False)
+        print_json(summary | result.to_json())
     elif result.dataset is not None:
         summary_shown = describe(result.dataset)
         out.print(summary_shown.table())
-        out.print(summary_shown.lines(), markup=False)
+        out.print(summary_shown.lines())
     else:
-        out.print(f"{result.out}: {result.documents:,} documents", markup=False)
+        out.print(f"{result.out}: {result.documents:,} documents")
     for note in result.notes():
-        err.print(note, markup=False)
+        err.print(note)

@@ -1,6 +1,5 @@
 """`lcm data embed`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from lexalcm.cli.codec_options import Batch, Device, codec_run_options
 from lexalcm.cli.codec_options import Dtype as CodecDtype
-from lexalcm.cli.console import err, out, progress
+from lexalcm.cli.console import err, print_json, progress
 from lexalcm.cli.data.options import (
     AsJson,
     Chat,
@@ -134,7 +133,7 @@ def embed(
         result = embed_on_ray(job, ray, workers=ray_workers, progress=progress)
     if result.built is None:
         if as_json:
-            out.print(json.dumps(result.to_json(), indent=2), markup=False)
-        err.print(result.note(), markup=False)
+            print_json(result.to_json())
+        err.print(result.note())
     else:
         show_built(result.built, as_json, result.to_json())

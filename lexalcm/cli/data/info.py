@@ -1,11 +1,10 @@
 """`lcm data info`."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from lexalcm.cli.console import out
+from lexalcm.cli.console import out, print_json
 from lexalcm.cli.data.options import AsJson
 
 
@@ -34,7 +33,7 @@ def info(
     settings = load_settings(DataSettings, overrides=overrides or (), prefix="data")
     summary = describe(Dataset.open(path), settings if plan or overrides else None)
     if as_json:
-        out.print(json.dumps(summary.to_json(), indent=2), markup=False)
+        print_json(summary.to_json())
         return
     out.print(summary.table())
-    out.print(summary.lines(), markup=False)
+    out.print(summary.lines())

@@ -77,4 +77,4 @@ def normalize(
         out.print(json.dumps({name: values.tolist() for name, values in stats.items()}))
         return
     scale = stats["scale"]
-    out.print(f"{written}: {len(scale)} dimensions, scale {scale.min():.4g} to {scale.max():.4g}", markup=False)
+    out.print(f"{written}: {len(scale)} dimensions, scale {scale.min():.4g} to {scale.max():.4g}")

@@ -1,13 +1,12 @@
 """Options that several of the commands take, and how a new data set is shown."""
 
-import json
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lexalcm.cli.console import err, out
+from lexalcm.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
     from lexalcm.data.build import BuildResult
@@ -109,10 +108,10 @@ def show_built(result: "BuildResult", as_json: bool, tree: dict[str, Any] | None
     from lexalcm.data.info import describe
 
     if as_json:
-        out.print(json.dumps(tree or result.to_json(), indent=2), markup=False)
+        print_json(tree or result.to_json())
     else:
         summary = describe(result.dataset)
         out.print(summary.table())
-        out.print(summary.lines(), markup=False)
+        out.print(summary.lines())
     for note in result.notes():
-        err.print(note, markup=False)
+        err.print(note)

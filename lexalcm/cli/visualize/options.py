@@ -1,13 +1,12 @@
 """Options that all of `lcm visualize` has, and how it tells what was written."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from lexalcm.cli.console import err, out
+from lexalcm.cli.console import err, out, print_json
 
 FileFormat = Annotated[
     Literal["png", "svg"], typer.Option("--format", help="Of the pictures, in their files and on the page.")
@@ -19,9 +18,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the files and the numb
 def show_result(result: Mapping[str, Any], as_json: bool) -> None:
     """Print which files a report wrote, or all that it found as JSON."""
     if as_json:
-        out.print_json(json.dumps(result), ensure_ascii=False)
+        print_json(result)
         return
     folder = Path(result["out"])
     for name in result["files"]:
-        out.print(str(folder / name), markup=False)
-    err.print(f"open {folder / 'index.html'} in a browser", markup=False)
+        out.print(str(folder / name))
+    err.print(f"open {folder / 'index.html'} in a browser")

@@ -64,10 +64,10 @@ def _serve(runs: list[str], port: int, by_time: bool, every: float, file_format:
     from lexalcm.visualize.run_live import serve_runs
 
     def tell(_: "ThreadingHTTPServer", address: str) -> None:
-        out.print(address, markup=False)
-        err.print("follows the runs in a browser; Ctrl-C ends it", markup=False)
+        out.print(address)
+        err.print("follows the runs in a browser; Ctrl-C ends it")
 
     try:
         serve_runs(runs, port=port, by_time=by_time, format=file_format, seconds=every, ready=tell)
     except KeyboardInterrupt:
-        err.print("stopped", markup=False)
+        err.print("stopped")
