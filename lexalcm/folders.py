@@ -44,8 +44,12 @@ def entries(folder: Path) -> list[Path]:
         raise UserError(f"cannot read {folder}: {error.strerror}") from error
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """All files of a folder and of those in it, sorted, without hidden ones; linked folders are not followed.
+def files_below(folder: Path, *, hidden: bool = False) -> list[Path]:
+    """Paths, relative to a folder, of all files in it and in those in it, sorted; linked folders are not followed.
+
+    Args:
+        folder: where to look.
+        hidden: also what begins with a dot, and what is in such folders.
 
     Raises:
         UserError: one of the folders cannot be looked into.
@@ -56,9 +60,9 @@ def visible_files(folder: Path) -> list[Path]:
 
     found: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += (Path(place, name) for name in names if not name.startswith("."))
+        folders[:] = [name for name in folders if hidden or not name.startswith(".")]
+        found += (Path(place, name) for name in names if hidden or not name.startswith("."))
     try:
-        return sorted(path for path in found if path.is_file())
+        return sorted(path.relative_to(folder) for path in found if path.is_file())
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error

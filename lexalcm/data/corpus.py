@@ -25,6 +25,7 @@ from lexalcm.data.absent import first_present, is_absent
 from lexalcm.data.chat import Turn, read_turns
 from lexalcm.data.languages import LANGUAGE_FIELDS, known_language, record_language
 from lexalcm.errors import DataError, UserError
+from lexalcm.folders import files_below
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ def find_sources(paths: Iterable[Path | str]) -> list[Source]:
     """List the files to read: given files as they are, folders recursively and sorted, `-` for standard input.
 
     Raises:
-        UserError: a path that does not exist, a file of an unknown kind, a folder without a readable file.
+        UserError: a path that does not exist, a file of an unknown kind, a folder without a readable file or one that
+            may not be looked into.
     """
     sources: list[Source] = []
     for given in paths:
@@ -83,8 +85,8 @@ def find_sources(paths: Iterable[Path | str]) -> list[Source]:
         if str(given) == STDIN:
             sources.append(Source(None, "stdin"))
         elif path.is_dir():
-            inside = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
-            found = [Source(path / name, name.as_posix()) for name in inside if _is_readable(name)]
+            readable = (name for name in files_below(path) if name.name.lower().endswith(SUFFIXES))
+            found = [Source(path / name, _writable(name.as_posix())) for name in readable]
             if not found:
                 raise UserError(f"{path} holds no text to read: known are {', '.join(SUFFIXES)}")
             sources += found
@@ -93,7 +95,7 @@ def find_sources(paths: Iterable[Path | str]) -> list[Source]:
         elif not path.name.lower().endswith(SUFFIXES):
             raise UserError(f"cannot tell what {path} holds by its name: known are {', '.join(SUFFIXES)}")
         else:
-            sources.append(Source(path, path.name))
+            sources.append(Source(path, _writable(path.name)))
     return sources
 
 
@@ -153,10 +155,6 @@ def read_documents(
     for what in dict.fromkeys(what for what, _ in unused):
         names = {name: count for (kind, name), count in unused.items() if kind == what}
         logger.warning("%s: %s", what, ", ".join(f"{name} ({count:,})" for name, count in names.items()))
-
-
-def _is_readable(name: Path) -> bool:
-    return name.name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.parts)
 
 
 @contextmanager

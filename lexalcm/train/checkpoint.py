@@ -16,6 +16,7 @@ its hashes before it is used, because disks fail; a damaged one is passed over f
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,8 +31,9 @@ from torch import Tensor, nn
 
 from lexalcm.atomic import atomic_folder, write_text
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
-from lexalcm.errors import TrainingError
+from lexalcm.errors import DataError, TrainingError, UserError
 from lexalcm.file_hash import file_sha256
+from lexalcm.folders import entries, inside
 from lexalcm.train.engines.protocol import Engine, ReadTensor
 from lexalcm.train.tensor_file import TensorSpec, write_tensors
 from lexalcm.train.world import World
@@ -129,8 +131,12 @@ def checkpoint_name(step: int) -> str:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, newest first."""
-    return sorted(folder.glob("step_" + "[0-9]" * 8), reverse=True)
+    """The checkpoints in a folder, newest first.
+
+    Raises:
+        UserError: it cannot be looked into.
+    """
+    return [path for path in reversed(entries(folder)) if re.fullmatch(r"step_[0-9]{8}", path.name)]
 
 
 def step_of(path: Path) -> int:
@@ -198,16 +204,18 @@ def read_progress(path: Path) -> Progress:
 
     Raises:
         TrainingError: a file is missing, truncated, damaged or cannot be read; the message says which.
+        UserError: no permission to read a file, so that nothing is known of it.
     """
     try:
         state = State.model_validate_json((path / STATE).read_bytes())
-    except (OSError, ValidationError) as error:
+        for name, record in state.files.items():
+            _check_file(inside(path, name), record)
+    except PermissionError as error:  # no reason to pass it over, nor to begin anew
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+    except (FileNotFoundError, ValidationError, DataError) as error:
         raise TrainingError(f"{path / STATE} is missing or damaged") from error
-    for name, record in state.files.items():
-        try:
-            _check_file(path / name, record)
-        except OSError as error:  # of the disk
-            raise TrainingError(f"{path / name} cannot be read: {error.strerror}") from error
+    except OSError as error:  # of the disk
+        raise TrainingError(f"{error.filename or path} cannot be read: {error.strerror}") from error
     return state.progress
 
 

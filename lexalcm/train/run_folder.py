@@ -106,11 +106,13 @@ class RunFolder:
         """
         try:
             return Fingerprints.model_validate_json(self.fingerprints.read_bytes())
-        except (OSError, ValidationError) as error:
+        except (FileNotFoundError, ValidationError) as error:
             raise UserError(
                 f"{self.fingerprints} is missing or damaged, so that the run cannot go on: put it back, or make a "
                 "model of a checkpoint (lcm bootstrap --from-checkpoint) and train that under another --name"
             ) from error
+        except OSError as error:
+            raise UserError(f"cannot read {self.fingerprints}: {error.strerror}") from error
 
 
 def run_folder(config: RunConfig) -> RunFolder:

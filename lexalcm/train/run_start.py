@@ -18,6 +18,7 @@ from typing import Any
 from lexalcm.atomic import atomic_folder, check_output, remove_folder, write_text
 from lexalcm.config import RunConfig
 from lexalcm.errors import ConfigError, TrainingError, UserError
+from lexalcm.folders import entries
 from lexalcm.train.checkpoint import Progress, list_checkpoints, read_progress
 from lexalcm.train.run_folder import Fingerprints, RunFolder
 
@@ -182,7 +183,7 @@ def prepare(run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start
             new.checkpoints.mkdir()
             _write_beginning(new, config, fingerprints)
         return
-    for leftover in (*run.checkpoints.glob(".*"), *run.path.glob(".*.tmp")):  # of a writer that was killed
+    for leftover in _leftovers(run):
         with suppress(OSError):  # it costs nothing but room
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     later = [path for path in list_checkpoints(run.checkpoints) if path.name > start.checkpoint.name]
@@ -191,6 +192,12 @@ def prepare(run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start
     for lines in (run.metrics, run.samples):
         keep_lines_until(lines, start.progress.step)
     _write_beginning(run, config, fingerprints)
+
+
+def _leftovers(run: RunFolder) -> list[Path]:
+    """What writers that were killed left behind."""
+    in_checkpoints = [path for path in entries(run.checkpoints) if path.name.startswith(".")]
+    return in_checkpoints + [path for path in entries(run.path) if path.match(".*.tmp")]
 
 
 def put_back(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> str | None:
@@ -223,7 +230,7 @@ def _write_fingerprints(run: RunFolder, fingerprints: Fingerprints) -> None:
 def _set_aside(run: RunFolder, checkpoints: list[Path]) -> Path:
     """Move checkpoints into a folder that is a run of its own, with the lines until now; gives that folder."""
     run.set_aside.mkdir(exist_ok=True)
-    numbers = [int(path.name) for path in run.set_aside.iterdir() if path.name.isdecimal()]
+    numbers = [int(path.name) for path in entries(run.set_aside) if path.name.isdecimal()]
     aside = RunFolder(run.set_aside / str(max(numbers, default=0) + 1))
     with atomic_folder(aside.path) as folder:
         for file in (run.config, run.fingerprints, run.metrics, run.samples):

@@ -126,7 +126,7 @@ class CheckpointSaver:
             write_text(self._folder.parent / "latest", self.last.name + "\n")
             for old in self._superfluous():
                 shutil.rmtree(old)
-        except OSError as error:
+        except (OSError, UserError) as error:
             return f"{self.last} is saved, but what it replaces could not be removed: {error}"
         return made_again
 

@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,3 +205,27 @@ def test_a_language_that_is_not_read_is_said(tmp_path: Path, caplog: pytest.LogC
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "ok"} | row) for row in rows))
     assert {document.lang for document in read(tmp_path / "a.jsonl")} == {"eng_Latn"}
     assert caplog.messages == ["not read as a language: name it lang: language (2), lang_code (1), Lang (1)"]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_an_empty_one(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "open.txt").write_text("The river is wide.")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=f"^cannot read {tmp_path}/closed: Permission denied$"):
+        find_sources([tmp_path])
+
+
+def test_a_name_that_is_not_utf8_is_read_and_shown_as_text(tmp_path: Path) -> None:
+    name = os.fsdecode("本.txt".encode("shift_jis"))
+    (tmp_path / name).write_text("One.\n\nTwo.\n")
+    for path in (tmp_path, tmp_path / name):
+        found = list(read_documents(find_sources([path])))
+        assert [document.id for document in found] == ["?{.txt#0", "?{.txt#1"]
+        assert [document.text for document in found] == ["One.\n", "Two.\n"]

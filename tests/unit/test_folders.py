@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lexalcm.errors import DataError, UserError
-from lexalcm.folders import entries, inside, is_plain_name, visible_files
+from lexalcm.folders import entries, files_below, inside, is_plain_name
 
 PARTS = st.sampled_from(["..", ".", "", "a", "..a", "a..", "\0", "\ud83d", "\udc8d", "train-000000.tar", "~"])
 NAMES = st.one_of(st.text(), st.lists(PARTS, min_size=1, max_size=5).map("/".join))
@@ -54,7 +54,7 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("listing", [entries, visible_files])
+@pytest.mark.parametrize("listing", [entries, files_below])
 def test_a_closed_folder_is_not_an_empty_one(closed: Path, listing) -> None:
     with pytest.raises(UserError, match=f"^cannot read {closed}: Permission denied$"):
         listing(closed)
@@ -62,7 +62,7 @@ def test_a_closed_folder_is_not_an_empty_one(closed: Path, listing) -> None:
 
 def test_a_closed_folder_within_another_is_not_passed_over(closed: Path) -> None:
     with pytest.raises(UserError, match=f"^cannot read {closed}: Permission denied$"):
-        visible_files(closed.parent)
+        files_below(closed.parent)
 
 
 def test_listing(tmp_path: Path) -> None:
@@ -72,8 +72,11 @@ def test_listing(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "again").symlink_to(tmp_path / "a")
     (tmp_path / "linked.txt").symlink_to(tmp_path / "b.txt")
-    found = [path.relative_to(tmp_path).as_posix() for path in visible_files(tmp_path)]
+    found = [path.as_posix() for path in files_below(tmp_path)]
     assert found == ["a/b/c.txt", "a/z.txt", "b.txt", "linked.txt"]
+    assert [path.as_posix() for path in files_below(tmp_path, hidden=True)] == sorted(
+        [*found, ".git/x.txt", "a/.hidden"]
+    )
     assert [path.name for path in entries(tmp_path / "a")] == [".hidden", "b", "z.txt"]
     assert entries(tmp_path / "nowhere") == []
     with pytest.raises(UserError, match=r"cannot read .*b\.txt: Not a directory"):

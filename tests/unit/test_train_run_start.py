@@ -1,5 +1,7 @@
 """What a run may go on with; a start that is killed, at any of its steps on disk, can be made again."""
 
+import hashlib
+import io
 import json
 import os
 import re
@@ -13,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from lexalcm.config import RunConfig, load_settings
-from lexalcm.errors import ConfigError, UserError
-from lexalcm.train.checkpoint import Progress, checkpoint_name
+from lexalcm.errors import ConfigError, TrainingError, UserError
+from lexalcm.train.checkpoint import Progress, checkpoint_name, read_progress
 from lexalcm.train.run_folder import Fingerprints, RunFolder
 from lexalcm.train.run_start import Start, check_unchanged, decide_start, keep_lines_until, prepare
 
@@ -137,3 +139,53 @@ def test_a_run_moves_to_nvme_and_away_from_it(tmp_path: Path, monkeypatch: pytes
         check_unchanged(RUN, after, FINGERPRINTS)
     with pytest.raises(ConfigError, match=r"begun with train\.lr"):
         check_unchanged(RUN, load_settings(RunConfig, None, ["name=x", "train.lr=1"]), FINGERPRINTS)
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Closes a file or a folder, also for those whom no permission stops."""
+
+    def close(place: Path) -> None:
+        for module, name in ((os, "listdir"), (os, "scandir"), (io, "open")):
+            real = getattr(module, name)
+
+            def refuse(path, *arguments, real=real, **options):
+                if isinstance(path, str | Path) and Path(path) == place:
+                    raise PermissionError(13, "Permission denied", str(path))
+                return real(path, *arguments, **options)
+
+            monkeypatch.setattr(module, name, refuse)
+
+    return close
+
+
+@pytest.mark.parametrize("place", [RUN.checkpoints, RUN.checkpoints / "step_00000002/state.json"])
+def test_checkpoints_that_may_not_be_read_are_no_reason_to_begin_anew(tmp_path, monkeypatch, closed, place):
+    monkeypatch.chdir(tmp_path)
+    with_checkpoints()
+    RUN.latest.write_text("step_00000002\n")
+    closed(place)
+    notes: list[str] = []
+    with pytest.raises(UserError, match=f"^cannot read {place}: Permission denied$"):
+        decide_start(RUN, CONFIG, FINGERPRINTS, resume="auto", note=notes.append)
+    assert notes == []
+
+
+def test_what_a_run_began_with_is_not_missing_where_it_may_not_be_read(tmp_path, monkeypatch, closed):
+    monkeypatch.chdir(tmp_path)
+    with_checkpoints()
+    closed(RUN.fingerprints)
+    with pytest.raises(UserError, match=f"^cannot read {RUN.fingerprints}: Permission denied$"):
+        decide_start(RUN, CONFIG, FINGERPRINTS, resume="auto", note=print)
+
+
+def test_a_checkpoint_whose_files_are_elsewhere_cannot_be_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = {"../../../x": {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}}
+    (tmp_path / "x").touch()
+    checkpoint = tmp_path / "a/b/step_00000001"
+    checkpoint.mkdir(parents=True)
+    state = {"format_version": 1, "progress": Progress().model_dump(mode="json"), "files": files}
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    with pytest.raises(TrainingError, match=r"state.json is missing or damaged"):
+        read_progress(checkpoint)
