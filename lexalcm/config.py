@@ -72,7 +72,7 @@ def load_settings(
         path = key.strip().split(".")
         if prefix:
             if path[0] != prefix:
-                raise ConfigError(f"--set {key}: only {prefix}.* can be set here{_nearest(path[0], [prefix])}")
+                raise ConfigError(f"--set {key}: only {prefix}.* can be set here{nearest(path[0], [prefix])}")
             path = path[1:]
         try:
             value = _read_scalar(text)
@@ -113,7 +113,7 @@ def validate(
         where = f" (in {source})" if from_source else ""
         if first["type"] == "extra_forbidden":
             known = _keys_at(settings, path[:-1])
-            raise ConfigError(f"unknown setting {name}{where}{_nearest(path[-1], known)}") from error
+            raise ConfigError(f"unknown setting {name}{where}{nearest(path[-1], known)}") from error
         if first["type"] == "model_type":
             inner = ", ".join(f"{name}.{key}" for key in _keys_at(settings, path))
             raise ConfigError(f"{name} is no value, it has settings of its own{where}: {inner}") from error
@@ -184,7 +184,8 @@ def _keys_at(settings: type[BaseModel], path: list[str]) -> list[str]:
     return list(settings.model_fields)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is unknown: the nearest known one, or all."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     if close:
@@ -298,7 +299,7 @@ class TrainSettings(Settings):
     fsdp: FSDPSettings = FSDPSettings()
     nvme_path: str | None = None  # a folder on a fast local disk, for DeepSpeed files that offload to NVMe
     activation_checkpointing: ActivationCheckpointing = "none"  # full, or every-2, every-3, ...: of so many layers one
-    compile: Literal["auto"] | bool = "auto"  # the layers, with torch.compile; auto: on a GPU, where it pays
+    compile: Literal["auto", True, False] = "auto"  # the layers, with torch.compile; auto: on a GPU, where it pays
     freeze: tuple[str, ...] = ()  # parameters that stay as they are: names, or patterns such as contextualizer.*
     optimizer: Literal["adamw", "adafactor", "adamw8bit", "muon"] = "adamw"
     lr: PositiveFloat = 1e-3

@@ -108,7 +108,7 @@ def train(
     if not plan and (gpus is not None or gpu_memory is not None):
         raise ConfigError("--gpus and --gpu-memory go with --plan; processes are started with --nproc or a launcher")
     if plan and nproc is not None:
-        raise ConfigError(f"--nproc starts processes, and --plan needs none: say --gpus {nproc}")
+        raise ConfigError("--nproc starts processes, and --plan needs none: say how many GPUs with --gpus")
     if nproc is not None:
         raise typer.Exit(_launch(nproc, max_restarts, stop_code, context.obj))
     if max_restarts:

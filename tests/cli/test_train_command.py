@@ -247,7 +247,11 @@ BAD = {
     "single with a DeepSpeed file": (["--engine", "single", "--deepspeed", "x.json"], "leave out one of them"),
     "nothing to resume": (["--resume", "runs/none"], "neither the folder of a run nor one of its checkpoints"),
     "overwrite alone": (["--overwrite"], "--overwrite goes with --resume never"),
-    "a plan in several processes": (["--plan", "--nproc", "2"], "--plan needs none: say --gpus 2"),
+    "a plan in several processes": (["--plan", "--nproc", "2"], "--plan needs none: say how many GPUs with --gpus"),
+    "compiling, perhaps": (["--set", "train.compile=maybe"], "train.compile: expected 'auto', True or False"),
+    "no number of processes": (["--nproc", "many"], "give a number of processes, at least 1, or gpu"),
+    "no processes": (["--nproc", "0"], "give a number of processes, at least 1, or gpu"),
+    "a process on each of no GPUs": (["--nproc", "gpu"], "torch sees no GPU here"),
     "a code that is none": (["--stop-code", "256"], "Invalid value for '--stop-code'"),
     "row too short": (["--set", "data.row_length=1"], "data.row_length must be at least 2"),
 }
