@@ -215,3 +215,74 @@ def test_a_contradiction_about_offloading_names_both_sides(
         filled(tree, *overrides)
     for name in ["ds.json", *names]:
         assert name in str(error.value)
+
+
+def read(tmp_path: Path, content: str | dict[str, Any]) -> dict[str, Any]:
+    file = tmp_path / "ds.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_deepspeed_json(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("zero_optimisation", "zero_optimization"),
+        ("gradient_clipp1ng", "gradient_clipping"),
+        ("train_micro_batch_size_per_gpus", "train_micro_batch_size_per_gpu"),
+        ("bfloat-16", "bfloat16"),
+    ],
+)
+def test_a_key_that_deepspeed_would_pass_over_is_refused(tmp_path: Path, key: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"ds\.json: DeepSpeed knows no {key}: did you mean {near}\?$"):
+        read(tmp_path, {"train_batch_size": "auto", key: 1})
+
+
+def test_remarks_and_what_is_null_are_left_out(tmp_path: Path) -> None:
+    tree = {"_note": "ours", "comment": "x", "bf16": None, "zero_optimization": {"stage": 2, "offload_param": None}}
+    tree = read(tmp_path, tree)
+    assert list(tree) == ["zero_optimization"]
+    assert filled(tree).layout == "zero2"
+    assert filled({"zero_optimization": {"offload_optimizer": None}}).layout == "zero0"
+
+
+def test_comments_are_read_as_deepspeed_reads_them(tmp_path: Path) -> None:
+    text = '{ // ours\n "zero_optimization": {"stage": 2}, # fast\n /* "bf16": 5 */ "wall_clock_breakdown": false}'
+    assert read(tmp_path, text) == {"zero_optimization": {"stage": 2}, "wall_clock_breakdown": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"bf16": {"enabled": true},\n"bf16": {"enabled": false}}', 'line 2: "bf16" comes twice'),
+        ('{"zero_optimization": {"stage": 1,\n"stage": 2}}', 'line 2: "stage" comes twice'),
+        ("[" * 100_000, "line 1: nested too deep"),
+        ('{"steps_per_print":\n' + "1" * 5000 + "}", "line 2: a number too long"),
+        ('{"steps_per_print": 0}', "steps_per_print = 0: steps_per_print must be a number above 0"),
+        ('{"steps_per_print": "x"}', 'steps_per_print = "x": steps_per_print must be a number above 0'),
+        ('{"checkpoint": "x"}', 'checkpoint = "x": checkpoint must be an object'),
+        ('{"data_types": 5}', "data_types = 5: data_types must be an object"),
+        ('{"timers": "auto"}', 'timers = "auto": timers must be an object'),
+        ('{"wall_clock_breakdown": 2}', "wall_clock_breakdown = 2: wall_clock_breakdown must be true or false"),
+        ('{"communication_data_type": []}', "communication_data_type = []: communication_data_type must be text"),
+    ],
+)
+def test_values_of_other_types_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        read(tmp_path, text)
+
+
+def test_a_scheduler_of_no_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ds\.json has scheduler\.type = \['WarmupLR'\]"):
+        filled({"scheduler": {"type": ["WarmupLR"]}})
+
+
+def test_what_needs_a_package_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(tmp_path, {"wandb": {"enabled": False}}) == {"wandb": {"enabled": False}}
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"ds\.json has wandb\.enabled, and wandb is not installed"):
+        read(tmp_path, {"wandb": {"enabled": True}})
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.json")), ids=lambda file: file.name)
+def test_our_own_files_are_read(file: Path) -> None:
+    assert read_deepspeed_json(file) == json.loads(file.read_text())

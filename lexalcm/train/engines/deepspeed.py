@@ -40,6 +40,18 @@ from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
 from lexalcm.train.tensor_file import TensorSpec
 
 
+def _check_json(deepspeed: ModuleType, config: DeepSpeedConfig) -> None:
+    """Let DeepSpeed read the JSON before anything is made of it: of values of other types it says nothing, but fails.
+
+    Raises:
+        ConfigError: it fails.
+    """
+    try:
+        deepspeed.DeepSpeedConfig(config.tree)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ConfigError(f"{config.file}: DeepSpeed cannot read it: {' '.join(str(error).split())}") from error
+
+
 class DeepSpeedEngine:
     """The model under DeepSpeed. In bf16 the parameters are bf16 and the optimizer's copy of them is float32."""
 
@@ -64,6 +76,8 @@ class DeepSpeedEngine:
         self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
         self._adamw = make_adamw(model.parameters(), settings)
         try:
+            with _quiet():
+                _check_json(deepspeed, deepspeed_config)
             loss = TrainingLoss(model, device, self.precision)
             with _quiet():
                 self._engine, *_ = deepspeed.initialize(model=loss, optimizer=self._adamw, config=deepspeed_config.tree)

@@ -4,8 +4,11 @@ Our settings decide. Where the file says `"auto"` or nothing, it is filled from 
 than they do, that is an error that names both, because one of the two would otherwise be ignored in silence.
 The sections `optimizer`, `scheduler` and `activation_checkpointing` are checked in the same way and then left out: the
 optimizer is torch's AdamW, which needs no compiler, the schedule and what is recomputed are the trainer's own.
+
+DeepSpeed passes over keys that it does not know, and fails somewhere on values of other types: both are errors here.
 """
 
+import importlib.util
 import json
 import math
 from collections.abc import Iterator
@@ -13,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lexalcm.config import RunConfig
+from lexalcm.config import RunConfig, nearest
 from lexalcm.errors import ConfigError
+from lexalcm.json_text import JSONError, parse_json
 
 AUTO = "auto"
 KNOWN_TO_DEEPSPEED = {"data_types.keep_in_fp32_modules"}  # where "auto" means something to DeepSpeed itself
@@ -23,6 +27,34 @@ ZERO_STAGES = (0, 1, 2, 3)
 OFFLOAD_DEVICES = ("none", "cpu", "nvme")
 SMALLEST_BUCKET = 2**20
 """Numbers sent together; in a small model width squared would be less than one parameter at a time."""
+
+_SECTIONS = """
+    activation_checkpointing aio amp autotuning bf16 bfloat16 checkpoint comet comms_logger compile
+    compression_training csv_monitor curriculum_learning data_efficiency data_types datastates_ckpt eigenvalue
+    elasticity expert_parallel flops_profiler fp16 hybrid_engine nebula optimizer pipeline progressive_layer_drop
+    quantize_training scheduler sparse_attention tensor_parallel tensorboard timers torch_autocast wandb
+    weight_quantization zero_optimization
+"""
+_SWITCHES = """
+    dataloader_drop_last disable_allgather disable_python_gc dump_state graph_harvesting managed_gradient_accumulation
+    memory_breakdown prescale_gradients sparse_gradients use_data_before_expert_parallelism wall_clock_breakdown
+    zero_allow_untested_optimizer zero_force_ds_cpu_optimizer
+"""
+_NUMBERS = """
+    gradient_accumulation_steps gradient_clipping gradient_predivide_factor sequence_parallel_size steps_per_print
+    train_batch_size train_micro_batch_size_per_gpu vocabulary_size
+"""
+_TEXTS = "communication_data_type gradient_allreduce_op log_level seq_parallel_communication_data_type"
+_OBJECT, _SWITCH, _NUMBER, _TEXT = "an object", "true or false", "a number above 0", "text"
+KEYS = {
+    key: kind
+    for names, kind in ((_SECTIONS, _OBJECT), (_SWITCHES, _SWITCH), (_NUMBERS, _NUMBER), (_TEXTS, _TEXT))
+    for key in names.split()
+}
+"""What DeepSpeed knows, also by an earlier name, or says itself that it no longer knows; and what it holds."""
+
+MONITORS = {"wandb": "wandb", "comet": "comet_ml"}
+"""Sections that need a package of their own."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +69,7 @@ class DeepSpeedConfig:
     def layout(self) -> str:
         """What it is called in a plan of memory: `zero2`, `zero2_offload`, `zero3_nvme`, ..."""
         zero = self.tree["zero_optimization"]
-        devices = {zero.get(part, {}).get("device", "none") for part in ("offload_optimizer", "offload_param")}
+        devices = {(zero.get(part) or {}).get("device", "none") for part in ("offload_optimizer", "offload_param")}
         suffix = "_nvme" if "nvme" in devices else "_offload" if "cpu" in devices else ""
         return f"zero{self.stage}{suffix}"
 
@@ -50,22 +82,44 @@ class DeepSpeedConfig:
 def read_deepspeed_json(file: str | Path | None) -> dict[str, Any]:
     """Read a DeepSpeed JSON file; no file is ZeRO stage 0 with everything from our settings.
 
+    As for DeepSpeed there may be comments, and no key may come twice. Keys that begin with `_`, or are called
+    `comment`, are left out, as are those that are null.
+
     Raises:
-        ConfigError: there is no such file, or it holds no JSON object.
+        ConfigError: there is no such file, it holds no JSON object, a key that is unknown, or a value of another type.
     """
     if file is None:
         return {}
     try:
-        tree = json.loads(Path(file).read_text(encoding="utf-8"))
+        tree = parse_json(Path(file).read_bytes(), unique_keys=True, comments=True)
     except FileNotFoundError as error:
         raise ConfigError(f"no such DeepSpeed file: {file}") from error
     except OSError as error:
         raise ConfigError(f"cannot read the DeepSpeed file {file}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except JSONError as error:
         raise ConfigError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{file} must hold one JSON object, as DeepSpeed's documentation shows")
+    tree = {
+        key: value
+        for key, value in tree.items()
+        if value is not None and not key.startswith("_") and key not in ("comment", "comments")
+    }
+    for key, value in tree.items():
+        if key not in KEYS:
+            raise ConfigError(f"{file}: DeepSpeed knows no {key}{nearest(key, KEYS)}")
+        if not _is(KEYS[key], value) and (value != AUTO or KEYS[key] is _OBJECT):
+            raise ConfigError(f"{file} has {key} = {json.dumps(value)}: {key} must be {KEYS[key]}")
+    for name, package in MONITORS.items():
+        if tree.get(name, {}).get("enabled") and importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{file} has {name}.enabled, and {package} is not installed: pip install {package}")
     return tree
+
+
+def _is(kind: str, value: Any) -> bool:
+    if kind == _NUMBER:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, {_OBJECT: dict, _SWITCH: bool, _TEXT: str}[kind])
 
 
 def fill(tree: dict[str, Any], config: RunConfig, *, world_size: int, width: int, best: str) -> DeepSpeedConfig:
@@ -109,6 +163,8 @@ class _Filling:
     def get(self, name: str, default: Any = None) -> Any:
         node: Any = self.tree
         for part in name.split("."):
+            if node is None:
+                return default
             if not isinstance(node, dict):
                 raise ConfigError(f"{self.file}: {name.rpartition('.')[0]} must be an object with {part} in it")
             if part not in node:
@@ -120,7 +176,9 @@ class _Filling:
         *parents, last = name.split(".")
         node = self.tree
         for part in parents:
-            node = node.setdefault(part, {})
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
         node[last] = value
 
     def agree(self, name: str, value: Any, setting: str) -> None:
@@ -176,7 +234,7 @@ def _check_scheduler(filled: _Filling, config: RunConfig) -> None:
         return
     train = config.train
     kind = filled.get("scheduler.type", AUTO)
-    if kind != AUTO and SCHEDULERS.get(kind) != train.schedule:
+    if kind != AUTO and SCHEDULERS.get(str(kind)) != train.schedule:
         raise ConfigError(
             f"{filled.file} has scheduler.type = {kind!r}, but train.schedule is {train.schedule!r}: "
             "leave the section out, or set train.schedule"
