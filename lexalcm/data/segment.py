@@ -8,16 +8,19 @@ become spaces. Nothing else is lost or changed, and no cut falls inside a graphe
 
 A text has a sentence if it has anything to say: words, but also `?!`, `$`, `∑ = ∞` or `……`, and any single character.
 What has none is blank, or decoration: several of the characters that rules are drawn with and no other, as in `* * *`
-(and `!!!`, of which a row says no more than that).
+(and `!!!`, of which a row says no more than that). Of other texts, lines without a sentence are left out, and so are
+invisible characters that stand alone; within a line, decoration and the mark of an item (`1.`, `II.`, `a)`) are part of
+the sentence beside them, whoever segments.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import regex
 import sentencex
 
 from lexalcm.data.languages import iso_code
+from lexalcm.data.sentence_ends import join_pieces, mend_cuts
 
 MAX_CHARS = 250
 """Characters (code points) that a sentence may have before it is cut."""
@@ -26,9 +29,16 @@ _LINE_END = regex.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 _BLANK = regex.compile(r"[\s\p{Cc}\ufeff]+")  # control characters and stray byte order marks count as blank
 _SURROGATE = regex.compile(r"\p{Cs}")  # from broken escapes in JSON; UTF-8 cannot carry them
 _GRAPHEME = regex.compile(r"\X")
-_UNSEEN = r"\s\p{Cc}\p{Cf}\p{Cs}\p{Mn}\p{Me}"
+_INVISIBLE = r"\p{Cf}\p{Default_Ignorable_Code_Point}\u2800"
+_INVISIBLE_WORD = regex.compile(f"(?:^| )[ {_INVISIBLE}]*[{_INVISIBLE}](?= |$)")
+_UNSEEN = rf"\s\p{{Cc}}\p{{Cs}}\p{{Mn}}\p{{Me}}{_INVISIBLE}"
 _UNSEEN_RUN = regex.compile(f"[{_UNSEEN}]+")
 _SAYS = regex.compile(rf"[^{_UNSEEN}\-‐-―_=~*#.·•+|!]")  # all but the characters of rules
+
+_ITEM_MARK = regex.compile(
+    r"(?:[(（\[]?(?:(?:\p{Nd}{1,3}[.．])*\p{Nd}{1,3}|\p{L}\p{M}*|[IVXLCDM]+|[ivxlcdm]+|[一二三四五六七八九十百]+)[.．)）\]]+\s*)+"
+)
+"""A piece that is only this, in full, says which item comes next."""
 
 _CLOSING = r"[\"'”’»)\]}」』）】〉》]*"
 _BOUNDARIES = tuple(
@@ -60,7 +70,7 @@ class SentencexSegmenter:
     def split(self, paragraphs: Sequence[str], lang: str) -> list[list[str]]:
         """Split at sentence ends that are no abbreviations, numbers or open quotations."""
         code = iso_code(lang)
-        return [sentencex.segment(code, paragraph) for paragraph in paragraphs]
+        return [mend_cuts(sentencex.segment(code, paragraph), code) for paragraph in paragraphs]
 
 
 def segment(
@@ -108,19 +118,30 @@ def segment_texts(
     for lang, paragraphs in of_language.items():
         split = segmenter.split([paragraph for _, paragraph in paragraphs], lang)
         for (number, paragraph), pieces in zip(paragraphs, split, strict=True):
-            for piece in _join_short(_whole_graphemes(paragraph, pieces), min_chars, max_chars):
+            whole = join_pieces(_whole_graphemes(paragraph, pieces), _is_one_sentence)
+            for piece in _join_short(whole, min_chars, max_chars):
                 sentences[number] += cut_long(piece.strip(), max_chars)
     return sentences
 
 
 def paragraphs_of(text: str, join_lines: bool = False) -> list[str]:
-    """The non-empty lines of a text, whitespace and control characters cleaned; none if it has nothing to say."""
-    if not _SAYS.search(text) and len(_UNSEEN_RUN.sub("", text)) != 1:
+    """The lines of a text that say something, whitespace, control and invisible characters cleaned."""
+    if not _has_sentence(text):
         return []
     if join_lines:
-        text = regex.sub(r"(?<!\n)\n(?!\n)", " ", text.replace("\r\n", "\n"))
-    lines = (_BLANK.sub(" ", line).strip() for line in _LINE_END.split(_SURROGATE.sub("\ufffd", text)))
-    return [line for line in lines if line]
+        text = regex.sub(r"[^\n]+", lambda line: line[0] if _has_sentence(line[0]) else "", text.replace("\r\n", "\n"))
+        text = regex.sub(r"(?<!\n)\n(?!\n)", " ", text)
+    lines = (_BLANK.sub(" ", line) for line in _LINE_END.split(_SURROGATE.sub("\ufffd", text)))
+    return [_INVISIBLE_WORD.sub("", line).strip() for line in lines if _has_sentence(line)]
+
+
+def _has_sentence(text: str) -> bool:
+    return _SAYS.search(text) is not None or len(_UNSEEN_RUN.sub("", text)) == 1
+
+
+def _is_one_sentence(before: str, piece: str) -> bool:
+    """Whether a cut between two pieces of a paragraph leaves one of them with nothing to say."""
+    return not (_SAYS.search(before) and _SAYS.search(piece)) or _ITEM_MARK.fullmatch(before) is not None
 
 
 def cut_long(sentence: str, max_chars: int = MAX_CHARS) -> list[str]:
@@ -154,18 +175,12 @@ def _join_short(pieces: list[str], min_chars: int, max_chars: int) -> list[str]:
     """Join pieces of a paragraph that are shorter than `min_chars` with a neighbour, where both fit into the cap."""
     if min_chars <= 1 or len(pieces) < 2:
         return pieces
-    with_next = _joined(pieces, max_chars, lambda before, _piece: len(before.strip()) < min_chars)
-    return _joined(with_next, max_chars, lambda _before, piece: len(piece.strip()) < min_chars)
 
+    def fit(before: str, piece: str) -> bool:
+        return len((before + piece).strip()) <= max_chars
 
-def _joined(pieces: list[str], max_chars: int, belong: Callable[[str, str], bool]) -> list[str]:
-    joined: list[str] = []
-    for piece in pieces:
-        if joined and belong(joined[-1], piece) and len((joined[-1] + piece).strip()) <= max_chars:
-            joined[-1] += piece
-        else:
-            joined.append(piece)
-    return joined
+    with_next = join_pieces(pieces, lambda before, piece: len(before.strip()) < min_chars and fit(before, piece))
+    return join_pieces(with_next, lambda before, piece: len(piece.strip()) < min_chars and fit(before, piece))
 
 
 def _whole_graphemes(paragraph: str, sentences: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.data.segment import cut_long, segment
+from lexalcm.data.segment import SentencexSegmenter, cut_long, segment
 
 pieces_of_text = st.sampled_from(
     [
@@ -34,9 +34,13 @@ languages = st.sampled_from(
 caps = st.sampled_from([1, 2, 7, 30, 250])
 
 
+def invisible(character: str) -> bool:
+    return bool(regex.match(r"[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]", character))
+
+
 def visible(text: str) -> str:
-    """What segmenting must keep: all but whitespace, control characters and byte order marks."""
-    return "".join(c for c in text if not c.isspace() and unicodedata.category(c) != "Cc" and c != "\ufeff")
+    """What segmenting must keep: all but whitespace, control characters and those without a shape."""
+    return "".join(c for c in text if not (c.isspace() or unicodedata.category(c) == "Cc" or invisible(c)))
 
 
 def graphemes(text: str) -> list[str]:
@@ -48,8 +52,14 @@ RULES = set("-‐‑‒–—―_=~*#.·•+|!")
 
 def says_something(text: str) -> bool:
     """Whether a text has a sentence: one visible character, or one that no rule is drawn with."""
-    seen = [c for c in visible(text) if unicodedata.category(c) not in ("Cf", "Cs", "Mn", "Me")]
+    seen = [c for c in visible(text) if unicodedata.category(c) not in ("Cs", "Mn", "Me")]
     return len(seen) == 1 or not RULES.issuperset(seen)
+
+
+def said(text: str) -> str:
+    """The lines of a text that have a sentence."""
+    lines = regex.split(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text)
+    return "\n".join(line for line in lines if says_something(line))
 
 
 @given(texts, languages, caps, st.booleans())
@@ -58,7 +68,10 @@ def test_nothing_is_lost_and_every_piece_fits(text: str, lang: str, cap: int, jo
     assert bool(sentences) == says_something(text)
     if not sentences:
         return
-    assert visible("".join(sentences)) == visible(text)
+    kept, wanted = visible("".join(sentences)), visible(said(text))
+    if join_lines:  # what a line is depends on more
+        kept, wanted = (regex.sub(r"[-‐-―_=~*#.·•+|!\p{Mn}\p{Me}]", "", whole) for whole in (kept, visible(text)))
+    assert kept == wanted
     assert all(sentence and sentence == sentence.strip() for sentence in sentences)
     assert all(len(sentence) <= cap for sentence in sentences)
 
@@ -69,7 +82,7 @@ def test_no_grapheme_is_divided_that_fits(text: str, lang: str, cap: int) -> Non
     if not sentences:
         return
     parts = iter([g for sentence in sentences for g in graphemes(sentence)])
-    for grapheme in regex.findall(r"\X", text):
+    for grapheme in regex.findall(r"\X", said(text)):
         if not (wanted := visible(grapheme)):
             continue
         found = next(parts)
@@ -105,6 +118,40 @@ def test_a_text_without_words_has_no_sentence(text: str) -> None:
 )
 def test_decoration_and_what_nobody_sees_has_no_sentence(text: str) -> None:
     assert segment(text, "eng_Latn") == []
+
+
+SHAPELESS = ["\u200b", "\u00ad", "\u200e", "\u2060", "\ufeff", "\u3164", "\u2800", "\u180e", "\ufe0f", "\u200d\u200c"]
+RULED = ["* * *", "---", "|---|---|", "=====", "\u2014\u2014", "~~~", "· · ·"]
+
+
+@pytest.mark.parametrize("nothing", [*SHAPELESS, *RULED])
+@pytest.mark.parametrize("join_lines", [False, True])
+def test_a_line_that_says_nothing_is_blank(nothing: str, join_lines: bool) -> None:
+    text = f"{nothing}\nThe harbour was quiet. A boat came in.\n{nothing}\n{nothing} \r\nNobody asked.\n{nothing}"
+    wanted = ["The harbour was quiet.", "A boat came in.", "Nobody asked."]
+    assert segment(text, "eng_Latn", join_lines=join_lines) == wanted
+    assert segment(text, "eng_Latn", segmenter=SentencexSegmenter(), join_lines=join_lines) == wanted
+
+
+@pytest.mark.parametrize("nothing", SHAPELESS)
+def test_so_is_a_word_of_invisible_characters(nothing: str) -> None:
+    text = f"{nothing} The harbour was quiet. {nothing} A {nothing} {nothing} boat came in. {nothing}"
+    assert segment(text, "eng_Latn") == ["The harbour was quiet.", "A boat came in."]
+
+
+@pytest.mark.parametrize(
+    "text", ["co\u00adoperate", "می\u200cخواهم", "👨\u200d👩\u200d👧", "❤\ufe0f", "क्\u200dष", "ᄀ\u1160ᆨ"]
+)
+def test_invisible_characters_within_words_stay(text: str) -> None:
+    assert segment(f"It is {text} here.", "eng_Latn") == [f"It is {text} here."]
+
+
+@pytest.mark.parametrize("ruled", RULED)
+def test_decoration_within_a_line_is_no_sentence_of_its_own(ruled: str) -> None:
+    sentences = segment(f"{ruled} It was over. {ruled} Then it began.", "eng_Latn")
+    assert len(sentences) == 2
+    assert "over" in sentences[0]
+    assert "began" in sentences[1]
 
 
 @pytest.mark.parametrize("lang", ["eng_Latn", "jpn_Jpan", "arb_Arab"])
