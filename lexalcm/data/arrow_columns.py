@@ -105,6 +105,16 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
+def is_plain(kind: pa.DataType) -> bool:
+    """Text, numbers, and true or false: what Python has as `str`, `int`, `float` and `bool`."""
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_plain(kind.storage_type)
+    if types.is_dictionary(kind):
+        return is_plain(kind.value_type)
+    return is_text(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+
+
 def plain_bytes(column: pa.Array) -> pa.Array:
     """Bytes of any layout as Arrow can measure and slice them: binary or large binary."""
     if pa.types.is_dictionary(column.type):

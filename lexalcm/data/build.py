@@ -137,7 +137,7 @@ def build_from_paths(
 
     The language may be written in any way that `find_language` knows.
     """
-    sources = find_sources(paths)
+    sources = find_sources(paths, text_field=text_field, chat=chat)
     found = read_documents(sources, lang=find_language(lang), text_field=text_field, documents=documents, chat=chat)
     return build_dataset(
         found,

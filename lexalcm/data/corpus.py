@@ -1,36 +1,45 @@
-"""Read documents from text files, JSON lines and parquet, one at a time.
+"""Read documents from text files, JSON and parquet, one at a time.
 
 A text file holds documents divided by blank lines (the convention of pre-training corpora) or is one document; a JSON
-line or a parquet row is one document. Folders are read recursively in sorted order, so that the same files always give
-the same documents in the same order. Memory: one document (one row group for parquet).
+object or a parquet row is one document. Folders are read recursively in sorted order, so that the same files always
+give the same documents in the same order. Memory: one document (one row group for parquet).
 """
 
 import gzip
 import io
-import json
 import logging
 import math
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, BinaryIO, Literal, cast
 
 import zstandard
 
 from lexalcm.data.absent import first_present, is_absent
-from lexalcm.data.chat import Turn, read_turns
+from lexalcm.data.chat import CHAT_FIELDS, Turn, is_conversation, read_turns
+from lexalcm.data.json_records import decoded_lines, json_records
 from lexalcm.data.languages import LANGUAGE_FIELDS, known_language, record_language
 from lexalcm.errors import DataError, UserError
 from lexalcm.folders import files_below
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+_PACKED = ("", ".gz", ".zst")
+_TEXT = tuple(f".txt{packed}" for packed in _PACKED)
+_ANY_JSON = tuple(f".json{packed}" for packed in _PACKED)
+_JSON = (*(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in _PACKED), *_ANY_JSON)
+SUFFIXES = (*_TEXT, *_JSON, ".parquet")
+ABOUT_THE_FOLDER = ("license", "licence", "copying", "notice", "readme")
+"""Names of text files that are about the others in a folder; they are read only where they are given by name."""
+
 STDIN = "-"
+_ABOUT = ("id", "lang", "title")
+"""Fields about a document, which are no metadata."""
 
 TextDocuments = Literal["blank-line", "file"]
 
@@ -64,6 +73,10 @@ class Source:
         """How messages call it."""
         return "standard input" if self.path is None else str(self.path)
 
+    def is_of(self, suffixes: tuple[str, ...]) -> bool:
+        """Whether the name ends in one of them."""
+        return self.name.lower().endswith(suffixes)
+
 
 MakeDocument = Callable[[Mapping[str, Any], str, str], Document]
 """Makes a document of a record, where it stands (for messages), and the id of one without its own."""
@@ -72,8 +85,15 @@ Unused = Counter[tuple[str, str]]
 """What is not used of the records: how often, by what it is and its name."""
 
 
-def find_sources(paths: Iterable[Path | str]) -> list[Source]:
+def find_sources(paths: Iterable[Path | str], *, text_field: str = "text", chat: bool = False) -> list[Source]:
     """List the files to read: given files as they are, folders recursively and sorted, `-` for standard input.
+
+    Of a folder's `.json` only those are read whose first object is a document. What is not read is logged as a warning.
+
+    Args:
+        paths: what was given.
+        text_field: as for `read_documents`.
+        chat: as for `read_documents`.
 
     Raises:
         UserError: a path that does not exist, a file of an unknown kind, a folder without a readable file or one that
@@ -85,11 +105,7 @@ def find_sources(paths: Iterable[Path | str]) -> list[Source]:
         if str(given) == STDIN:
             sources.append(Source(None, "stdin"))
         elif path.is_dir():
-            readable = (name for name in files_below(path) if name.name.lower().endswith(SUFFIXES))
-            found = [Source(path / name, _writable(name.as_posix())) for name in readable]
-            if not found:
-                raise UserError(f"{path} holds no text to read: known are {', '.join(SUFFIXES)}")
-            sources += found
+            sources += _of_folder(path, text_field, chat)
         elif not path.exists():
             raise UserError(f"no such file or folder: {path}")
         elif not path.name.lower().endswith(SUFFIXES):
@@ -97,6 +113,39 @@ def find_sources(paths: Iterable[Path | str]) -> list[Source]:
         else:
             sources.append(Source(path, _writable(path.name)))
     return sources
+
+
+def _of_folder(folder: Path, text_field: str, chat: bool) -> list[Source]:
+    inside = [Source(folder / name, _writable(name.as_posix())) for name in files_below(folder)]
+    found = [source for source in inside if source.is_of(SUFFIXES) and not _is_about_the_folder(source)]
+    sure = [source for source in found if not source.is_of(_ANY_JSON) or _holds_documents(source, text_field, chat)]
+    chosen = sure or found  # none for sure: reading the others says what is wrong
+    unread = sorted({source.name for source in inside} - {source.name for source in chosen})
+    shown = f"{', '.join(unread[:8])}{', ...' if len(unread) > 8 else ''}"
+    if not chosen:
+        seen = f"; not read: {len(unread):,} files ({shown})" if unread else ""
+        raise UserError(f"{folder} holds no text to read: known are {', '.join(SUFFIXES)}{seen}")
+    if unread:
+        logger.warning("%s: %s files are not read: %s", folder, f"{len(unread):,}", shown)
+    return chosen
+
+
+def _is_about_the_folder(source: Source) -> bool:
+    return source.is_of(_TEXT) and Path(source.name).name.lower().partition(".")[0] in ABOUT_THE_FOLDER
+
+
+def _holds_documents(source: Source, text_field: str, chat: bool) -> bool:
+    """Whether the first object of a JSON file is a document; whatever else it holds, this is not for us."""
+    try:
+        with _open_bytes(source) as file:
+            first = next((record for _, _, record in json_records(file, source.shown)), None)
+    except DataError:
+        return False
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        return True  # reading it says what is wrong
+    if first is None:
+        return False
+    return is_conversation(first) if chat else text_field in first or first.keys() >= {"source", "target"}
 
 
 def read_documents(
@@ -113,12 +162,12 @@ def read_documents(
         sources: what `find_sources` found.
         lang: SONAR code for documents that do not say theirs (a `lang` field does, in any way that `find_language`
             knows; see `record_language`).
-        text_field: the field of JSON lines and the column of parquet that hold the text, or a list of its sentences.
+        text_field: the field of JSON objects and the column of parquet that hold the text, or a list of its sentences.
             The fields `id`, `title` and `lang` are used too; further ones that hold a plain value are kept as metadata.
             A record without that field but with `source` and `target` is a pair. Fields that are null, NaN or empty
             count as missing.
         documents: what a document is in a text file: what stands between blank lines, or the whole file.
-        chat: every record is a conversation in a layout of `lexalcm.data.chat`; standard input holds JSON lines.
+        chat: every record is a conversation in a layout of `lexalcm.data.chat`; standard input holds JSON.
 
     At the end, what was not used of the records, and looks as though it should be, is logged as a warning.
 
@@ -127,8 +176,7 @@ def read_documents(
     """
     unused: Unused = Counter()
     for source in sources:
-        is_text = source.name.lower().endswith((".txt", ".txt.gz", ".txt.zst"))
-        if chat and is_text:
+        if chat and source.is_of(_TEXT):
             raise DataError(f"{source.shown} is plain text, not a conversation: --chat reads .jsonl and .parquet")
 
         def make(record: Mapping[str, Any], where: str, default_id: str) -> Document:
@@ -139,15 +187,15 @@ def read_documents(
         try:
             if source.path is not None and source.path.stat().st_size == 0:
                 raise DataError(f"{source.shown} is empty: nothing to read")
-            if source.name.lower().endswith(".parquet"):
-                yield from _read_parquet(source, make)
+            if source.is_of((".parquet",)):
+                yield from _read_parquet(source, make, CHAT_FIELDS if chat else {text_field, "source", "target"})
                 continue
             with _open_bytes(source) as file:
-                lines = _decoded_lines(file, source.shown)
-                if ".jsonl" in source.name.lower() or chat:
-                    yield from _read_json_lines(lines, source, make)
+                if source.is_of(_JSON) or chat:
+                    for number, where, record in json_records(file, source.shown):
+                        yield make(record, where, f"{source.name}:{number}")
                 else:
-                    yield from _read_text(lines, source, lang, documents)
+                    yield from _read_text(decoded_lines(file, source.shown), source, lang, documents)
         except OSError as error:
             raise UserError(f"cannot read {source.shown}: {error.strerror or error}") from error
         except (EOFError, zlib.error, zstandard.ZstdError) as error:
@@ -158,15 +206,15 @@ def read_documents(
 
 
 @contextmanager
-def _open_bytes(source: Source) -> Iterator[Iterable[bytes]]:
-    """Open a source as its uncompressed lines."""
+def _open_bytes(source: Source) -> Iterator[BinaryIO]:
+    """Open a source as its uncompressed bytes."""
     if source.path is None:
         yield sys.stdin.buffer
         return
     with source.path.open("rb") as file:
         if source.name.lower().endswith(".gz"):
             with gzip.GzipFile(fileobj=file) as unzipped:
-                yield unzipped
+                yield cast(BinaryIO, unzipped)
         elif source.name.lower().endswith(".zst"):
             yield io.BufferedReader(_ZstdStream(file))
         else:
@@ -202,15 +250,6 @@ class _ZstdStream(io.RawIOBase):
         return len(taken)
 
 
-def _decoded_lines(file: Iterable[bytes], shown: str) -> Iterator[str]:
-    for number, line in enumerate(file, start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            byte = f"byte 0x{error.object[error.start]:02x}"
-            raise DataError(f"{shown}:{number}: not UTF-8 ({byte}): convert the file, e.g. with iconv") from error
-
-
 def _read_text(lines: Iterator[str], source: Source, lang: str, documents: TextDocuments) -> Iterator[Document]:
     if documents == "file":
         yield Document(source.name, lang, "".join(lines))
@@ -228,31 +267,33 @@ def _read_text(lines: Iterator[str], source: Source, lang: str, documents: TextD
         yield Document(f"{source.name}#{count}", lang, "".join(gathered))
 
 
-def _read_json_lines(lines: Iterator[str], source: Source, make: MakeDocument) -> Iterator[Document]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{source.shown}:{number}: "
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"{where}not valid JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise DataError(f'{where}expected a JSON object like {{"text": "..."}}')
-        yield make(record, where, f"{source.name}:{number}")
-
-
-def _read_parquet(source: Source, make: MakeDocument) -> Iterator[Document]:
+def _read_parquet(source: Source, make: MakeDocument, used: Collection[str]) -> Iterator[Document]:
+    """Read the columns that are `used` for the text, those about the document, and those of plain values."""
     import pyarrow
     import pyarrow.parquet
 
+    from lexalcm.data.arrow_columns import as_python, is_plain, rows_not_utf8
+
     try:
         with pyarrow.parquet.ParquetFile(source.path) as file:
+            fields = {field.name: field.type for field in file.schema_arrow}
+            names = [name for name in fields if name in {*used, *_ABOUT} or is_plain(fields[name])]
             row = 0
-            for batch in file.iter_batches(batch_size=1024):
-                for record in batch.to_pylist():
+            for batch in file.iter_batches(batch_size=1024, columns=names):
+                columns = {name: as_python(batch.column(name)) for name in names}
+                bad = {
+                    i: (name, byte)
+                    for name in names
+                    if name in used
+                    for i, byte in rows_not_utf8(batch.column(name)).items()
+                }
+                for i in range(len(batch)):
                     row += 1
-                    yield make(record, f"{source.shown}: row {row}: ", f"{source.name}:{row}")
+                    where = f"{source.shown}: row {row}: "
+                    if i in bad:
+                        raise DataError(f"{where}field {bad[i][0]!r} is not UTF-8 ({bad[i][1]})")
+                    record = dict.fromkeys(fields) | {name: values[i] for name, values in columns.items()}
+                    yield make(record, where, f"{source.name}:{row}")
     except pyarrow.ArrowException as error:
         raise DataError(f"{source.shown} is not a readable parquet file: {str(error).splitlines()[0]}") from error
 
@@ -306,7 +347,7 @@ def _about(
         "metadata": {
             name: _writable(value) if isinstance(value, str) else value
             for name, value in record.items()
-            if name not in {"id", "lang", "title"} | used and _is_plain(value)
+            if name not in {*_ABOUT, *used} and _is_plain(value)
         },
     }
 

@@ -137,7 +137,7 @@ def make_job(
         UserError: an input that is not there or cannot be read twice, an output that cannot be written, a codec that
             is not installed.
     """
-    sources = find_sources(paths)
+    sources = find_sources(paths, text_field=text_field, chat=chat)
     if any(source.path is None for source in sources):
         raise UserError("standard input can be read once only: use lcm data build, or write it to a file")
     check_codec_choice(settings.codec)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import CONFIGS
 
@@ -18,6 +18,7 @@ from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.chat import chat_document, read_turns
 from lexalcm.data.convert.convert import convert
 from lexalcm.data.convert.settings import ConvertSettings
+from lexalcm.data.corpus import find_sources, read_documents
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.embed import embed, make_job
 from lexalcm.data.loader import Batch, TrainingBatches
@@ -308,6 +309,7 @@ NOTHING = st.sampled_from([None, float("nan"), "", " ", [], {}])
 """Values that say nothing."""
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(("role", "content", "from", "value", "weight"), NOTHING)))
 def test_what_says_nothing_in_a_message_is_not_there(rest: dict[str, Any]) -> None:
     expected = [("user", "Is it late?"), ("assistant", "It is not.")]
@@ -318,6 +320,7 @@ def test_what_says_nothing_in_a_message_is_not_there(rest: dict[str, Any]) -> No
         assert all(turn.learned and not turn.unused for turn in turns)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(
         [
@@ -345,6 +348,7 @@ def test_an_answer_that_is_empty_is_no_error(tmp_path: Path, hash_codec: type) -
     assert built.dataset.manifest.splits["train"].documents == 3
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), st.sampled_from([0, 1, None])), min_size=1))
 def test_answers_of_weight_zero_are_context(said: list[tuple[str, int | None]]) -> None:
     messages = [{"role": role, "content": f"{i}.", "weight": weight} for i, (role, weight) in enumerate(said)]
@@ -396,3 +400,26 @@ def test_what_is_not_used_of_conversations_is_said(
         "left out: messages without text (1)",
         "not read of conversations: tools (1)",
     ]
+
+
+@pytest.mark.parametrize("name", ["chats.json", "chats.jsonl"])
+def test_conversations_in_one_array(tmp_path: Path, name: str) -> None:
+    records = [{"instruction": f"Name fruit {i}.", "input": "", "output": f"Apple {i}."} for i in range(8)]
+    (tmp_path / name).write_text(json.dumps(records, indent=1))
+    documents = list(read_documents(find_sources([tmp_path / name], chat=True), chat=True))
+    assert [document.id for document in documents] == [f"{name}:{i + 1}" for i in range(8)]
+    assert [[turn.text for turn in document.turns or []] for document in documents] == [
+        [f"Name fruit {i}.", f"Apple {i}."] for i in range(8)
+    ]
+    (tmp_path / name).write_text(json.dumps([*records, {"instruction": 3, "output": "x"}], indent=1))
+    with pytest.raises(DataError, match=f"{name}: item 9: field 'instruction' holds int, not text"):
+        list(read_documents(find_sources([tmp_path / name], chat=True), chat=True))
+
+
+def test_messages_in_parquet_with_times_and_bad_bytes(tmp_path: Path) -> None:
+    at = pa.timestamp("ns")
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("at", at), ("from", pa.string())]))
+    said = [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": "Well.", "at": 1}]
+    pa.parquet.write_table(pa.table({"messages": pa.array([said], kind)}), tmp_path / "a.parquet")
+    [document] = read_documents(find_sources([tmp_path], chat=True), chat=True)
+    assert [turn.text for turn in document.turns or []] == ["Well?", "Well."]

@@ -7,11 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexalcm.data.corpus import Document, find_sources, read_documents
@@ -50,6 +51,21 @@ def test_json_lines(tmp_path: Path, suffix: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", [".jsonl", ".ndjson", ".json", ".JSON"])
+def test_json_by_any_name_in_any_layout(tmp_path: Path, kind: str, packed: str) -> None:
+    compress = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}[packed]
+    rows = [{"text": "One.", "year": 1}, {"text": "Two."}]
+    name = f"a{kind}{packed}"
+    for content in ("\n".join(map(json.dumps, rows)), json.dumps(rows), json.dumps(rows, indent=2)):
+        (tmp_path / name).write_bytes(compress(content.encode()))
+        for path in (tmp_path, tmp_path / name):
+            assert read(path) == [
+                Document(f"{name}:1", "eng_Latn", "One.", "", {"year": 1}),
+                Document(f"{name}:2", "eng_Latn", "Two."),
+            ]
+
+
 def test_zstandard_frames_one_after_another(tmp_path: Path) -> None:
     compress = zstandard.ZstdCompressor().compress
     (tmp_path / "a.txt.zst").write_bytes(compress(b"One.\n\nTw") + compress(b"o.\n"))
@@ -65,11 +81,121 @@ def test_parquet(tmp_path: Path) -> None:
     ]
 
 
+def not_utf8(texts: list[bytes]) -> pyarrow.Array:
+    """Text as Arrow reads it from files whose writer did not check."""
+    binary = pyarrow.array(texts, pyarrow.binary())
+    return pyarrow.StringArray.from_buffers(len(binary), *binary.buffers()[1:])
+
+
+def test_parquet_columns_that_nobody_asked_for_are_not_read(tmp_path: Path) -> None:
+    deep = pyarrow.list_(pyarrow.struct([("at", pyarrow.timestamp("ns"))]))
+    table = pyarrow.table(
+        {
+            "text": ["One.", "Two."],
+            "date": pyarrow.array([1_700_000_000_000_000_001] * 2, pyarrow.timestamp("ns")),
+            "took": pyarrow.array([5, 5], pyarrow.duration("ns")),
+            "deep": pyarrow.array([[{"at": 1}], None]).cast(deep),
+            "vectors": pyarrow.array([[1.0, 2.0], [3.0]]),
+            "a.b": ["x", "y"],
+            "half": pyarrow.array(np.array([1, 2], np.float16)),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    metadata = pyarrow.parquet.read_metadata(tmp_path / "a.parquet").row_group(0)
+    for i in range(metadata.num_columns):
+        column = metadata.column(i)
+        if column.path_in_schema.partition(".")[0] in {"date", "took", "deep", "vectors"}:
+            start = column.dictionary_page_offset or column.data_page_offset
+            content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    (tmp_path / "a.parquet").write_bytes(content)  # whoever reads these columns fails
+    assert [(document.text, document.metadata) for document in read(tmp_path)] == [
+        ("One.", {"a.b": "x", "half": 1.0}),
+        ("Two.", {"a.b": "y", "half": 2.0}),
+    ]
+
+
+def test_parquet_about_documents_may_be_of_any_type(tmp_path: Path) -> None:
+    table = pyarrow.table(
+        {
+            "text": pyarrow.array(["One."], pyarrow.string_view()),
+            "id": pyarrow.array([1_700_000_000_000_000_001], pyarrow.timestamp("ns")),
+            "title": pyarrow.array(["T"]).dictionary_encode(),
+            "lang": pyarrow.array(["fr"]).dictionary_encode(),
+            "topic": pyarrow.array(["sea"]).dictionary_encode(),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    [document] = read(tmp_path)
+    assert document == Document("2023-11-14 22:13:20.000000001", "fra_Latn", "One.", "T", {"topic": "sea"})
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_parquet_that_is_not_utf8(tmp_path: Path, view: bool) -> None:
+    good, bad = not_utf8([b"One.", b"Two."]), not_utf8([b"x", b"caf\xe9"])
+    if view:
+        bad = bad.cast(pyarrow.string_view())
+    pyarrow.parquet.write_table(pyarrow.table({"text": good, "url": bad, "title": bad}), tmp_path / "a.parquet")
+    first, second = read(tmp_path)
+    assert (first.title, first.metadata) == ("x", {"url": "x"})
+    assert (second.title, second.metadata) == ("caf\ufffd", {"url": "caf\ufffd"})
+    lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 2], pyarrow.int32()), bad)
+    for text in (bad, lists):
+        pyarrow.parquet.write_table(pyarrow.table({"text": text, "url": good}), tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=r"a\.parquet: row 2: field 'text' is not UTF-8 \(byte 0xe9\)"):
+            read(tmp_path)
+
+
 def test_a_folder_is_read_recursively_and_sorted(tmp_path: Path) -> None:
     for name in ("b.txt", "a/z.txt", "a/b/c.TXT", ".hidden/x.txt", "notes.md", "a/.y.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("Text.")
     assert [d.id for d in read(tmp_path)] == ["a/b/c.TXT#0", "a/z.txt#0", "b.txt#0"]
+
+
+def test_what_is_not_read_of_a_folder_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("LICENSE.txt", "deep/readme.txt.gz", "notes.md", ".hidden", "b.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"holds no text to read: .*; not read: 4 files \(LICENSE.txt, b.csv, deep/"
+    ) as error:
+        find_sources([tmp_path / "LICENSE.txt", tmp_path])
+    assert "\n" not in str(error.value)
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"description": "of all"}, indent=2))
+    (tmp_path / "empty.json").write_bytes(b"")
+    (tmp_path / "list.json").write_text('["text"]')
+    (tmp_path / "a.json").write_text('{"text": "One."}')
+    (tmp_path / "license_to_kill.txt").write_text("Two.")
+    assert [document.text for document in read(tmp_path)] == ["One.", "Two."]
+    assert caplog.messages == [
+        f"{tmp_path}: 7 files are not read: "
+        "LICENSE.txt, b.csv, dataset_info.json, deep/readme.txt.gz, empty.json, list.json, notes.md"
+    ]
+    (tmp_path / "LICENSE.txt").write_text("Ours.")
+    assert [document.text for document in read(tmp_path / "LICENSE.txt")] == ["Ours."]
+
+
+def test_json_in_a_folder_is_read_if_it_holds_what_is_asked_for(tmp_path: Path) -> None:
+    contents: dict[str, Any] = {
+        "text": [{"text": "x"}],
+        "body": [{"body": "x"}],
+        "pair": {"source": "x", "target": "y"},
+        "chat": [{"prompt": "x", "completion": "y"}],
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    given: list[tuple[dict[str, Any], list[str]]] = [
+        ({}, ["pair.json", "text.json"]),
+        ({"text_field": "body"}, ["body.json", "pair.json"]),
+        ({"chat": True}, ["chat.json"]),
+    ]
+    for options, names in given:
+        assert [source.name for source in find_sources([tmp_path], **options)] == names
+    for name in ("text", "pair", "chat"):
+        (tmp_path / f"{name}.json").unlink()
+    with pytest.raises(DataError, match=r"body\.json: item 1: no field 'text': choose one with --text-field: body"):
+        read(tmp_path)
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +216,7 @@ def test_lone_surrogates_of_json_do_not_reach_the_files(tmp_path: Path) -> None:
         ("a.txt", b"one\ntw\xe9\n", "a.txt:2: not UTF-8 (byte 0xe9)"),
         ("a.txt", "text".encode("utf-16"), "a.txt:1: not UTF-8"),
         ("a.jsonl", b'{"text": "ok"}\n{"text": oh}\n', "a.jsonl:2: not valid JSON"),
-        ("a.jsonl", b'["ok"]\n', "a.jsonl:1: expected a JSON object"),
+        ("a.jsonl", b'["ok"]\n', "a.jsonl: item 1: expected a JSON object"),
         ("a.jsonl", b'{"txt": "ok", "id": 1}\n', "a.jsonl:1: no field 'text': choose one with --text-field"),
         ("a.jsonl", b'{"text": null}\n', "a.jsonl:1: field 'text' holds NoneType, not text"),
         (
@@ -159,6 +285,7 @@ NOTHING = st.sampled_from([None, float("nan"), "", " \n", [], {}])
 """Values that say nothing."""
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "title", "lang", "language", "source"), NOTHING)))
 def test_what_says_nothing_is_not_there(tmp_path_factory: pytest.TempPathFactory, rest: dict[str, Any]) -> None:
     file = tmp_path_factory.getbasetemp() / "nothing.jsonl"
