@@ -245,6 +245,28 @@ _OTHER_NAMES = {
     "zh-hant": "zho_Hant",
     "zh-hk": "zho_Hant",
     "zh-tw": "zho_Hant",
+    "cmn": "zho_Hans",
+    # ISO 639-2 codes for bibliographies that are others than those of ISO 639-3
+    "alb": "als_Latn",
+    "arm": "hye_Armn",
+    "baq": "eus_Latn",
+    "bur": "mya_Mymr",
+    "chi": "zho_Hans",
+    "cze": "ces_Latn",
+    "dut": "nld_Latn",
+    "fre": "fra_Latn",
+    "geo": "kat_Geor",
+    "ger": "deu_Latn",
+    "gre": "ell_Grek",
+    "ice": "isl_Latn",
+    "mac": "mkd_Cyrl",
+    "mao": "mri_Latn",
+    "may": "zsm_Latn",
+    "per": "pes_Arab",
+    "rum": "ron_Latn",
+    "slo": "slk_Latn",
+    "tib": "bod_Tibt",
+    "wel": "cym_Latn",
     # ISO 639-3 codes of macrolanguages
     "ara": "arb_Arab",
     "aym": "ayr_Latn",
@@ -305,8 +327,14 @@ def known_language(text: str) -> str | None:
         parts = wanted.split("-")
         for length in range(len(parts) - 1, 0, -1):
             if (shorter := "-".join(parts[:length])) in _BY_NAME:
-                return _BY_NAME[shorter]
+                return _in_script(_BY_NAME[shorter], parts[length])
     return None
+
+
+def _in_script(code: str, script: str) -> str:
+    """The code of the same language in another script, if that is one of SONAR's."""
+    other = f"{code[:3]}_{script.capitalize()}"
+    return other if other in _NAMES else code
 
 
 LANGUAGE_FIELDS = ("lang", "language", "language_script")
@@ -332,8 +360,7 @@ def record_language(record: Mapping[str, Any], default: str) -> str:
     code = known_language(language) if isinstance(language, str) and not is_absent(language) else None
     if code is None:
         return default
-    in_script = f"{code[:3]}_{script}"
-    return in_script if in_script in _NAMES else code
+    return _in_script(code, str(script))
 
 
 def nearest_languages(text: str, among: Collection[str], count: int = 3) -> list[str]:

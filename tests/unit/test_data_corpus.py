@@ -251,6 +251,7 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message:
 
 def test_a_documents_language_is_named_in_any_way(tmp_path: Path) -> None:
     given = {"ja": "jpn_Jpan", "French": "fra_Latn", "DEU": "deu_Latn", "pt-BR": "por_Latn", "xyz_Latn": "xyz_Latn"}
+    given |= {"ger": "deu_Latn", "fre": "fra_Latn", "cmn-Hant": "zho_Hant", "zh_CN": "zho_Hans"}
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "ok", "lang": lang}) for lang in given))
     assert [document.lang for document in read(tmp_path / "a.jsonl")] == list(given.values())
 

@@ -39,7 +39,7 @@ def build(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Text: .txt, .jsonl (both also .gz, .zst), .parquet, folders of such, or - for standard input.",
+            help="Text: .txt, .jsonl, .json (all also .gz, .zst), .parquet, folders of such, or - for standard input.",
         ),
     ],
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],

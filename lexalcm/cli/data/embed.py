@@ -37,7 +37,8 @@ def embed(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...", help="Text: .txt, .jsonl (both also .gz, .zst), .parquet, folders of such. Many files."
+            metavar="PATH...",
+            help="Text: .txt, .jsonl, .json (all also .gz, .zst), .parquet, folders of such. Many files.",
         ),
     ],
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make or to go on with.")],
