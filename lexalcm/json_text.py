@@ -32,7 +32,7 @@ def parse_json(text: str | bytes, *, unique_keys: bool = False, comments: bool =
         if comments:
             text = _TOKEN.sub(lambda match: re.sub(r"[^\n]", " ", match[1]) if match[1] else match[0], text)
         tree = json.loads(text, object_pairs_hook=_object if unique_keys else None)
-        if "\\ud" in text.lower():  # half a pair of surrogates, which no file takes
+        if "\\ud" in text or "\\uD" in text:  # half a pair of surrogates, which no file takes
             json.dumps(tree, ensure_ascii=False).encode()
         return tree
     except json.JSONDecodeError as error:

@@ -12,7 +12,9 @@ from lexalcm.errors import DataError, LexaError
 
 
 @contextmanager
-def reading(file: Path, advice: str, kind: type[LexaError] = DataError, *, missing: str = "") -> Iterator[None]:
+def reading(
+    file: Path, advice: str, kind: type[LexaError] = DataError, *, missing: str = "", damaged: str = ""
+) -> Iterator[None]:
     """Around what reads a file and makes something of it.
 
     Args:
@@ -20,6 +22,7 @@ def reading(file: Path, advice: str, kind: type[LexaError] = DataError, *, missi
         advice: what to do where it is missing or damaged.
         kind: what to raise.
         missing: what to say where there is no such file, instead of that it is missing.
+        damaged: what to say instead of that it is damaged.
 
     Raises:
         kind: it is missing, damaged, or cannot be read; a `LexaError` from within is left as it is.
@@ -35,4 +38,4 @@ def reading(file: Path, advice: str, kind: type[LexaError] = DataError, *, missi
     except OSError as error:
         raise kind(f"cannot read {file}: {error.strerror or error}") from error
     except Exception as error:  # readers of damaged files raise nearly anything
-        raise kind(f"{file} is damaged: {advice}") from error
+        raise kind(damaged or f"{file} is damaged: {advice}") from error

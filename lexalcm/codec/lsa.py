@@ -30,7 +30,6 @@ from typing import Annotated, Any
 import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
@@ -40,6 +39,8 @@ from typing_extensions import Self
 from lexalcm.codec.bank import SentenceBank
 from lexalcm.config import CodecRecord, PositiveFloat, PositiveInt, Settings, validate
 from lexalcm.errors import CodecError
+from lexalcm.json_text import parse_json
+from lexalcm.reading import reading
 
 ENCODE_BATCH = 4096
 NGRAMS: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (2, 4)}
@@ -187,11 +188,19 @@ class LsaCodec:
         """
         if record.name != "lsa":
             raise CodecError(f"this was made with the codec {record.name}, which lsa is no implementation of")
-        try:
-            arrays = load_file(folder / "lsa.safetensors")
-            text = json.loads((folder / "lsa.json").read_text(encoding="utf-8"))
+        advice = "build the data set again"
+        missing = f"the codec's files are missing in {folder}: {advice}"
+        damaged = f"the codec's files in {folder} are damaged: {advice}"
+        numbers, words = folder / "lsa.safetensors", folder / "lsa.json"
+        with (
+            reading(numbers, advice, CodecError, missing=missing),
+            reading(words, advice, CodecError, missing=missing, damaged=damaged),
+        ):
+            arrays, text = load_file(numbers), parse_json(words.read_bytes())
+            if arrays["bank_embeddings"].shape != (len(text["bank"]), record.dim):
+                raise ValueError("another bank")
             codec = cls(
-                validate(LsaOptions, text["options"]),
+                validate(LsaOptions, text["options"], prefix="options", source=str(words)),
                 text["vocabulary"],
                 arrays["idf"],
                 arrays["projection"],
@@ -199,10 +208,6 @@ class LsaCodec:
                 text["bank"],
                 arrays["bank_embeddings"],
             )
-        except FileNotFoundError as error:
-            raise CodecError(f"the codec's files are missing in {folder}: build the data set again") from error
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise CodecError(f"the codec's files in {folder} are damaged: build the data set again") from error
         if codec.fingerprint != record.fingerprint:
             raise CodecError(
                 f"the codec in {folder} has fingerprint {codec.fingerprint[:12]}, expected {record.fingerprint[:12]}: "

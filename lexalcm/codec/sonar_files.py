@@ -31,6 +31,7 @@ from lexalcm.codec.sonar_checkpoint import (
 )
 from lexalcm.data.progress import Progress
 from lexalcm.errors import CodecError
+from lexalcm.json_text import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -274,7 +275,7 @@ def _with_config(path: Path, part: Part) -> SonarFile:
 
 def _config_beside(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((path.parent / "config.json").read_bytes())
+        config = parse_json((path.parent / "config.json").read_bytes())
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import ConfigError, UserError
+from lexalcm.json_text import parse_json
 
 SPECIAL_CONCEPTS = {
     "start_of_text": "Start of text.",
@@ -133,7 +134,7 @@ def kept_sentences(folder: Path) -> dict[str, str]:
     """
     try:
         with safe_open(folder / SPECIAL_FILE, framework="np") as file:
-            noted = json.loads((file.metadata() or {}).get(_SENTENCES, "{}"))
+            noted = parse_json((file.metadata() or {}).get(_SENTENCES, "{}"))
             return {name: noted.get(name, "") for name in file.keys()}  # noqa: SIM118  safe_open has no iterator
     except FileNotFoundError:
         return {}

@@ -11,7 +11,6 @@ when they are read first, in blocks that a cache on the local disk keeps (see `l
 """
 
 import hashlib
-import json
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -38,6 +37,7 @@ from lexalcm.data.storage import CachedShards, LocalShards, Shards, block_size, 
 from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.errors import DataError, ShardError, UserError
 from lexalcm.folders import inside
+from lexalcm.json_text import parse_json
 from lexalcm.reading import reading
 
 _HASHED_AT_ONCE = 1 << 20  # bytes
@@ -143,7 +143,7 @@ class Split:
         header = padded(end)
         try:
             size = tarfile.TarInfo.frombuf(self._bytes(shard, header, TAR_BLOCK), "utf-8", "strict").size
-            return json.loads(self._bytes(shard, header + TAR_BLOCK, size))
+            return parse_json(self._bytes(shard, header + TAR_BLOCK, size))
         except (tarfile.HeaderError, ValueError) as error:
             name = self.record.shards[shard].file
             raise ShardError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from lexalcm.data.manifest import LanguageCount, ShardRecord
 from lexalcm.data.marks import MARKS, Marks
+from lexalcm.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class FinishedShard:
     @classmethod
     def from_json(cls, text: str) -> "FinishedShard":
         """Read what `to_json` wrote."""
-        tree = json.loads(text)
+        tree = parse_json(text)
         languages = {lang: LanguageCount.model_validate(count) for lang, count in tree["languages"].items()}
         record = ShardRecord.model_validate(tree["record"])
         columns = {"offset": np.int64, "n": np.int32, "lang": np.uint16, "crc32": np.uint32, "source": np.int32}

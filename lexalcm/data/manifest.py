@@ -16,6 +16,7 @@ from lexalcm.config import CodecRecord, Count, Settings, validate
 from lexalcm.data.normalize import NormalizerSettings
 from lexalcm.errors import DataError
 from lexalcm.folders import is_plain_name
+from lexalcm.json_text import JSONError, parse_json
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "dataset.json"
@@ -87,7 +88,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     file = folder / MANIFEST_FILE
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = parse_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         if (folder / UNFINISHED_FOLDER).is_dir():
             raise DataError(f"{folder} is unfinished: run the same `lcm data embed` again to go on") from error
@@ -96,8 +97,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(f"no data set in {folder} (it {missing}): {advice}") from error
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{file} is damaged (not valid JSON): build the data set again") from error
+    except JSONError as error:
+        raise DataError(f"{file} is damaged (not valid JSON, {error}): build the data set again") from error
     version = tree.get("format_version") if isinstance(tree, dict) else None
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION

@@ -26,6 +26,7 @@ from lexalcm.data.manifest import Dtype, LanguageCount, ShardRecord, SplitRecord
 from lexalcm.data.marks import MARKS, MarksWriter, marks_of
 from lexalcm.data.tar import END_OF_TAR, TAR_BLOCK, TarWriter, npy_header, padded
 from lexalcm.errors import DataError
+from lexalcm.json_text import parse_json
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -212,7 +213,7 @@ def read_shard(path: Path) -> FinishedShard:
                     n.append(length)
                     crc32.append(zlib.crc32(file.read(member.offset_data + member.size - file.tell())))
                 else:
-                    document = json.loads(file.read(member.size))
+                    document = parse_json(file.read(member.size))
                     lang = document["lang"]
                     langs.append(lang)
                     source.append(document.get("source", 0))

@@ -34,6 +34,7 @@ from lexalcm.data.languages import shown_nearest
 from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, UserError
+from lexalcm.json_text import parse_json
 
 RECORD_FILE = "record.json"
 FILES_FOLDER = "files"
@@ -66,7 +67,7 @@ def codec_of_folder(folder: Path) -> CodecRecord:
     if (folder / MANIFEST_FILE).exists():
         return read_manifest(folder).codec
     try:
-        tree = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
+        tree = parse_json((folder / MODEL_CONFIG_FILE).read_bytes())
         return validate(CodecRecord, tree["codec"], prefix="codec", source=str(folder / MODEL_CONFIG_FILE))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CodecError(f"{folder} is neither a data set nor a model that notes its codec") from error

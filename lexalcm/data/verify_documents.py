@@ -9,7 +9,6 @@ million.
 import hashlib
 import heapq
 import io
-import json
 from array import array
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from lexalcm.data.manifest import Manifest
 from lexalcm.data.shards import document_key
 from lexalcm.data.tar import npy_header
 from lexalcm.data.verify_report import DataReport
+from lexalcm.json_text import parse_json
 
 OUTLIER_SPREADS = 8
 """A norm is an outlier if its logarithm is so many (robust) standard deviations away from the median ..."""
@@ -109,7 +109,7 @@ class DocumentChecks:
 
     def _json(self, where: str, content: bytes, embeddings: np.ndarray | None) -> dict[str, Any] | None:
         try:
-            document = json.loads(content)
+            document = parse_json(content)
             sentences = document["sentences"] if self.text else []
             texts = [document["id"], document["lang"], document["title"], *sentences]
             source = document.get("source", 0)

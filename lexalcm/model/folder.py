@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lexalcm.atomic import atomic_file, write_text
 from lexalcm.config import validate
 from lexalcm.errors import ConfigError, UserError
+from lexalcm.json_text import JSONError, parse_json
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import ARCHITECTURES, count_parameters
 from lexalcm.model.lcm import LCM
 from lexalcm.model.locate import CONFIG_FILE, find_model
+from lexalcm.reading import reading
 
 WEIGHTS_FILE = "model.safetensors"
 GENERATION_FILE = "generation_config.json"
@@ -142,7 +143,7 @@ def check_state(model: LCM, state: Mapping[str, Tensor], source: str) -> None:
 
 
 def check_shapes(model: LCM, state: Mapping[str, Tensor], source: str) -> None:
-    """Make sure that weights of the right names have the model's shapes.
+    """Make sure that weights of the right names have the model's shapes, and hold fractions where it does.
 
     Raises:
         UserError: names the first that has not.
@@ -153,6 +154,9 @@ def check_shapes(model: LCM, state: Mapping[str, Tensor], source: str) -> None:
                 f"{source} does not fit its config: {name} has shape {list(state[name].shape)}, "
                 f"the config asks for {list(expected.shape)}"
             )
+        if state[name].is_floating_point() != expected.is_floating_point():
+            held = str(state[name].dtype).removeprefix("torch.")
+            raise UserError(f"{source} does not fit its config: {name} holds {held}")
 
 
 def describe_names(missing: set[str], unknown: set[str]) -> str:
@@ -221,8 +225,10 @@ def _download(model_id: str, hub_options: dict[str, Any]) -> Path:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_json(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    except JSONError as error:
         raise ConfigError(f"{file} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold a JSON object")
@@ -231,9 +237,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     file = folder / WEIGHTS_FILE
-    if not file.is_file():
-        raise UserError(f"{folder} has no {WEIGHTS_FILE}: it is not a complete model folder")
-    try:
+    missing = f"{folder} has no {WEIGHTS_FILE}: it is not a complete model folder"
+    damaged = f"{file} is truncated or damaged: copy or export the model again"
+    with reading(file, "", UserError, missing=missing, damaged=damaged):
         return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is truncated or damaged: copy or export the model again") from error

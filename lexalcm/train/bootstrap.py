@@ -5,7 +5,6 @@ keeps what was asked for, so that asking for the same again is recognised and co
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.normalize import NORMALIZER_FILE, read_stats
 from lexalcm.errors import DataError, UserError
+from lexalcm.json_text import parse_json
 from lexalcm.model import LCM, ModelConfig, create_model, preset
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.companions import copy_companions
@@ -71,7 +71,7 @@ class BootstrapRequest(Settings):
     def is_fulfilled(self, folder: Path) -> bool:
         """Whether `folder` is the model that this request gives."""
         try:
-            return json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8")) == self.model_dump(mode="json")
+            return parse_json((folder / REQUEST_FILE).read_bytes()) == self.model_dump(mode="json")
         except (OSError, ValueError):
             return False
 

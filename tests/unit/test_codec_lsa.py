@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -274,3 +275,26 @@ def test_every_processor_fits_the_same_codec_and_makes_the_same_vectors() -> Non
     }
     assert len(made["this"].split()) == 2
     assert made == dict.fromkeys(PROCESSORS, made["this"])
+
+
+OTHER_TEXTS = {
+    "a list": lambda tree: [tree],
+    "vocabulary": lambda tree: tree | {"vocabulary": 5},
+    "vocabulary of numbers": lambda tree: tree | {"vocabulary": list(range(len(tree["vocabulary"])))},
+    "bank": lambda tree: tree | {"bank": 5},
+    "bank of less": lambda tree: tree | {"bank": tree["bank"][1:]},
+    "bank of texts": lambda tree: tree | {"bank": ["x"] * len(tree["bank"])},
+    "options": lambda tree: tree | {"options": None},
+    "nothing": lambda _tree: None,
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TEXTS)
+def test_files_of_other_types_are_damaged(codec: LsaCodec, saved: Path, tmp_path: Path, kind: str) -> None:
+    shutil.copytree(saved, tmp_path / "codec")
+    file = tmp_path / "codec/lsa.json"
+    file.write_text(json.dumps(OTHER_TEXTS[kind](json.loads(file.read_text()))))
+    with pytest.raises(
+        CodecError, match=rf"the codec's files in {tmp_path}/codec are damaged|codec/lsa\.json|fingerprint"
+    ):
+        load_codec(codec.record(), tmp_path / "codec")

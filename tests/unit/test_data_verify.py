@@ -417,3 +417,13 @@ def test_a_manifest_of_counts_that_cannot_be(folder: Path, name: str) -> None:
     [(where, what)] = errors(verify_dataset(folder))
     assert where == "dataset.json"
     assert f"splits.train.shards.0.{name}: expected" in what
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format_version": ' + "1" * 5000 + "}", '{"a": "\\ud83d"}', "<html>"]
+)
+def test_a_manifest_that_is_no_json_is_found(folder: Path, text: str) -> None:
+    (folder / "dataset.json").write_text(text)
+    [(where, what)] = errors(verify_dataset(folder))
+    assert where == "dataset.json"
+    assert "dataset.json is damaged (not valid JSON, line 1: " in what

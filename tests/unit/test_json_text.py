@@ -38,6 +38,7 @@ def test_any_text_is_json_or_an_error_with_a_line(text: str | bytes) -> None:
         ('{"[[": 1,\n"a":' * 100_000, "line 100000: nested too deep"),
         ("[1,\n2,\n" + "1" * 5000 + "]", "line 3: a number too long"),
         ('{"a":\n"\\ud83d"}', "line 2: half of a character"),
+        ('["\\uDE00"]', "line 1: half of a character"),
         ('["\\ud83d\\ude00",\n1,]', "line 2: illegal trailing comma"),
         (b"[\n\n\xff]", "line 3: not UTF-8"),
         ("", "line 1: expecting value"),

@@ -86,6 +86,11 @@ def break_weights(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
     save_file(state, folder / "model.safetensors")
 
 
+def change_type(folder: Path, dtype: torch.dtype) -> None:
+    name = "denoiser.norm.weight"
+    break_weights(folder, name, load_file(folder / "model.safetensors")[name].to(dtype))
+
+
 BROKEN = {
     "no such model": lambda folder: shutil.rmtree(folder),
     "no config.json": lambda folder: (folder / "config.json").unlink(),
@@ -101,6 +106,12 @@ BROKEN = {
     "missing denoiser.norm.weight": lambda folder: break_weights(folder, "denoiser.norm.weight", None),
     "unknown extra.weight": lambda folder: break_weights(folder, "extra.weight", torch.zeros(1)),
     "denoiser.norm.weight has shape": lambda folder: break_weights(folder, "denoiser.norm.weight", torch.zeros(3)),
+    "does not fit its config: denoiser.norm.weight holds int32": lambda folder: change_type(folder, torch.int32),
+    "does not fit its config: denoiser.norm.weight holds bool": lambda folder: change_type(folder, torch.bool),
+    "does not fit its config: denoiser.norm.weight holds complex64": lambda folder: change_type(
+        folder, torch.complex64
+    ),
+    "not readable JSON: line 1: nested too deep": lambda folder: (folder / "config.json").write_text("[" * 100_000),
     "scale is not positive in dimension 0": lambda folder: break_weights(folder, "normalizer.scale", torch.zeros(DIM)),
     "normalizer's center holds NaN": lambda folder: break_weights(
         folder, "normalizer.center", torch.full((DIM,), torch.nan)

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -110,3 +112,32 @@ def test_weights_that_do_not_fit_their_config_are_one_problem(make):
     assert problems(folder) == ["files"]
     (folder / "model.safetensors").write_bytes(b"not weights")
     assert problems(folder) == ["files"]
+
+
+def test_weights_of_another_type_are_one_problem(make):
+    folder = make()
+    weights = load_file(folder / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name].astype(np.int32)}, folder / "model.safetensors")
+    assert problems(folder) == ["files"]
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"vocabulary": 5}', "[" * 100_000])
+def test_a_codec_of_other_types_is_found(make, text):
+    folder = make()
+    (folder / "codec/lsa.json").write_text(text)
+    assert problems(folder) == ["codec"]
+
+
+def test_what_may_not_be_read_is_not_called_damaged(make, monkeypatch):
+    folder = make()
+    opened = io.open
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith(".safetensors"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(io, "open", refuse)
+    [files] = verify_model(folder).checks
+    assert files.value == f"cannot read {folder}/model.safetensors: Permission denied"
