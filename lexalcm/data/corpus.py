@@ -5,18 +5,14 @@ object or a parquet row is one document. Folders are read recursively in sorted 
 give the same documents in the same order. Memory: one document (one row group for parquet).
 """
 
-import gzip
-import io
 import logging
 import math
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, cast
+from typing import Any, Literal
 
 import zstandard
 
@@ -24,6 +20,7 @@ from lexalcm.data.absent import first_present, is_absent
 from lexalcm.data.chat import CHAT_FIELDS, Turn, is_conversation, read_turns
 from lexalcm.data.json_records import decoded_lines, json_records
 from lexalcm.data.languages import LANGUAGE_FIELDS, known_language, record_language
+from lexalcm.data.open_text import check_size, open_text
 from lexalcm.errors import DataError, UserError
 from lexalcm.folders import files_below
 
@@ -137,7 +134,7 @@ def _is_about_the_folder(source: Source) -> bool:
 def _holds_documents(source: Source, text_field: str, chat: bool) -> bool:
     """Whether the first object of a JSON file is a document; whatever else it holds, this is not for us."""
     try:
-        with _open_bytes(source) as file:
+        with open_text(source.path, source.shown) as file:
             first = next((record for _, _, record in json_records(file, source.shown)), None)
     except DataError:
         return False
@@ -190,7 +187,7 @@ def read_documents(
             if source.is_of((".parquet",)):
                 yield from _read_parquet(source, make, CHAT_FIELDS if chat else {text_field, "source", "target"})
                 continue
-            with _open_bytes(source) as file:
+            with open_text(source.path, source.shown) as file:
                 if source.is_of(_JSON) or chat:
                     for number, where, record in json_records(file, source.shown):
                         yield make(record, where, f"{source.name}:{number}")
@@ -205,66 +202,20 @@ def read_documents(
         logger.warning("%s: %s", what, ", ".join(f"{name} ({count:,})" for name, count in names.items()))
 
 
-@contextmanager
-def _open_bytes(source: Source) -> Iterator[BinaryIO]:
-    """Open a source as its uncompressed bytes."""
-    if source.path is None:
-        yield sys.stdin.buffer
-        return
-    with source.path.open("rb") as file:
-        if source.name.lower().endswith(".gz"):
-            with gzip.GzipFile(fileobj=file) as unzipped:
-                yield cast(BinaryIO, unzipped)
-        elif source.name.lower().endswith(".zst"):
-            yield io.BufferedReader(_ZstdStream(file))
-        else:
-            yield file
-
-
-class _ZstdStream(io.RawIOBase):
-    """Decompresses Zstandard frames; unlike the library's own reader it notices a file that ends too early."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.frame = zstandard.ZstdDecompressor().decompressobj()
-        self.input = self.output = b""
-        self.within_frame = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self.output:
-            self.input = self.input or self.file.read(1 << 18)
-            if not self.input:
-                if self.within_frame:
-                    raise EOFError("it ends too early")
-                return 0
-            self.output = self.frame.decompress(self.input)
-            self.input, self.within_frame = self.frame.unused_data, not self.frame.eof
-            if self.frame.eof:
-                self.frame = zstandard.ZstdDecompressor().decompressobj()
-        taken = self.output[: len(buffer)]
-        self.output = self.output[len(taken) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
-
-
 def _read_text(lines: Iterator[str], source: Source, lang: str, documents: TextDocuments) -> Iterator[Document]:
-    if documents == "file":
-        yield Document(source.name, lang, "".join(lines))
-        return
     gathered: list[str] = []
-    count = 0
+    size = count = 0
     for line in lines:
-        if line.strip():
+        if documents == "file" or line.strip():
             gathered.append(line)
+            size += len(line)
+            check_size(size, "document", source.shown)
         elif gathered:
             yield Document(f"{source.name}#{count}", lang, "".join(gathered))
-            gathered = []
+            gathered, size = [], 0
             count += 1
     if gathered:
-        yield Document(f"{source.name}#{count}", lang, "".join(gathered))
+        yield Document(source.name if documents == "file" else f"{source.name}#{count}", lang, "".join(gathered))
 
 
 def _read_parquet(source: Source, make: MakeDocument, used: Collection[str]) -> Iterator[Document]:

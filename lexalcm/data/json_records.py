@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO
 
+from lexalcm.data.open_text import check_size
 from lexalcm.errors import DataError
 
 _PIECE = 1 << 16
@@ -30,7 +31,7 @@ def json_records(file: BinaryIO, shown: str) -> Iterator[tuple[int, str, dict[st
         shown: how messages call it.
 
     Raises:
-        DataError: bytes that are not UTF-8, JSON that is broken, something else than an object.
+        DataError: bytes that are not UTF-8, JSON that is broken, something else than an object, an item too large.
     """
     start = b""
     while not (first := start.removeprefix(_BYTE_ORDER_MARK).strip()) and (piece := file.readline(_PIECE)):
@@ -41,7 +42,7 @@ def json_records(file: BinaryIO, shown: str) -> Iterator[tuple[int, str, dict[st
         return
     number = 0
     try:
-        for number, value in enumerate(_values(_Text(_decoded(file, start, shown)), is_array=is_array), start=1):
+        for number, value in enumerate(_values(_Text(_decoded(file, start, shown), shown), is_array=is_array), start=1):
             where = f"{shown}: item {number}: "
             yield number, where, _checked(value, where)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -108,8 +109,9 @@ def _decoded(file: BinaryIO, start: bytes, shown: str) -> Callable[[int], str]:
 class _Text:
     """Text that is read as far as it is needed."""
 
-    def __init__(self, read: Callable[[int], str]) -> None:
+    def __init__(self, read: Callable[[int], str], shown: str) -> None:
         self.read = read
+        self.shown = shown
         self.buffer = ""
         self.at = 0
 
@@ -141,6 +143,7 @@ class _Text:
         unread = self.buffer[self.at :]
         found = self.read(max(_PIECE, len(unread)))
         self.buffer, self.at = unread + found, 0
+        check_size(len(self.buffer), "document", self.shown)
         return bool(found)
 
 
