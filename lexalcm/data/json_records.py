@@ -19,7 +19,7 @@ _PIECE = 1 << 16
 """Characters read at a time."""
 
 _BYTE_ORDER_MARK = "\ufeff".encode()
-_SPACE = re.compile(r"[ \t\n\r]*")
+_SPACE = re.compile(r"[ \t\n\r\ufeff]*")
 _DECODER = json.JSONDecoder()
 
 
@@ -45,20 +45,20 @@ def json_records(file: BinaryIO, shown: str) -> Iterator[tuple[int, str, dict[st
         for number, value in enumerate(_values(_Text(_decoded(file, start, shown), shown), is_array=is_array), start=1):
             where = f"{shown}: item {number}: "
             yield number, where, _checked(value, where)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number that is too long
         message = getattr(error, "msg", error)
         raise DataError(f"{shown}: item {number + 1}: not valid JSON ({message})") from error
 
 
 def decoded_lines(file: Iterable[bytes], shown: str) -> Iterator[str]:
-    """The lines of a file as text.
+    """The lines of a file as text, without the byte order marks that files put together have within.
 
     Raises:
         DataError: one that is not UTF-8, with its number.
     """
     for number, line in enumerate(file, start=1):
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield line.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise _not_utf8(error, shown, number) from error
 
@@ -70,7 +70,7 @@ def _of_lines(lines: Iterable[bytes], shown: str) -> Iterator[tuple[int, str, di
         where = f"{shown}:{number}: "
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also a number that is too long
             raise DataError(f"{where}not valid JSON ({error})") from error
         yield number, where, _checked(value, where)
 

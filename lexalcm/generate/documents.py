@@ -88,7 +88,7 @@ def read_documents(
     for number, raw in enumerate(lines, start=1):
         place = f"{name}:{number}"
         try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            line = raw.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise DataError(f"{place}: not UTF-8 text: convert it first, e.g. with iconv") from error
         if not line:

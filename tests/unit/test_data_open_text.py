@@ -110,6 +110,21 @@ def test_a_bomb_is_unpacked_bit_by_bit(tmp_path: Path) -> None:
     assert largest <= 1 << 27
 
 
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("a.txt", b"One.\n\n", b"Two.\n"),
+        ("a.txt", b"One.\n", b"\nTwo.\n"),
+        ("a.jsonl", b'{"text": "One."}\n', b'{"text": "Two."}\n'),
+        ("a.json", b'{\n"text": "One."\n}\n', b'{\n"text": "Two."\n}\n'),
+    ],
+)
+def test_byte_order_marks_of_files_put_together(tmp_path: Path, name: str, one: bytes, other: bytes) -> None:
+    mark = "\ufeff".encode()
+    (tmp_path / name).write_bytes(mark + one + mark + other)
+    assert [document.text.strip() for document in read_documents(find_sources([tmp_path / name]))] == ["One.", "Two."]
+
+
 def test_standard_input_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     stdin = io.BytesIO(b"One.\nTwo.")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
