@@ -1,10 +1,42 @@
 """Arrow columns as numpy and Python see them, and what kind they are. Arrow's own ways to numpy load pandas."""
 
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lexalcm.errors import DataError
+
+
+def open_parquet(path: Path, **options: Any) -> pq.ParquetFile:
+    """Open a parquet file, also one whose name is not UTF-8, which Arrow cannot open itself.
+
+    Raises:
+        DataError: it is not parquet.
+        OSError: it cannot be read.
+    """
+    try:
+        str(path).encode()
+        source: Any = path
+    except UnicodeEncodeError:
+        source = pa.PythonFile(path.open("rb"))
+    try:
+        return pq.ParquetFile(source, **options)
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+
+
+def check_unique(schema: pa.Schema, wanted: Collection[str], path: Path) -> None:
+    """Raise a `DataError` if a column that is wanted is there more than once."""
+    found = Counter(schema.names)
+    for name in wanted:
+        if found[name] > 1:
+            raise DataError(f"{path} has the column {name!r} more than once: rename the others")
 
 
 def list_lengths(column: pa.Array) -> np.ndarray:

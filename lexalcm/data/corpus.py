@@ -21,6 +21,7 @@ from lexalcm.data.chat import CHAT_FIELDS, Turn, is_conversation, read_turns
 from lexalcm.data.json_records import decoded_lines, json_records
 from lexalcm.data.languages import LANGUAGE_FIELDS, known_language, record_language
 from lexalcm.data.open_text import check_size, open_text
+from lexalcm.data.writable import writable
 from lexalcm.errors import DataError, UserError
 from lexalcm.folders import files_below
 
@@ -108,12 +109,12 @@ def find_sources(paths: Iterable[Path | str], *, text_field: str = "text", chat:
         elif not path.name.lower().endswith(SUFFIXES):
             raise UserError(f"cannot tell what {path} holds by its name: known are {', '.join(SUFFIXES)}")
         else:
-            sources.append(Source(path, _writable(path.name)))
+            sources.append(Source(path, writable(path.name)))
     return sources
 
 
 def _of_folder(folder: Path, text_field: str, chat: bool) -> list[Source]:
-    inside = [Source(folder / name, _writable(name.as_posix())) for name in files_below(folder)]
+    inside = [Source(folder / name, writable(name.as_posix())) for name in files_below(folder)]
     found = [source for source in inside if source.is_of(SUFFIXES) and not _is_about_the_folder(source)]
     sure = [source for source in found if not source.is_of(_ANY_JSON) or _holds_documents(source, text_field, chat)]
     chosen = sure or found  # none for sure: reading the others says what is wrong
@@ -221,14 +222,15 @@ def _read_text(lines: Iterator[str], source: Source, lang: str, documents: TextD
 def _read_parquet(source: Source, make: MakeDocument, used: Collection[str]) -> Iterator[Document]:
     """Read the columns that are `used` for the text, those about the document, and those of plain values."""
     import pyarrow
-    import pyarrow.parquet
 
-    from lexalcm.data.arrow_columns import as_python, is_plain, rows_not_utf8
+    from lexalcm.data.arrow_columns import as_python, check_unique, is_plain, open_parquet, rows_not_utf8
 
+    assert source.path is not None
     try:
-        with pyarrow.parquet.ParquetFile(source.path) as file:
+        with open_parquet(source.path) as file:
             fields = {field.name: field.type for field in file.schema_arrow}
             names = [name for name in fields if name in {*used, *_ABOUT} or is_plain(fields[name])]
+            check_unique(file.schema_arrow, names, source.path)
             row = 0
             for batch in file.iter_batches(batch_size=1024, columns=names):
                 columns = {name: as_python(batch.column(name)) for name in names}
@@ -270,7 +272,7 @@ def _document(
 
 def _conversation(record: Mapping[str, Any], where: str, default_id: str, lang: str, unused: Unused) -> Document:
     turns, fields = read_turns(record, where)
-    turns = [replace(turn, text=_writable(turn.text)) for turn in turns]
+    turns = [replace(turn, text=writable(turn.text)) for turn in turns]
     unused.update(("not read of messages", name) for turn in turns for name in turn.unused)
     unused.update(("left out", "messages without text") for turn in turns if is_absent(turn.text))
     about = _about(record, where, default_id, lang, fields, unused)
@@ -292,11 +294,11 @@ def _about(
     if is_absent(record.get("lang")):
         unused.update(("not read as a language: name it lang", name) for name in _other_languages(record, found))
     return {
-        "id": default_id if given_id is None else _writable(str(given_id)),
+        "id": default_id if given_id is None else writable(str(given_id)),
         "lang": found,
-        "title": _writable(str(first_present(record, "title") or "")),
+        "title": writable(str(first_present(record, "title") or "")),
         "metadata": {
-            name: _writable(value) if isinstance(value, str) else value
+            name: writable(value) if isinstance(value, str) else value
             for name, value in record.items()
             if name not in {*_ABOUT, *used} and _is_plain(value)
         },
@@ -317,16 +319,11 @@ def _text(record: Mapping[str, Any], field: str, where: str) -> tuple[str, list[
     """A field's text, or empty text and its sentences."""
     text = record[field]
     if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
-        return "", [_writable(sentence) for sentence in text if sentence.strip()]
+        return "", [writable(sentence) for sentence in text if sentence.strip()]
     if not isinstance(text, str):
         raise DataError(f"{where}field {field!r} holds {type(text).__name__}, not text or a list of sentences")
-    return _writable(text), None
+    return writable(text), None
 
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _writable(text: str) -> str:
-    """Replace lone surrogates, which JSON escapes can spell and UTF-8 cannot, by question marks."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -493,6 +493,53 @@ def test_a_tar_with_rubbish_within_is_an_error(tmp_path: Path) -> None:
         convert([tar], tmp_path / "out", settings())
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"id": "\\ud800", "sentences": ["One.", "Two.", "Three."]}',
+        b'{"sentences": ["\\udfff", "Two.", "Three."]}',
+        b'{"metadata": ' + b"[" * 100_000,
+        b'{"id": ' + b"9" * 5000 + b', "sentences": ["One.", "Two.", "Three."]}',
+        b'{"sentences": ["One.", "Two.", "Three."], "lang": "Klingon"}',
+        b"\xff",
+        b"[]",
+    ],
+    ids=["half an id", "half a sentence", "deep", "long number", "language", "bytes", "no object"],
+)
+def test_json_that_cannot_be_used_is_left_out(tmp_path: Path, content: bytes) -> None:
+    members = [("0.npy", npy(VECTORS[0])), ("0.json", content)]
+    members += [("1.npy", npy(VECTORS[2])), ("1.txt", "\n".join(SENTENCES[2]).encode())]
+    result = convert([write_tar(tmp_path / "w.tar", members)], tmp_path / "out", settings())
+    assert result.left_out == {"unusable text": 1}
+    assert result.dataset is not None
+    assert list(everything(result.dataset)) == ["w.tar:1"]
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    folders = tmp_path / "tars", tmp_path / "parquet"
+    for folder in folders:
+        folder.mkdir()
+    members = [("caf\udce9.npy", npy(VECTORS[0])), ("caf\udce9.txt", "\n".join(SENTENCES[0]).encode())]
+    members += [("1.npy", npy(VECTORS[1])), ("1.txt", b"One.\nToo many.")]
+    write_tar(folders[0] / "caf\udce9.tar", members)
+    write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS)).rename(folders[1] / "caf\udce9.parquet")
+    for folder, first in zip(folders, ("caf?.tar:caf?", "caf?.parquet:0"), strict=True):
+        result = convert(list(folder.iterdir()), tmp_path / "out", settings(), overwrite=True)
+        assert result.dataset is not None
+        np.testing.assert_array_equal(everything(result.dataset)[first][2], VECTORS[0])
+        again = convert([folder], tmp_path / "again", settings(), overwrite=True)
+        assert again.documents == result.documents
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS), url=["x"] * 12)
+    table = pq.read_table(file)
+    for column, given in (("id", {}), ("url", {"metadata": ("url",)})):
+        pq.write_table(table.append_column(column, [["y"] * 12]).append_column("id", [["z"] * 12]), file)
+        with pytest.raises(UserError, match=f"has the column '{column}' more than once"):
+            convert([file], tmp_path / "out", settings(**given))
+
+
 def test_our_shards_alone_are_a_webdataset(tmp_path: Path, hash_codec: type) -> None:
     dataset = ours(tmp_path, hash_codec)
     result = convert([dataset.path / "train-000000.tar"], tmp_path / "out", settings(codec=str(dataset.path), dim=None))

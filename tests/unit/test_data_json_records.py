@@ -72,6 +72,8 @@ def test_an_array_that_is_cut_is_never_whole(records: list[dict[str, Any]], data
         (b'[\n{"a": "x"},\n{"a": "\xe9"}]', "a.json:3: not UTF-8 (byte 0xe9)"),
         (b'{"a": 1}\n[]\n', "a.json:2: expected a JSON object"),
         (b'{\n "a": 1,\n}', "a.json: item 1: not valid JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a.json:1: not valid JSON (Exceeds the limit"),
+        (b'[{"a": ' + b"9" * 5000 + b"}]", "a.json: item 1: not valid JSON (Exceeds the limit"),
         (b"[" * 100_000, "a.json: item 1: not valid JSON"),
     ],
 )

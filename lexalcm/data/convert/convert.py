@@ -32,6 +32,7 @@ from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
 from lexalcm.data.spoken import spoken_concepts
+from lexalcm.data.writable import writable
 from lexalcm.errors import ConfigError, DataError, UserError
 
 LEFT_OUT_FILE = "left-out.jsonl"
@@ -165,7 +166,7 @@ def _convert(
         reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.reasons.items())
         raise DataError(f"no usable row among {result.rows}" + (f" ({reasons})" if reasons else ""))
     record = codec.record_for(dim)
-    source = {"files": [path.name for path in paths][:MAX_SOURCES_NOTED], "count": len(paths)}
+    source = {"files": [writable(path.name) for path in paths][:MAX_SOURCES_NOTED], "count": len(paths)}
     note = {"lexalcm": __version__, "converted": settings.model_dump(mode="json"), "source": source}
     if to == "parquet":
         _write_note(folder, note | {"codec": record.model_dump(mode="json")})

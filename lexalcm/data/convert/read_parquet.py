@@ -30,10 +30,12 @@ from lexalcm.data.absent import first_present, is_absent
 from lexalcm.data.arrow_columns import (
     as_array,
     as_python,
+    check_unique,
     is_bytes,
     is_list,
     is_text,
     list_lengths,
+    open_parquet,
     or_zero,
     plain_bytes,
     rows_not_utf8,
@@ -45,6 +47,7 @@ from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
 from lexalcm.data.languages import LANGUAGE_FIELDS, record_language
 from lexalcm.data.spool import document_position
 from lexalcm.data.units import SplitName
+from lexalcm.data.writable import writable
 from lexalcm.errors import DataError
 from lexalcm.folders import files_below
 
@@ -78,11 +81,13 @@ class ParquetSource:
 def find_parquet(path: Path) -> list[ParquetSource]:
     """The parquet files of a folder, in the order of their names; below `Train/` and `Val/` they know their side."""
     if path.is_file():
-        return [ParquetSource(path, path.name)]
+        return [ParquetSource(path, writable(path.name))]
     files = (file for file in files_below(path) if file.suffix == ".parquet")
     visible = [file for file in files if not any(part.startswith("_") for part in file.parts)]
     return [
-        ParquetSource(path / file, file.as_posix(), SPLIT_NAMES.get(file.parts[0].lower()) if file.parts[1:] else None)
+        ParquetSource(
+            path / file, writable(file.as_posix()), SPLIT_NAMES.get(file.parts[0].lower()) if file.parts[1:] else None
+        )
         for file in visible
     ]
 
@@ -128,6 +133,7 @@ class ParquetReader:
         for column in self.settings.metadata:
             if column != ALL_COLUMNS and column not in schema.names:
                 raise DataError(f"{source.path} has no column {column!r}: choose with --metadata: {_some(schema)}")
+        check_unique(schema, self._columns(schema), source.path)
         if self.settings.text:
             kind = schema.field(self.settings.text_column).type
             if not (is_list(kind) and is_text(kind.value_type)):
@@ -365,9 +371,7 @@ def _some(schema: pa.Schema) -> str:
 
 def _opened(source: ParquetSource) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(source.path, buffer_size=1 << 20, pre_buffer=False)
-    except pa.ArrowException as error:
-        raise DataError(f"{source.path} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+        return open_parquet(source.path, buffer_size=1 << 20, pre_buffer=False)
     except OSError as error:
         raise DataError(f"cannot read {source.path}: {error.strerror or error}") from error
 

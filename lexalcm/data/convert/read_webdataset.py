@@ -8,7 +8,6 @@ of others a `source` is anybody's.
 """
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -25,8 +24,10 @@ from lexalcm.data.languages import record_language
 from lexalcm.data.spool import document_position
 from lexalcm.data.tar import open_tar
 from lexalcm.data.units import SplitName
+from lexalcm.data.writable import writable
 from lexalcm.errors import DataError
 from lexalcm.folders import files_below
+from lexalcm.json_text import parse_json
 
 _OUR_KEY = re.compile(r"\d{6,}-\d{6,}")
 """See `lexalcm.data.shards.document_key`."""
@@ -37,9 +38,9 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 def find_tars(path: Path) -> list[tuple[Path, str]]:
     """The tars of a folder, or the one given, and how to call them."""
     if path.is_file():
-        return [(path, path.name)]
+        return [(path, writable(path.name))]
     files = (file for file in files_below(path, hidden=True) if file.name.endswith(TAR_SUFFIXES))
-    return [(path / file, file.as_posix()) for file in files if not file.name.startswith(".")]
+    return [(path / file, writable(file.as_posix())) for file in files if not file.name.startswith(".")]
 
 
 class _UnusableError(Exception):
@@ -114,7 +115,7 @@ class WebDatasetReader:
         if array.shape[1] != self.dim:
             raise _UnusableError("wrong dimension", f"{array.shape[1]}, expected {self.dim}")
         try:
-            given = json.loads(members.get("json", b"{}"))
+            given = parse_json(members.get("json", b"{}"))
             if not isinstance(given, dict):
                 raise TypeError("its JSON is not an object")
             document = self._document(default_id, given, members)
@@ -170,7 +171,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                     continue
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
-                this = f"{folder}/{stem}" if folder else stem
+                this = writable(f"{folder}/{stem}" if folder else stem)
                 if this != key and members:
                     yield key, members
                     members = {}
