@@ -8,6 +8,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import Self
 
 from lexalcm.errors import ConfigError
+from lexalcm.yaml_text import YAMLTextError, parse_yaml
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -45,7 +47,7 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 def load_settings(
     settings: type[SettingsT],
     file: Path | str | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str | tuple[str, Any]] = (),
     base: Mapping[str, Any] | None = None,
     prefix: str = "",
 ) -> SettingsT:
@@ -54,7 +56,7 @@ def load_settings(
     Args:
         settings: the class to read.
         file: a YAML file with a mapping, or none.
-        overrides: texts like `"train.lr=1e-4"`; the value is read as YAML.
+        overrides: texts like `"train.lr=1e-4"`, whose value is read as YAML, or a key and its value, taken as it is.
         base: values under the file's, e.g. a preset's.
         prefix: a first part that every override must carry, e.g. `"model"` for `"model.num_layers=4"`.
 
@@ -66,18 +68,12 @@ def load_settings(
         _merge(tree, _read_yaml(Path(file)))
     overridden: list[list[str]] = []
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {override}: write it as key=value")
+        key, value = _read_override(override) if isinstance(override, str) else override
         path = key.strip().split(".")
         if prefix:
             if path[0] != prefix:
                 raise ConfigError(f"--set {key}: only {prefix}.* can be set here{nearest(path[0], [prefix])}")
             path = path[1:]
-        try:
-            value = _read_scalar(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override}: the value is not valid YAML") from error
         _assign(tree, path, value, key)
         overridden.append(path)
     return validate(settings, tree, prefix=prefix, source="" if file is None else str(file), overridden=overridden)
@@ -125,13 +121,13 @@ def validate(
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = parse_yaml(file.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(f"no such config file: {file}") from error
     except OSError as error:
         raise ConfigError(f"cannot read the config file {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    except YAMLTextError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -139,14 +135,19 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
-def _read_scalar(text: str) -> Any:
-    value = yaml.safe_load(text)
+def _read_override(override: str) -> tuple[str, Any]:
+    """The key of a text `key=value`, and what the value means."""
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override}: write it as key=value")
+    try:
+        value = parse_yaml(text)
+    except YAMLTextError as error:
+        raise ConfigError(f"--set {key}: the value is not valid YAML ({error})") from error
     if isinstance(value, str) and value == text.strip():  # YAML 1.1 reads 1e-4 as text; everyone else as a number
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+        with suppress(ValueError):
+            value = float(value)
+    return key, value
 
 
 def _assign(tree: dict[str, Any], path: list[str], value: Any, key: str) -> None:

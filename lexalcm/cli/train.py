@@ -1,7 +1,6 @@
 """`lcm train`: train a model in a run folder."""
 
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -17,6 +16,9 @@ from lexalcm.train.stop import SCHEDULERS, StopRequest
 
 if TYPE_CHECKING:
     from lexalcm.train.run import DryRunResult, RunResult
+
+Overrides = list[str | tuple[str, Any]]
+"""What goes over the settings of the file, see `lexalcm.config.load_settings`."""
 
 SECONDS_TO_SAY = 3.0  # a launcher ends all processes when one has ended: the one that says why must come first
 
@@ -122,7 +124,7 @@ def train(
         "deepspeed": deepspeed,
         "train.steps": steps,
     }
-    options = [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
+    options = [(key, value) for key, value in named.items() if value is not None]
     if plan:
         _plan(config, [*(overrides or ()), *options], gpus, gpu_memory, as_json)
         return
@@ -154,7 +156,7 @@ def _launch(nproc: str, restarts: int, stop_code: int, stop: StopRequest | None)
     )
 
 
-def _plan(config: Path | None, overrides: list[str], gpus: int | None, gpu_memory: str | None, as_json: bool) -> None:
+def _plan(config: Path | None, overrides: Overrides, gpus: int | None, gpu_memory: str | None, as_json: bool) -> None:
     from lexalcm.cli.memory_table import print_plan
     from lexalcm.config import RunConfig, load_settings
     from lexalcm.train.memory_choice import plan_run
@@ -164,7 +166,7 @@ def _plan(config: Path | None, overrides: list[str], gpus: int | None, gpu_memor
 
 def _train(
     config: Path | None,
-    overrides: list[str],
+    overrides: Overrides,
     resume: str,
     overwrite: bool,
     dry_run: bool,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,6 +22,7 @@ from lexalcm.model.config import Architecture, ModelConfig
 from lexalcm.model.create import ARCHITECTURES
 from lexalcm.model.folder import check_shapes, describe_names, list_names
 from lexalcm.model.lcm import LCM
+from lexalcm.yaml_text import YAMLTextError, parse_yaml
 
 PUBLISHED_HEAD_SIZE = 128
 
@@ -221,11 +221,13 @@ def _walk(tree: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, str
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(file.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(f"no such config file: {file}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} is not readable YAML or JSON: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    except YAMLTextError as error:
+        raise ConfigError(f"{file} is not readable YAML or JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold settings as key: value lines")
     return content

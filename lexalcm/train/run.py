@@ -97,7 +97,7 @@ class _Parts:
     model: LCM
 
 
-def read_run_config(file: Path | None, overrides: Iterable[str], resume: str) -> RunConfig:
+def read_run_config(file: Path | None, overrides: Iterable[str | tuple[str, Any]], resume: str) -> RunConfig:
     """Read the settings of a run; where `resume` is a path, those saved there are the base.
 
     Raises:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lexalcm.errors import DataError, UserError
 from lexalcm.visualize.style import is_drawable
+from lexalcm.yaml_text import YAMLTextError, parse_yaml
 
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.yaml"
@@ -198,7 +198,7 @@ def _buckets(rows: Sequence[Any]) -> np.ndarray | None:
 
 def _read_config(file: Path) -> Mapping[str, Any]:
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):  # a run's curves are there without its settings
+        config = parse_yaml(file.read_bytes())
+    except (OSError, YAMLTextError):  # a run's curves are there without its settings
         return {}
     return config if isinstance(config, Mapping) else {}

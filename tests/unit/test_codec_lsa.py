@@ -18,7 +18,7 @@ from lexalcm.codec.lsa import LsaCodec
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
 from lexalcm.data.segment import segment
-from lexalcm.errors import CodecError, ConfigError
+from lexalcm.errors import CodecError, ConfigError, UserError
 
 Documents = list[tuple[str, list[str]]]
 
@@ -294,7 +294,6 @@ def test_files_of_other_types_are_damaged(codec: LsaCodec, saved: Path, tmp_path
     shutil.copytree(saved, tmp_path / "codec")
     file = tmp_path / "codec/lsa.json"
     file.write_text(json.dumps(OTHER_TEXTS[kind](json.loads(file.read_text()))))
-    with pytest.raises(
-        CodecError, match=rf"the codec's files in {tmp_path}/codec are damaged|codec/lsa\.json|fingerprint"
-    ):
+    known = rf"the codec's files in {tmp_path}/codec are damaged|codec/lsa\.json|fingerprint"
+    with pytest.raises(UserError, match=known):
         load_codec(codec.record(), tmp_path / "codec")
