@@ -8,7 +8,7 @@ become spaces. Nothing else is lost or changed, and no cut falls inside a graphe
 
 A text has a sentence if it has anything to say: words, but also `?!`, `$`, `∑ = ∞` or `……`, and any single character.
 What has none is blank, or decoration: several of the characters that rules are drawn with and no other, as in `* * *`
-(and `!!!`, of which a row says no more than that). Of other texts, lines without a sentence are left out, and so are
+(and `!!!`, of which a row says no more than that). Of other texts, lines of such characters are left out, and so are
 invisible characters that stand alone; within a line, decoration and the mark of an item (`1.`, `II.`, `a)`) are part of
 the sentence beside them, whoever segments.
 """
@@ -32,11 +32,12 @@ _GRAPHEME = regex.compile(r"\X")
 _INVISIBLE = r"\p{Cf}\p{Default_Ignorable_Code_Point}\u2800"
 _INVISIBLE_WORD = regex.compile(f"(?:^| )[ {_INVISIBLE}]*[{_INVISIBLE}](?= |$)")
 _UNSEEN = rf"\s\p{{Cc}}\p{{Cs}}\p{{Mn}}\p{{Me}}{_INVISIBLE}"
-_UNSEEN_RUN = regex.compile(f"[{_UNSEEN}]+")
-_SAYS = regex.compile(rf"[^{_UNSEEN}\-‐-―_=~*#.·•+|!]")  # all but the characters of rules
+_SEEN = regex.compile(f"[^{_UNSEEN}]")
+_RULED = r"\-‐-―_=~*#.·•+|!:`\u2500-\u25ff★☆※⁂＊＿－＝～〜＃｜＋．・"  # what rules are drawn with
+_SAYS = regex.compile(f"[^{_UNSEEN}{_RULED}]")
 
 _ITEM_MARK = regex.compile(
-    r"(?:[(（\[]?(?:(?:\p{Nd}{1,3}[.．])*\p{Nd}{1,3}|\p{L}\p{M}*|[IVXLCDM]+|[ivxlcdm]+|[一二三四五六七八九十百]+)[.．)）\]]+\s*)+"
+    r"(?:[#§№]?\s?[(（\[]?(?:(?:\p{Nd}{1,3}[.．])*\p{Nd}{1,3}|\p{L}\p{M}*|[IVXLCDM]+|[ivxlcdm]+|[一二三四五六七八九十百]+)[.．)）\]]+\s*)+"
 )
 """A piece that is only this, in full, says which item comes next."""
 
@@ -126,17 +127,14 @@ def segment_texts(
 
 def paragraphs_of(text: str, join_lines: bool = False) -> list[str]:
     """The lines of a text that say something, whitespace, control and invisible characters cleaned."""
-    if not _has_sentence(text):
+    says = _SAYS if _SAYS.search(text) else _SEEN
+    if says is _SEEN and len(_SEEN.findall(text)) != 1:
         return []
     if join_lines:
-        text = regex.sub(r"[^\n]+", lambda line: line[0] if _has_sentence(line[0]) else "", text.replace("\r\n", "\n"))
+        text = regex.sub(r"[^\n]+", lambda line: line[0] if says.search(line[0]) else "", text.replace("\r\n", "\n"))
         text = regex.sub(r"(?<!\n)\n(?!\n)", " ", text)
     lines = (_BLANK.sub(" ", line) for line in _LINE_END.split(_SURROGATE.sub("\ufffd", text)))
-    return [_INVISIBLE_WORD.sub("", line).strip() for line in lines if _has_sentence(line)]
-
-
-def _has_sentence(text: str) -> bool:
-    return _SAYS.search(text) is not None or len(_UNSEEN_RUN.sub("", text)) == 1
+    return [_INVISIBLE_WORD.sub("", line).strip() for line in lines if says.search(line)]
 
 
 def _is_one_sentence(before: str, piece: str) -> bool:

@@ -9,6 +9,7 @@ import regex
 
 _STOP = regex.compile(
     r"(?:(?<!។ល)(?!។ល។)[។៕]"  # Khmer, but not `។ល។`, and so on
+    r"|[。！？](?=[」』]*\s*[(（]?\p{Nd}{1,3}[.．)）]\s*$)"  # before the number of the next item
     r"|(?<=[\u0f40-\u0fbc]་?)[།༎༏༑༔](?:\s*[།༎])*"  # Tibetan, but no ornament at the begin of a text
     r"|[\u1b4e\u1b4f\u1b7f\u2cf9-\u2cfb\u2e60\ufe12\ufe15\ufe16\U000113d4\U000113d5\U00016d6e\U00016d6f])"
     r"[\"'”’»)\]]*\s*"
@@ -22,7 +23,7 @@ _QUOTATION_GOES_ON = regex.compile(r"(?:と(?!ても|にかく|ころ|き|な|�
 """How a Japanese sentence goes on behind a quotation."""
 
 _ANYWHERE = "Dr Prof Mr Mrs Ms"
-_INDIC = "डॉ डा प्रो श्री श्रीमती सुश्री पं स्व"
+_INDIC = "डॉ डा प्रो प्रा श्री श्रीमती सुश्री पं स्व"
 _ENGLISH = "Messrs Mx Rev Hon Gen Col Capt Lt Sgt Gov Sen Rep"
 _GERMAN = "Hr Fr Frl Dipl Ing Mag"
 _SPANISH = "Sr Sra Srta Sres Sras Dra Profa D Dña Lic Ing Arq Gral Mons"
@@ -73,6 +74,7 @@ _TITLES = {
     "pt": _PORTUGUESE,
     "ro": "dl dna dra dr prof ing",
     "ru": _CYRILLIC,
+    "si": "ආචාර්ය මහාචාර්ය",
     "sk": "dr prof doc ing mgr MUDr JUDr PhDr RNDr sv",
     "sl": _SOUTH_SLAVIC,
     "sr": f"{_SOUTH_SLAVIC} {_CYRILLIC} др г-ђа",
@@ -97,7 +99,7 @@ def mend_cuts(pieces: list[str], code: str) -> list[str]:
         lambda before, piece: bool(
             _CLOSING.fullmatch(piece)
             or ends_in_title.search(before)
-            or (before.endswith(("」", "』")) and _QUOTATION_GOES_ON.match(piece))
+            or (before.rstrip().endswith(("」", "』", "”")) and _QUOTATION_GOES_ON.match(piece))
         ),
     )
 

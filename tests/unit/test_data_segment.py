@@ -47,7 +47,10 @@ def graphemes(text: str) -> list[str]:
     return [kept for grapheme in regex.findall(r"\X", text) if (kept := visible(grapheme))]
 
 
-RULES = set("-‐‑‒–—―_=~*#.·•+|!")
+RULES = {*"-‐‑‒–—―_=~*#.·•+|!:`★☆※⁂＊＿－＝～〜＃｜＋．・", *map(chr, range(0x2500, 0x2600))}
+
+
+_WITHOUT_RULES = str.maketrans(dict.fromkeys(RULES, ""))
 
 
 def says_something(text: str) -> bool:
@@ -57,9 +60,11 @@ def says_something(text: str) -> bool:
 
 
 def said(text: str) -> str:
-    """The lines of a text that have a sentence."""
+    """The lines of a text that have a sentence: those of nothing but rules only where it has no other."""
     lines = regex.split(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text)
-    return "\n".join(line for line in lines if says_something(line))
+    seen = [{c for c in visible(line) if unicodedata.category(c) not in ("Cs", "Mn", "Me")} for line in lines]
+    rules = RULES if any(one - RULES for one in seen) else set()
+    return "\n".join(line for line, one in zip(lines, seen, strict=True) if one - rules)
 
 
 @given(texts, languages, caps, st.booleans())
@@ -70,7 +75,9 @@ def test_nothing_is_lost_and_every_piece_fits(text: str, lang: str, cap: int, jo
         return
     kept, wanted = visible("".join(sentences)), visible(said(text))
     if join_lines:  # what a line is depends on more
-        kept, wanted = (regex.sub(r"[-‐-―_=~*#.·•+|!\p{Mn}\p{Me}]", "", whole) for whole in (kept, visible(text)))
+        kept, wanted = (
+            regex.sub(r"[\p{Mn}\p{Me}]", "", whole).translate(_WITHOUT_RULES) for whole in (kept, visible(text))
+        )
     assert kept == wanted
     assert all(sentence and sentence == sentence.strip() for sentence in sentences)
     assert all(len(sentence) <= cap for sentence in sentences)
@@ -121,7 +128,10 @@ def test_decoration_and_what_nobody_sees_has_no_sentence(text: str) -> None:
 
 
 SHAPELESS = ["\u200b", "\u00ad", "\u200e", "\u2060", "\ufeff", "\u3164", "\u2800", "\u180e", "\ufe0f", "\u200d\u200c"]
-RULED = ["* * *", "---", "|---|---|", "=====", "\u2014\u2014", "~~~", "· · ·"]
+RULED = [
+    *("* * *", "---", "|---|---|", "=====", "\u2014\u2014", "~~~", "· · ·", "＊＊＊", "━━━━"),
+    *("・・・", "☆ ☆ ☆", "|:---|---:|", "```", "+--+\n|  |", "-", "•"),
+]
 
 
 @pytest.mark.parametrize("nothing", [*SHAPELESS, *RULED])

@@ -24,6 +24,7 @@ from lexalcm.data.segment import segment, segment_texts
         ("hin_Deva", ["डॉ. शर्मा आज आए।", "वे कल जाएँगे।"]),
         ("mar_Deva", ["डॉ. जोशी आले.", "श्री. पाटील गेले."]),
         ("ben_Beng", ["ডা. রহমান এসেছেন।", "ড. করিম গেছেন।"]),
+        ("npi_Deva", ["डा. शर्मा आए।", "प्रा. थापा गए।"]),
         ("tam_Taml", ["திரு. ராமன் வந்தார்.", "டாக்டர். குமார் வந்தார்."]),
         ("tel_Telu", ["డా. రావు వచ్చారు.", "శ్రీ. రెడ్డి వచ్చారు."]),
         ("mal_Mlym", ["ഡോ. നായർ വന്നു.", "ശ്രീ. മേനോൻ പോയി."]),
@@ -65,13 +66,31 @@ def test_stops_of_scripts(lang: str, sentences: list[str]) -> None:
         ["「行こう。」などと言う。", "「はい。」", "とても青い。"],
         ["「行こう。」", "「はい。」", "彼は言った。"],
         ["『行こう。』", "彼は言った。"],
+        ["“行こう。”と言った。", "次だ。"],
     ],
 )
 def test_a_quotation_in_japanese_goes_on_with_its_particle(sentences: list[str]) -> None:
     assert segment("".join(sentences), "jpn_Jpan") == sentences
 
 
-MARKS = ["1.", "12.", "1.2.", "II.", "iv.", "a.", "B)", "(3)", "[4]", "２．", "（３）", "一．", "٣.", "가."]
+MARKS = [
+    "1.",
+    "12.",
+    "1.2.",
+    "II.",
+    "iv.",
+    "a.",
+    "B)",
+    "(3)",
+    "[4]",
+    "２．",
+    "（３）",
+    "一．",
+    "٣.",
+    "가.",
+    "#1.",
+    "§ 3.",
+]
 
 
 class CutsBehindMarks:
@@ -99,6 +118,7 @@ def test_the_mark_of_an_item_belongs_to_the_item(items: list[tuple[str, str]], o
 
 def test_a_full_width_mark_without_a_space() -> None:
     assert segment("１．湯を沸かす。２．待つ。", "jpn_Jpan") == ["１．湯を沸かす。", "２．待つ。"]
+    assert segment("1. 烧水。2. 等待。", "zho_Hans") == ["1. 烧水。", "2. 等待。"]
 
 
 @pytest.mark.parametrize(
