@@ -21,6 +21,7 @@ from lexalcm.data.chat import CHAT_FIELDS, Turn, is_conversation, read_turns
 from lexalcm.data.json_records import decoded_lines, json_records
 from lexalcm.data.languages import LANGUAGE_FIELDS, known_language, record_language
 from lexalcm.data.open_text import check_size, open_text
+from lexalcm.data.unread import say_unread, shown_unread
 from lexalcm.data.writable import writable
 from lexalcm.errors import DataError, UserError
 from lexalcm.folders import files_below
@@ -119,12 +120,10 @@ def _of_folder(folder: Path, text_field: str, chat: bool) -> list[Source]:
     sure = [source for source in found if not source.is_of(_ANY_JSON) or _holds_documents(source, text_field, chat)]
     chosen = sure or found  # none for sure: reading the others says what is wrong
     unread = sorted({source.name for source in inside} - {source.name for source in chosen})
-    shown = f"{', '.join(unread[:8])}{', ...' if len(unread) > 8 else ''}"
     if not chosen:
-        seen = f"; not read: {len(unread):,} files ({shown})" if unread else ""
+        seen = f"; {shown_unread(unread)}" if unread else ""
         raise UserError(f"{folder} holds no text to read: known are {', '.join(SUFFIXES)}{seen}")
-    if unread:
-        logger.warning("%s: %s files are not read: %s", folder, f"{len(unread):,}", shown)
+    say_unread(folder, unread)
     return chosen
 
 

@@ -696,6 +696,28 @@ def test_columns_of_others_that_only_have_the_names_of_ours(tmp_path: Path) -> N
         assert all(not {"source", "turns", "targets"} & set(document) for _, document, _ in found.values())
 
 
+def test_what_is_not_read_of_a_folder_is_said(
+    tmp_path: Path, hash_codec: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = ours(tmp_path, hash_codec)
+    convert([dataset.path], tmp_path / "in", ConvertSettings(), to="parquet")
+    convert([tmp_path / "in"], tmp_path / "out", ConvertSettings())
+    assert caplog.messages == []  # all of it is what a conversion wrote
+    for name in ("README.md", "Train/more.csv"):
+        (tmp_path / "in" / name).write_text("x")
+    convert([tmp_path / "in"], tmp_path / "out", ConvertSettings(), overwrite=True)
+    assert caplog.messages == [f"{tmp_path / 'in'}: 2 files are not read: README.md, Train/more.csv"]
+    for other in (tmp_path / "in" / "README.md", tmp_path / "out" / "codec"):
+        with pytest.raises(UserError, match=r"(README\.md|codec) holds neither a data set"):
+            convert([tmp_path / "in", other], tmp_path / "more", ConvertSettings())
+
+
+def test_names_in_capitals(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "in" / "A.PARQUET", lists_of_lists(VECTORS))
+    for given in (tmp_path / "in", tmp_path / "in" / "A.PARQUET"):
+        assert convert([given], tmp_path / "out", settings(), overwrite=True).documents == 12
+
+
 def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path) -> None:
     good = write_parquet(tmp_path / "good.parquet", lists_of_lists(VECTORS))
     zero = write_parquet(tmp_path / "zero.parquet", lists_of_lists([v * 0 for v in VECTORS]))

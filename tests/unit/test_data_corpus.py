@@ -158,7 +158,7 @@ def test_what_is_not_read_of_a_folder_is_said(tmp_path: Path, caplog: pytest.Log
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(
-        UserError, match=r"holds no text to read: .*; not read: 4 files \(LICENSE.txt, b.csv, deep/"
+        UserError, match=r"holds no text to read: .*; 4 files are not read: LICENSE.txt, b.csv, deep/"
     ) as error:
         find_sources([tmp_path / "LICENSE.txt", tmp_path])
     assert "\n" not in str(error.value)

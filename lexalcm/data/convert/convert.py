@@ -15,13 +15,14 @@ import numpy as np
 from lexalcm import __version__
 from lexalcm.atomic import atomic_folder, check_output
 from lexalcm.codec.registry import CODEC_FOLDER
+from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.config import CodecRecord
 from lexalcm.data.build import MAX_SOURCES_NOTED
 from lexalcm.data.companions import companion_hashes
 from lexalcm.data.convert.blocks import Block, LeftOut, as_stored, leave_out_unusable, read_ahead
 from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, own_special, special_of
 from lexalcm.data.convert.read_dataset import DatasetReader
-from lexalcm.data.convert.read_parquet import ParquetReader, find_parquet
+from lexalcm.data.convert.read_parquet import ParquetReader, ParquetSource, find_parquet
 from lexalcm.data.convert.read_webdataset import TAR_SUFFIXES, WebDatasetReader, find_tars
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.convert.write_dataset import DatasetSink
@@ -32,8 +33,10 @@ from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
 from lexalcm.data.spoken import spoken_concepts
+from lexalcm.data.unread import say_unread
 from lexalcm.data.writable import writable
 from lexalcm.errors import ConfigError, DataError, UserError
+from lexalcm.folders import files_below
 
 LEFT_OUT_FILE = "left-out.jsonl"
 
@@ -204,17 +207,29 @@ def _reader(paths: list[Path], settings: ConvertSettings) -> Reader:
     for path in paths:
         if not path.exists():
             raise UserError(f"no such file or folder: {path}")
-    parquet = [
-        source for path in paths if path.is_dir() or path.name.endswith(".parquet") for source in find_parquet(path)
-    ]
-    tars = [source for path in paths if path.is_dir() or path.name.endswith(TAR_SUFFIXES) for source in find_tars(path)]
+    parquet: list[ParquetSource] = []
+    tars: list[tuple[Path, str]] = []
+    for path in paths:
+        name = path.name.lower()
+        found = find_parquet(path) if path.is_dir() or name.endswith(".parquet") else []
+        found_tars = find_tars(path) if path.is_dir() or name.endswith(TAR_SUFFIXES) else []
+        if not (found or found_tars):
+            raise UserError(f"{path} holds neither a data set, nor .parquet, nor .tar: give the folder of one")
+        if path.is_dir():
+            read = {source.name for source in found} | {tar_name for _, tar_name in found_tars}
+            say_unread(path, [name for name in _foreign_files(path) if name not in read])
+        parquet += found
+        tars += found_tars
     if parquet and tars:
         raise UserError("parquet and tars together: convert them one after the other")
-    if parquet:
-        return ParquetReader(parquet, settings)
-    if tars:
-        return WebDatasetReader(tars, settings)
-    raise UserError(f"{paths[0]} holds neither a data set, nor .parquet, nor .tar: give the folder of one")
+    return ParquetReader(parquet, settings) if parquet else WebDatasetReader(tars, settings)
+
+
+def _foreign_files(folder: Path) -> list[str]:
+    """The files of a folder that are none of those that a conversion wrote beside its parquet."""
+    own = (NOTE_FILE, LEFT_OUT_FILE, SPECIAL_FILE)
+    names = [name for name in files_below(folder) if name.parts[0] not in (*own, CODEC_FOLDER)]
+    return [writable(name.as_posix()) for name in names]
 
 
 def _codec(paths: list[Path], dataset: Dataset | None, settings: ConvertSettings, special: Path | None) -> CodecChoice:

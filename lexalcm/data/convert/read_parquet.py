@@ -82,7 +82,7 @@ def find_parquet(path: Path) -> list[ParquetSource]:
     """The parquet files of a folder, in the order of their names; below `Train/` and `Val/` they know their side."""
     if path.is_file():
         return [ParquetSource(path, writable(path.name))]
-    files = (file for file in files_below(path) if file.suffix == ".parquet")
+    files = (file for file in files_below(path) if file.suffix.lower() == ".parquet")
     visible = [file for file in files if not any(part.startswith("_") for part in file.parts)]
     return [
         ParquetSource(

@@ -32,14 +32,14 @@ from lexalcm.json_text import parse_json
 _OUR_KEY = re.compile(r"\d{6,}-\d{6,}")
 """See `lexalcm.data.shards.document_key`."""
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def find_tars(path: Path) -> list[tuple[Path, str]]:
     """The tars of a folder, or the one given, and how to call them."""
     if path.is_file():
         return [(path, writable(path.name))]
-    files = (file for file in files_below(path, hidden=True) if file.name.endswith(TAR_SUFFIXES))
+    files = (file for file in files_below(path, hidden=True) if file.name.lower().endswith(TAR_SUFFIXES))
     return [(path / file, writable(file.as_posix())) for file in files if not file.name.startswith(".")]
 
 
