@@ -6,7 +6,8 @@
     {"instruction": "...", "input": "...", "output": "..."}             Alpaca; input may be missing or empty
 
 Any of them may have a field `system` with the text of a system turn that comes first. Alpaca's may have a `history` of
-earlier questions and answers, `[["...", "..."], ...]`. Fields that are null or empty count as missing, in messages too.
+earlier questions and answers, `[["...", "..."], ...]` or messages. Fields that are null or empty count as missing, also
+in messages.
 
 A turn becomes the special concept of its role and then its sentences. It ends where the next role's concept stands, or
 with the conversation, where training appends end of text. Targets are the sentences of the assistant and the concept
@@ -156,9 +157,11 @@ def _messages(messages: Any, field: str, where: str) -> list[Turn]:
 
 
 def _history(history: Any, where: str) -> list[Turn]:
-    """The turns before an instruction: pairs of a question and its answer."""
+    """The turns before an instruction: pairs of a question and its answer, or messages."""
     if is_absent(history):
         return []
+    if isinstance(history, list) and isinstance(history[0], Mapping):
+        return _messages(history, "history", where)
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
         raise DataError(f"{where}field 'history' is no list of pairs [question, answer]")
     sides = ("user", ASSISTANT)

@@ -1,7 +1,7 @@
 """JSON objects one at a time: one a line, the items of one array, or one after another over many lines.
 
-Which of these a file is, its first characters say: `[` opens an array, and a brace alone in its line an object that
-goes on in the next. Memory: one object, and what is read at a time.
+Which of these a file is, its first line says: `[` opens an array, and a line that ends with an open brace or a comma
+begins an object that goes on in the next. Memory: one object, and what is read at a time.
 """
 
 import codecs
@@ -37,7 +37,8 @@ def json_records(file: BinaryIO, shown: str) -> Iterator[tuple[int, str, dict[st
     while not (first := start.removeprefix(_BYTE_ORDER_MARK).strip()) and (piece := file.readline(_PIECE)):
         start += piece
     is_array = first.startswith(b"[")
-    if not (is_array or first == b"{"):
+    goes_on = start.endswith(b"\n") and first.endswith((b"{", b"[", b":", b","))
+    if not (is_array or goes_on):
         yield from _of_lines(chain(io.BytesIO(start + file.readline()), file), shown)
         return
     number = 0

@@ -384,6 +384,8 @@ def test_a_history_comes_first_in_its_order(tmp_path: Path) -> None:
         *(("user", "And then?"), ("assistant", "Rain.")),
     ]
     assert fields == {"instruction", "input", "output", "history", "system"}
+    record["history"] = [{"role": "user", "content": "What now?"}, {"role": "assistant", "content": "Sun."}]
+    assert [turn.text for turn in read_turns(record, "")[0]] == ["Be brief.", "What now?", "Sun.", "And then?", "Rain."]
     with pytest.raises(DataError, match="1: field 'history' is no list of pairs"):
         read_turns(record | {"history": ["What now?"]}, "1: ")
 

@@ -46,6 +46,18 @@ def test_objects_over_many_lines_come_one_after_another(records: list[dict[str, 
     assert [record for _, _, record in read(content.encode())] == records
 
 
+@pytest.mark.parametrize(
+    "content", ['{ "a": 1,\n"b": 2}', '{"a":\n 1, "b": 2}', '{\n"a": 1, "b": 2}', '{"a": 1, "b": 2}']
+)
+def test_an_object_may_be_broken_anywhere(content: str) -> None:
+    assert [record for _, _, record in read(content.encode())] == [{"a": 1, "b": 2}]
+
+
+def test_a_line_may_be_longer_than_what_is_read_at_a_time() -> None:
+    lines = [json.dumps({"text": "," * size}) for size in range(65_500, 65_560)]
+    assert [len(record["text"]) for _, _, record in read("\n".join(lines).encode())] == list(range(65_500, 65_560))
+
+
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=60_000), min_size=1, max_size=3))
 def test_items_may_be_longer_than_what_is_read_at_a_time(texts: list[str]) -> None:
