@@ -7,6 +7,7 @@ torch, scikit-learn and pandas load inside the functions that need them.
 import errno
 import os
 import re
+import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions of typer keep in different places
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""System errors that the user can mend: no space, no right to write."""
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
+"""What torch says, on a CPU or a GPU."""
+
+LONGEST_SHOWN = 100
+"""Letters of a path in a message: it may be a whole text, given where a path is expected."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -76,16 +80,21 @@ app.add_typer(verify.app, name="verify")
 app.add_typer(visualize.app, name="visualize")
 
 
-def _unwritable(error: Exception) -> str | None:
-    """What the system says of a write that failed, if one did; libraries written in Rust give it as text."""
-    if isinstance(error, OSError):
-        number, place = error.errno, error.filename
+def _of_the_system(error: Exception) -> str | None:
+    """What the system says of a call that failed, if one did; `shutil` and what is written in Rust give it as text."""
+    place: object = getattr(error, "filename", None)
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        place, _, text = error.args[0][0]
     else:
-        match = re.search(r"\(os error (\d+)\)", str(error))
-        number, place = int(match[1]) if match else None, None
-    if number not in UNWRITABLE:
-        return None
-    return f"{os.strerror(number)}: {place or 'make room, or choose another place for the output'}"
+        text = str(error)
+    match = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", text)
+    if match is None:
+        return " ".join(text.split()) if isinstance(error, OSError) else None
+    number = int(match[1] or match[2])
+    if place is None and number in (errno.ENOSPC, errno.EDQUOT):
+        place = "make room, or choose another place for the output"
+    shown = "" if place is None else f": {os.fsdecode(place) if isinstance(place, bytes) else place}"
+    return os.strerror(number) + (shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}...")
 
 
 def _split(arguments: list[str]) -> tuple[list[str], set[str]]:
@@ -129,7 +138,12 @@ def main(stop: "StopRequest | None" = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        complaint = None if debug else _unwritable(error)
+        if debug:
+            raise
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            complain("lcm: there is not enough memory for this: choose smaller sizes, or a machine with more")
+            sys.exit(1)
+        complaint = _of_the_system(error)
         if complaint is None:
             raise
         complain(f"lcm: {complaint}")

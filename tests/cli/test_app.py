@@ -1,5 +1,6 @@
 """The command itself: quick to answer, mistakes in one line."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -143,3 +144,53 @@ def test_no_space_left_is_one_line(lcm: Callable, tmp_path: Path, monkeypatch: p
     result = lcm("data", "sample", "--out", tmp_path / "x")
     assert result.code == 2
     assert result.err == f"lcm: No space left on device: {tmp_path / 'shard'}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (OSError(36, "File name too long", "長" * 300), 2, "File name too long: " + "長" * 98 + "..."),
+        (OSError(40, "Too many levels of symbolic links", "a/b"), 2, "Too many levels of symbolic links: a/b"),
+        (NotADirectoryError(20, "Not a directory", b"a/b"), 2, "Not a directory: a/b"),
+        (OSError(5, "Input/output error"), 2, "Input/output error"),
+        (shutil.Error([("a/b", "c/d", "[Errno 13] Permission denied: 'a/b'")]), 2, "Permission denied: a/b"),
+        (shutil.Error([("a/b", "c/d", "[Errno 28] No space left on device")]), 2, "No space left on device: a/b"),
+        (shutil.Error("cannot move\na folder"), 2, "cannot move a folder"),
+        (MemoryError(), 1, "there is not enough memory for this: choose smaller sizes, or a machine with more"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4000 bytes."),
+            1,
+            "there is not enough memory for this: choose smaller sizes, or a machine with more",
+        ),
+    ],
+)
+def test_what_the_system_says_is_one_line(
+    lcm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, says: str
+) -> None:
+    from lexalcm.data import sample
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sample, "build_sample", fail)
+    result = lcm("data", "sample", "--out", tmp_path / "x")
+    assert (result.code, result.err) == (code, f"lcm: {says}\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["data", "build", "TEXT", "--out", "x"],
+        ["verify", "model", "TEXT"],
+        ["verify", "data", "TEXT"],
+        ["train", "--resume", "TEXT"],
+        ["infer", "--model", "TEXT", "Hello."],
+    ],
+    ids=" ".join,
+)
+def test_a_text_where_a_path_is_expected_is_one_line(lcm: Callable, line: list[str]) -> None:
+    result = lcm(*("The sun rises over the hills. " * 20 if word == "TEXT" else word for word in line))
+    assert result.code == 2
+    assert result.err.startswith("lcm: ")
+    assert result.err.count("\n") == 1
+    assert "File name too long" in result.err
