@@ -65,7 +65,7 @@ class _Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]  # the blocks of zeros at the end
                 raise
-            raise tarfile.ReadError(f"its end is missing ({error})") from error
+            raise tarfile.ReadError(f"its end is missing ({error}): copy or load it again") from error
 
 
 def open_tar(path: Path) -> tarfile.TarFile:
