@@ -1,7 +1,8 @@
 """Files of many gigabytes over HTTP: an interrupted download goes on where it stopped, and a file appears whole.
 
 What has come lies in `.NAME.part` beside the goal, with the server's tag for it in `.NAME.tag`. The next try asks for
-the rest only, and begins anew if the server's file is another by now.
+the rest only, and begins anew if the server's file is another by now. A page instead of the file, such as the login
+page of a network, never gets the file's name.
 """
 
 import http.client
@@ -24,6 +25,7 @@ from lexalcm.file_hash import file_sha256
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
+SHOWN = 80  # bytes of what a server answers with instead
 TIMEOUT = 60.0
 
 
@@ -49,13 +51,13 @@ def download(url: str, path: Path, report: Report | None = None) -> Downloaded:
         report: called with (bytes here, bytes in all or None).
 
     Raises:
-        DownloadError: no connection, an error of the server, or fewer bytes than announced.
+        DownloadError: no connection, an error of the server, a page instead of the file, or fewer bytes than announced.
         UserError: no room on the disk, or no folder that can be written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
-            if not path.exists():
+            if not path.exists() or page_instead(path):
                 _fetch(url, path, report or (lambda _done, _total: None))
     except PermissionError as error:
         raise UserError(f"no permission to write in {path.parent}: set LEXALCM_CACHE to another folder") from error
@@ -101,11 +103,27 @@ def _fetch(url: str, path: Path, report: Report) -> None:
     size = part.stat().st_size
     if total is not None and size != total:
         raise DownloadError(f"{url} ended after {size:,} of {total:,} bytes: try again, it goes on from there")
+    if words := page_instead(part):
+        part.unlink()
+        tag_file.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{url} cannot be downloaded: what answers is no file of weights ({words}): log in to the "
+            "network, or use another one"
+        )
     fsync_path(part)
     part.replace(path)
     fsync_path(path.parent)
     tag_file.unlink(missing_ok=True)
     return None
+
+
+def page_instead(file: Path) -> str:
+    """How a file begins that is text for people, such as HTML, or has nothing in it; no words for any other."""
+    with file.open("rb") as content:
+        begin = content.read(SHOWN)
+    if begin and begin.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"<", b"{"):
+        return ""
+    return " ".join(begin.decode(errors="replace").split()) or "nothing"
 
 
 def _copy(response: http.client.HTTPResponse, part: Path, have: int, total: int | None, report: Report) -> None:

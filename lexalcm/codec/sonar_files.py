@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lexalcm.atomic import atomic_file
-from lexalcm.codec.download import DownloadError, download
+from lexalcm.codec.download import DownloadError, download, page_instead
 from lexalcm.codec.sonar_checkpoint import (
     Side,
     SonarSizes,
@@ -147,7 +147,8 @@ def find_here(part: Part) -> SonarFile | None:
         if found := _in_folder(folder, part):
             return found
     published = cache_folder() / "sonar" / PUBLISHED[part]
-    return _with_config(published, part) if published.is_file() else None
+    is_here = published.is_file() and not page_instead(published)
+    return _with_config(published, part) if is_here else None
 
 
 def encoder_heads(source: str | None) -> int | None:

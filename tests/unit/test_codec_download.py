@@ -121,3 +121,30 @@ def test_no_room(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match="LEXALCM_CACHE"):
         download(server.url, tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (b"<html>Please log in</html>", "<html>Please log in</html>"),
+        (b"\xef\xbb\xbf\r\n <!DOCTYPE html>\n<html>" + b"x" * 500, "<!DOCTYPE html> <html>xxx"),
+        (b'{"error": "quota"}', '{"error": "quota"}'),
+        (b"", "nothing"),
+    ],
+)
+def test_a_page_is_no_file(server, tmp_path: Path, page: bytes, words: str) -> None:
+    path = tmp_path / "weights.pt"
+    server.content = page
+    with pytest.raises(DownloadError, match="no file of weights") as raised:
+        download(server.url, path)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert [file.name for file in tmp_path.iterdir() if not file.name.endswith(".lock")] == []
+    server.content = CONTENT
+    assert download(server.url, path).path.read_bytes() == CONTENT
+
+
+def test_a_page_that_is_there_under_the_files_name_is_replaced(server, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"<html>Please log in</html>")
+    assert download(server.url, path).path.read_bytes() == CONTENT
