@@ -97,6 +97,11 @@ def _of_the_system(error: Exception) -> str | None:
     return os.strerror(number) + (shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}...")
 
 
+def _complain(text: str) -> None:
+    """Say in one line why the command ends, also where a name has several."""
+    complain("lcm: " + text.replace("\n", "\\n"))
+
+
 def _split(arguments: list[str]) -> tuple[list[str], set[str]]:
     """A command line without the options that may stand anywhere in it, before `--`; and those."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -127,12 +132,12 @@ def main(stop: "StopRequest | None" = None) -> None:
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "lcm"
         if error.format_message():  # a group without a command has shown its help instead
-            complain(f"lcm: {error.format_message().rstrip('.')}: see {command} --help")
+            _complain(f"{error.format_message().rstrip('.')}: see {command} --help")
         sys.exit(error.exit_code)
     except LexaError as error:
         if debug:
             raise
-        complain(f"lcm: {error}")
+        _complain(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, e.g. `lcm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -141,13 +146,13 @@ def main(stop: "StopRequest | None" = None) -> None:
         if debug:
             raise
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-            complain("lcm: there is not enough memory for this: choose smaller sizes, or a machine with more")
+            _complain("there is not enough memory for this: choose smaller sizes, or a machine with more")
             sys.exit(1)
         complaint = _of_the_system(error)
         if complaint is None:
             raise
-        complain(f"lcm: {complaint}")
+        _complain(complaint)
         sys.exit(2)
     except KeyboardInterrupt:
-        complain("lcm: interrupted")
+        _complain("interrupted")
         sys.exit(INTERRUPTED)

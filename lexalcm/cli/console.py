@@ -43,11 +43,23 @@ class _TextConsole(Console):
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As in Rich; text alone goes into a pipe or a file as it is."""
+        if len(objects) == 1 and isinstance(objects[0], str) and not (options or self.quiet or self._escapes):
+            self.file.write(objects[0] + "\n")
+            self.file.flush()
+        else:
+            super().print(*objects, **options)
+
+    @property
+    def _escapes(self) -> bool:
+        return self.stderr or self.file.isatty()
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """All that is printed comes through here, strings and texts in tables too."""
         if isinstance(renderable, str):
             renderable = self.render_str(renderable)
-        if isinstance(renderable, Text) and (self.stderr or self.file.isatty()):
+        if isinstance(renderable, Text) and self._escapes:
             renderable = _with_escapes(renderable)
         return super().render(renderable, options)
 
@@ -61,6 +73,13 @@ def _with_escapes(text: Text) -> Text:
             part.plain = part.plain.encode("unicode_escape").decode()
         shown.append_text(part)
     return shown
+
+
+class _EscapingFormatter(logging.Formatter):
+    """Of warnings that are logged, where nobody else takes them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _with_escapes(Text(super().format(record))).plain
 
 
 out = _TextConsole()
@@ -84,6 +103,8 @@ def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
     err.quiet = quiet
     _talks_more = verbose and not quiet
     _began = time.monotonic()
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_EscapingFormatter())
     logging.getLogger(LOGGER).setLevel(logging.ERROR if quiet else logging.NOTSET)
     if quiet:
         warnings.simplefilter("ignore")

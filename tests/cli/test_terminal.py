@@ -214,6 +214,23 @@ def test_control_characters_in_names_are_shown_as_escapes() -> None:
             assert not set(said) & set("\x1b\x07\x9b\u202e")
 
 
+def test_an_error_is_one_line_whatever_its_names(lcm: Callable) -> None:
+    for line in (("infer", "--model", "two\nlines", "x"), ("data", "info", "two\nlines"), ("data", "--two\nlines")):
+        result = lcm(*line)
+        assert result.code == 2
+        assert len(result.err.splitlines()) == 1
+        assert "two\\" in result.err
+
+
+def test_so_they_are_in_warnings(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One.\n\nTwo.\n")
+    (tmp_path / "b\x1b[2J\u202e.bin").touch()
+    done = piped("data", "build", tmp_path, "--codec-option", "dim=4", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr.decode()
+    assert "b\\x1b[2J\\u202e.bin" in done.stderr.decode()
+    assert not set(done.stderr.decode()) & set("\x1b\u202e")
+
+
 def test_what_follows_two_dashes_is_no_option_of_ours(lcm: Callable) -> None:
     assert lcm("data", "info", "--", "-q").err.startswith("lcm: no data set in -q")
 

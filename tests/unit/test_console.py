@@ -87,7 +87,8 @@ def test_escapes_say_which_character_it_was() -> None:
 
 
 def test_a_pipe_gets_the_text_as_it_is() -> None:
-    assert shown(io.StringIO(), "a\x1b[2J\u202eb") == "a\x1b[2J\u202eb\n"
+    text = "a\x1b[2J\u202eb\x07\tc\x9b"
+    assert shown(io.StringIO(), text) == text + "\n"
 
 
 def test_columns_align_beside_escapes() -> None:
