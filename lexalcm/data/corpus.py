@@ -17,7 +17,7 @@ from typing import Any, Literal
 import zstandard
 
 from lexalcm.data.absent import first_present, is_absent
-from lexalcm.data.chat import CHAT_FIELDS, Turn, is_conversation, read_turns
+from lexalcm.data.chat import ASSISTANT, CHAT_FIELDS, Turn, is_conversation, read_turns
 from lexalcm.data.json_records import decoded_lines, json_records
 from lexalcm.data.languages import LANGUAGE_FIELDS, known_language, record_language
 from lexalcm.data.open_text import check_size, open_text
@@ -274,6 +274,9 @@ def _conversation(record: Mapping[str, Any], where: str, default_id: str, lang: 
     turns = [replace(turn, text=writable(turn.text)) for turn in turns]
     unused.update(("not read of messages", name) for turn in turns for name in turn.unused)
     unused.update(("left out", "messages without text") for turn in turns if is_absent(turn.text))
+    unused.update(
+        ("read, not learned", "answers of weight 0") for turn in turns if turn.role == ASSISTANT and not turn.learned
+    )
     about = _about(record, where, default_id, lang, fields, unused)
     for name, value in record.items():
         if name not in fields | about["metadata"].keys() and isinstance(value, list | Mapping) and value:

@@ -394,12 +394,16 @@ def test_what_is_not_used_of_conversations_is_said(
     tmp_path: Path, hash_codec: type, caplog: pytest.LogCaptureFixture
 ) -> None:
     chat = CHATS[0] | {"tools": [{"name": "look"}], "rejected": []}
-    chat["messages"] = [*chat["messages"], {"role": "assistant", "content": "Bye.", "thinking": "Hm.", "name": None}]
+    chat["messages"] = [
+        *chat["messages"],
+        {"role": "assistant", "content": "Bye.", "thinking": "Hm.", "name": None, "weight": 0},
+    ]
     file = write(tmp_path / "c.jsonl", [chat, *CHATS[1:]])
     build_from_paths([file], tmp_path / "out", BuildSettings(codec="hash", validation=0), chat=True)
     assert caplog.messages == [
         "not read of messages: tool_calls (1), thinking (1)",
         "left out: messages without text (1)",
+        "read, not learned: answers of weight 0 (1)",
         "not read of conversations: tools (1)",
     ]
 
