@@ -220,8 +220,8 @@ class DataSettings(Settings):
 
     path: str = "data/sample"
     sets: tuple[SetSettings, ...] = ()  # several data sets, instead of path
-    row_length: PositiveInt = 128  # concepts in a packed row
-    micro_batch: PositiveInt = 4  # rows in a micro-batch: what one rank holds at a time
+    row_length: Annotated[int, Field(gt=0, le=2**20)] = 128  # concepts in a packed row
+    micro_batch: Annotated[int, Field(gt=0, le=2**16)] = 4  # rows in a micro-batch: what one rank holds at a time
     global_batch: PositiveInt = 1  # micro-batches in an optimizer step, over all ranks
     end_of_text: bool = True  # append the codec's end-of-text concept to every document
     num_workers: NonNegativeInt = 0  # loader processes of each rank

@@ -4,12 +4,12 @@ The config is saved as `config.json` beside the weights. Learning rates, batch s
 of it: they may change without the weights changing their meaning.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from lexalcm.config import CodecRecord, NonNegativeInt, PositiveFloat, PositiveInt, Probability, Settings
+from lexalcm.config import CodecRecord, PositiveFloat, PositiveInt, Probability, Settings
 from lexalcm.diffusion.schedule import DiffusionSettings
 from lexalcm.errors import ConfigError
 
@@ -27,15 +27,15 @@ class ModelConfig(Settings):
 
     architecture: Architecture
     preset: str | None = None  # the preset it was made from; its sizes may have been changed since
-    dim: PositiveInt  # D, numbers in a concept
-    width: PositiveInt  # W, numbers in a hidden state
+    dim: Annotated[int, Field(gt=0, le=2**20)]  # D, numbers in a concept
+    width: Annotated[int, Field(gt=0, le=2**20)]  # W, numbers in a hidden state
     num_heads: PositiveInt
-    ffn_dim: PositiveInt  # inner size of the gated feed-forward network
-    num_layers: PositiveInt  # of the tower that predicts: the only one, or two-tower's denoiser
-    context_layers: NonNegativeInt = 0  # of two-tower's contextualizer
+    ffn_dim: Annotated[int, Field(gt=0, le=2**22)]  # inner size of the gated feed-forward network
+    num_layers: Annotated[int, Field(gt=0, le=10_000)]  # of the tower that predicts: the only one, or the denoiser
+    context_layers: Annotated[int, Field(ge=0, le=10_000)] = 0  # of two-tower's contextualizer
     dropout: Probability = 0.1  # on the output of every attention and feed-forward block
     rope_theta: PositiveFloat = 10_000.0
-    norm_eps: PositiveFloat = 1e-5
+    norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
     attention: AttentionKernel = "auto"  # over packed rows; auto: FlexAttention on a GPU, SDPA elsewhere
     diffusion: DiffusionSettings | None = None  # not for base; filled with its defaults
     codec: CodecRecord | None = None  # which embeddings the weights were made for

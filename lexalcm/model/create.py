@@ -1,8 +1,11 @@
 """From a config to a model: the architectures by name, seeded initialisation, sizes without memory."""
 
+import os
+
 import torch
 from torch import nn
 
+from lexalcm.errors import UserError
 from lexalcm.model.base import BaseLCM
 from lexalcm.model.config import Architecture, ModelConfig
 from lexalcm.model.lcm import LCM
@@ -24,7 +27,17 @@ def create_model(config: ModelConfig, seed: int) -> LCM:
     projections uniform within 1/sqrt(inputs), biases too; norms one; timestep embedding normal(0.02) with zero biases;
     modulators zero (adaLN-zero), so that the denoiser starts as a map of its noisy input alone. The normalizer is the
     identity until statistics are set. The caller's random generator is left as it was.
+
+    Raises:
+        UserError: its weights in float32 take more than the machine's memory.
     """
+    needed = 4 * sum(count_parameters(config).values())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise UserError(
+            f"the model's weights take {needed / 1e9:,.1f} GB, this machine has {memory / 1e9:,.1f} GB: "
+            "choose a smaller size"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ARCHITECTURES[config.architecture](config)

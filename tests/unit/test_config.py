@@ -77,3 +77,9 @@ def test_a_prefix_keeps_to_its_part() -> None:
         load_settings(ModelConfig, overrides=["train.lr=3"], base=base, prefix="model")
     with pytest.raises(ConfigError, match=r"unknown setting model\.num_layer: did you mean num_layers"):
         load_settings(ModelConfig, overrides=["model.num_layer=3"], base=base, prefix="model")
+
+
+@pytest.mark.parametrize("key", ["data.row_length", "data.micro_batch"])
+def test_rows_longer_than_any_machine_holds_are_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key}: expected less than or equal to [0-9]+, got 1000000000000$"):
+        load_settings(RunConfig, overrides=[f"{key}=1000000000000"])

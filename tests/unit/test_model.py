@@ -296,3 +296,18 @@ def test_concepts_of_another_size_are_refused(architecture: str) -> None:
     rows["embeddings"] = torch.zeros(1, 4, DIM + 1)
     with pytest.raises(UserError, match=f"expected .rows, length, {DIM}."):
         lively_model(architecture)(**rows)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ({"width": 1_000_000}, r"take [0-9,]+\.[0-9] GB, this machine has [0-9,]+\.[0-9] GB: choose a smaller size"),
+        ({"width": 10**9}, "width: expected less than or equal to 1048576"),
+        ({"num_layers": 10**9}, "num_layers: expected less than or equal to 10000"),
+        ({"norm_eps": 1e300}, "norm_eps: expected less than or equal to 1"),
+    ],
+)
+def test_a_model_larger_than_the_machine_is_refused_before_it_is_made(sizes: dict[str, float], says: str) -> None:
+    tree = {"architecture": "base", "dim": 8, "width": 16, "num_heads": 2, "ffn_dim": 24, "num_layers": 1, **sizes}
+    with pytest.raises(UserError, match=says):
+        create_model(validate(ModelConfig, tree), seed=0)
