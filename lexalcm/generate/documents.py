@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.codec.base import Codec
+from lexalcm.data.absent import is_absent
 from lexalcm.data.chat import Turn, read_turns
 from lexalcm.data.languages import find_language
 from lexalcm.errors import DataError, UserError
@@ -115,7 +116,7 @@ def _record(line: str, place: str) -> dict[str, Any]:
         raise DataError(f"{place}: not valid JSON ({error})") from error
     if not isinstance(record, dict):
         raise DataError(f'{place}: expected a JSON object like {{"text": "..."}}')
-    return record
+    return {name: value for name, value in record.items() if not is_absent(value)}
 
 
 _ANSWERS = {"prompt": "completion", "instruction": "output"}

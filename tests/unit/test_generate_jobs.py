@@ -247,6 +247,14 @@ def test_a_wrong_line_is_named_before_anything_is_made(line: str, tmp_path: Path
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("nothing", ["null", '""', "NaN", "[]"])
+def test_fields_that_say_nothing_are_not_there(nothing: str) -> None:
+    line = f'{{"id": {nothing}, "text": "Peace.", "sentences": {nothing}, "lang": {nothing}, "seed": {nothing}}}'
+    (found,) = read_documents([line.encode()], "prompts.jsonl", Defaults(seed=3))
+    (plain,) = read_documents([b'{"text": "Peace."}'], "prompts.jsonl", Defaults(seed=3))
+    assert found == plain
+
+
 @pytest.mark.parametrize("name", ["empty.jsonl", "empty.txt"])
 @pytest.mark.parametrize("content", ["", "\n  \n"])
 def test_a_file_without_a_document_is_a_mistake(writer: TextModel, tmp_path: Path, name: str, content: str) -> None:
