@@ -1,10 +1,12 @@
 """A page of runs that follows them: a small server on this machine that draws again when a run has written more.
 
-It listens on the loopback address alone. Nothing is drawn unless a browser asks, and never twice for the same lines,
+It listens on the loopback address alone, and answers only to that address's own names: a foreign page whose name leads
+here (DNS rebinding) must not read it. Nothing is drawn unless a browser asks, and never twice for the same lines,
 because the training beside it needs the machine. The page keeps the reader's place: its script asks for a new one and
 puts that in its place.
 """
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -20,6 +22,8 @@ from lexalcm.visualize.run_report import plan_figures, render_runs
 from lexalcm.visualize.style import Format
 
 HOST = "127.0.0.1"
+OWN_NAMES = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+"""With any port: one may have been forwarded from another machine."""
 
 
 class LivePage:
@@ -95,6 +99,9 @@ def serve_runs(
 def _handler(page: LivePage) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if not OWN_NAMES.fullmatch(self.headers.get("Host", "").lower()):
+                self.send_error(HTTPStatus.MISDIRECTED_REQUEST, explain="this page is at localhost")
+                return
             if self.path.split("?")[0] not in ("/", "/page"):
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return

@@ -261,6 +261,10 @@ def test_a_live_page_follows_its_run(tmp_path):
         assert 'id="loss"' in page
         assert get("/page", **{"If-None-Match": second})[::2] == (304, "")
         assert get("/etc/passwd")[0] == 404
+        for name in ("localhost:8000", "LOCALHOST", "127.0.0.1:1", "[::1]:8000"):
+            assert get("/", Host=name)[0] == 200
+        for name in ("evil.example", "localhost.evil.example:8000", "127.0.0.1.evil.example", "", "localhost:x"):
+            assert get("/", Host=name)[0] == 421
         with pytest.raises(UserError, match=f"port {server.server_port} cannot be used"):
             serve_runs([folder], port=server.server_port, ready=ready)
     finally:
