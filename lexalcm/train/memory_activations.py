@@ -11,7 +11,7 @@ from functools import cache
 
 from lexalcm.model.config import ModelConfig
 from lexalcm.train.layers import is_recomputed
-from lexalcm.train.memory_compiled import Kept, kept_by_compiled
+from lexalcm.train.memory_compiled import Kept, can_partition, kept_by_compiled
 from lexalcm.train.memory_trace import LayerTrace, MemoryTrace, meta_model, trace_micro_batch
 
 TRACED = 2
@@ -66,7 +66,8 @@ def activations(
         compiled: whether the layers are.
     """
 
-    kept = _kept_by_compiled(_small(config), rows, length, device_type, precision) if compiled else None
+    asked = compiled and can_partition()
+    kept = _kept_by_compiled(_small(config), rows, length, device_type, precision) if asked else None
 
     def at(rows: int, precision: str) -> tuple[float, float]:
         return _at(config, rows, length, device_type, precision, checkpointing, kept)

@@ -3,6 +3,9 @@
 A compiled layer keeps less than an eager one: what is cheap is computed again. Which that is, AOTAutograd's min-cut
 partitioner decides; here it partitions the layer on tensors without numbers, with the decompositions of torch's
 compiler and nothing generated. A layer takes two seconds, whatever its size.
+
+Torch 2.8 cannot compile on such tensors, 2.11 and 2.13 can. Before 2.11, compiled layers are planned as eager ones,
+which keep more.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +13,14 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_map
 
 from lexalcm.train.memory_trace import Given
 
+FIRST_TORCH = Version("2.11")
 MASK_DIMENSIONS = 4  # rows, heads, queries, keys
 
 
@@ -28,6 +33,11 @@ class Kept(NamedTuple):
     def at(self, rows: int) -> int:
         """Bytes at a number of rows."""
         return round(self.per_row * rows) + self.fixed
+
+
+def can_partition() -> bool:
+    """Whether this torch can tell; see the module's text."""
+    return Version(torch.__version__) >= FIRST_TORCH
 
 
 def kept_by_compiled(layer: nn.Module, given: Sequence[Any], rows: int, precision: str) -> Kept:

@@ -17,6 +17,7 @@ from lexalcm.model.transformer import TransformerLayer
 from lexalcm.train.engines import choose
 from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, choose_engine, start_engine
 from lexalcm.train.memory_choice import choose_by_memory, options_of, plan_run, read_size, warn_by_memory
+from lexalcm.train.memory_compiled import can_partition
 from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
 from lexalcm.train.world import World
 
@@ -324,6 +325,7 @@ def test_recomputing_that_was_chosen_is_done(monkeypatch: pytest.MonkeyPatch) ->
     assert calls == [*layers, *reversed(layers)]
 
 
+@pytest.mark.skipif(not can_partition(), reason="torch before 2.11 plans compiled layers as eager ones")
 @pytest.mark.parametrize("name", ["base-tiny", "two-tower-1.6b"])
 def test_the_table_of_presets_in_the_documentation(name: str) -> None:
     page = (Path(__file__).parents[2] / "docs/memory.md").read_text()

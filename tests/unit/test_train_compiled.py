@@ -11,9 +11,10 @@ from lexalcm.config import RunConfig, TrainSettings, load_settings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import preset
-from lexalcm.train import layers
+from lexalcm.train import layers, memory_activations
 from lexalcm.train.engines.choose import EngineChoice, start_engine
 from lexalcm.train.layers import compiles
+from lexalcm.train.memory_compiled import can_partition
 from lexalcm.train.memory_plan import plan_memory
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -59,6 +60,18 @@ def test_a_run_compiles_each_kind_of_layer_twice(
     assert torch._dynamo.config.recompile_limit / 2 > 2
 
 
+def test_a_torch_that_cannot_tell_is_planned_as_if_it_did_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def activations(compiled: bool) -> int:
+        config = load_settings(RunConfig, None, [f"train.compile={compiled}", "data.micro_batch=16"])
+        plan = plan_memory(config, WIDE["base"], processes=1, precision="bf16", checkpointing=("none",))
+        return next(one.activations for one in plan.estimates if one.engine == "single")
+
+    eager = activations(False)
+    monkeypatch.setattr(memory_activations, "can_partition", lambda: False)
+    assert activations(True) == eager
+
+
+@pytest.mark.skipif(not can_partition(), reason="torch before 2.11 does not tell what compiled layers keep")
 @pytest.mark.parametrize("architecture", list(WIDE))
 @pytest.mark.parametrize("checkpointing", ["none", "full"])
 def test_the_plan_of_compiled_layers_is_within_a_tenth_of_what_steps_allocate(
