@@ -15,6 +15,7 @@ import typer
 
 from lexalcm.cli import bootstrap, data, evaluate, infer, train, verify, visualize
 from lexalcm.cli.console import complain, out, say_what_it_took, set_verbosity
+from lexalcm.cli.streams import forget_unwritten
 from lexalcm.errors import LexaError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def main(stop: "StopRequest | None" = None) -> None:
         _complain(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, e.g. `lcm ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_unwritten()
         sys.exit(0)
     except Exception as error:
         if debug:
@@ -152,6 +153,7 @@ def main(stop: "StopRequest | None" = None) -> None:
         if complaint is None:
             raise
         _complain(complaint)
+        forget_unwritten()
         sys.exit(2)
     except KeyboardInterrupt:
         _complain("interrupted")

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 
@@ -18,15 +19,24 @@ def mend_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  for all of the run
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(_StandardError(sys.stderr.fileno(), "w", closefd=False)),
-        encoding=sys.stderr.encoding,
-        errors="backslashreplace",
-        line_buffering=True,
-    )
+    with suppress(io.UnsupportedOperation):  # it is no file: another program has put something in its place
+        sys.stderr = io.TextIOWrapper(
+            io.BufferedWriter(_StandardError(sys.stderr.fileno(), "w", closefd=False)),
+            encoding=sys.stderr.encoding,
+            errors="backslashreplace",
+            line_buffering=True,
+        )
     for name in ("COLUMNS", "LINES"):
         if not os.environ.get(name, "").strip("0").isdecimal():
             os.environ.pop(name, None)
+
+
+def forget_unwritten() -> None:
+    """Give up what standard output could not take: trying once more at its end, Python would exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _StandardError(io.FileIO):
