@@ -40,6 +40,10 @@ from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
 from lexalcm.train.tensor_file import TensorSpec
 
 
+OF_ALL_PROCESSES = {"train_batch_size", "gradient_accumulation_steps"}
+"""What of a DeepSpeed file depends on the number of processes."""
+
+
 def _check_json(deepspeed: ModuleType, config: DeepSpeedConfig) -> None:
     """Let DeepSpeed read the JSON before anything is made of it: of values of other types it says nothing, but fails.
 
@@ -47,7 +51,9 @@ def _check_json(deepspeed: ModuleType, config: DeepSpeedConfig) -> None:
         ConfigError: it fails.
     """
     try:
-        deepspeed.DeepSpeedConfig(config.tree)
+        # Before DeepSpeed starts, it takes this process for the only one.
+        of_one = {key: value for key, value in config.tree.items() if key not in OF_ALL_PROCESSES}
+        deepspeed.DeepSpeedConfig(of_one)
     except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise ConfigError(f"{config.file}: DeepSpeed cannot read it: {' '.join(str(error).split())}") from error
 
