@@ -39,7 +39,6 @@ from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_o
 from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
 from lexalcm.train.tensor_file import TensorSpec
 
-
 OF_ALL_PROCESSES = {"train_batch_size", "gradient_accumulation_steps"}
 """What of a DeepSpeed file depends on the number of processes."""
 
