@@ -83,15 +83,8 @@ def warn_by_memory(
         return None
     if engine == "fsdp" and config.train.fsdp.offload:
         engine = "fsdp_offload"
-    (estimate,) = plan_memory(
-        config,
-        model,
-        processes=processes,
-        precision=precision,
-        memory=memory,
-        engines=(engine,),
-        checkpointing=(config.train.activation_checkpointing,),
-    ).estimates
+    asked = config.train.activation_checkpointing
+    estimate = _estimate(config, model, processes, precision, engine, asked, memory)
     return None if estimate.fits else _warning(estimate, memory, config, model, processes, precision)
 
 
@@ -99,10 +92,28 @@ def planned_bytes(
     config: RunConfig, model: ModelConfig, processes: int, precision: str, layout: str, checkpointing: str
 ) -> int:
     """What a run takes on each GPU by the plan; arguments as for `warn_by_memory`, and the recomputing that is done."""
-    plan = plan_memory(
-        config, model, processes=processes, precision=precision, engines=(layout,), checkpointing=(checkpointing,)
-    )
-    return plan.estimates[0].total
+    return _estimate(config, model, processes, precision, layout, checkpointing, memory=None).total
+
+
+def _estimate(
+    config: RunConfig,
+    model: ModelConfig,
+    processes: int,
+    precision: str,
+    layout: str,
+    checkpointing: str,
+    memory: int | None,
+) -> MemoryEstimate:
+    (estimate,) = plan_memory(
+        config,
+        model,
+        processes=processes,
+        precision=precision,
+        memory=memory,
+        engines=(layout,),
+        checkpointing=(checkpointing,),
+    ).estimates
+    return estimate
 
 
 def plan_run(config: RunConfig, gpus: int | None = None, memory: str | None = None) -> MemoryPlan:

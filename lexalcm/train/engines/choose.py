@@ -20,6 +20,7 @@ from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.layers import compiles, prepare_layers
 from lexalcm.train.memory_choice import choose_by_memory, warn_by_memory
+from lexalcm.train.memory_layout import LAYOUTS
 from lexalcm.train.memory_plan import gpu_memory
 from lexalcm.train.world import World
 
@@ -137,7 +138,7 @@ def choose_engine(config: RunConfig, world: World, model: ModelConfig, limits: L
         )
     import_deepspeed(world.device)
     note = warn_by_memory(config, model, world.size, filled.precision, filled.layout, memory)
-    compiled = filled.stage != 3 and compiles(config.train, model, world.device)
+    compiled = LAYOUTS[filled.layout].compiles and compiles(config.train, model, world.device)
     flex = takes_flex(model.attention, world.device, filled.precision)
     return EngineChoice(name, filled.precision, filled, note, compiled=compiled, compiled_attention=flex)
 
