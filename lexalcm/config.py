@@ -4,7 +4,6 @@ Every settings class of the project derives from `Settings`; `load_settings` is 
 command-line text to a checked object, and turns each mistake into one line that names the key.
 """
 
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from lexalcm.errors import ConfigError
+from lexalcm.errors import ConfigError, nearest
 from lexalcm.yaml_text import YAMLTextError, parse_yaml
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -183,15 +182,6 @@ def _keys_at(settings: type[BaseModel], path: list[str]) -> list[str]:
             return []
         settings = nested[0]
     return list(settings.model_fields)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that is unknown: the nearest known one, or all."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f": did you mean {close[0]}?"
-    return f": known are {', '.join(known)}" if known else ""
 
 
 class CodecRecord(Settings):

@@ -4,7 +4,9 @@ The command line prints the message of a `LexaError` without a traceback and exi
 2 for a mistake the user can mend (wrong path, wrong key, broken file), 1 for a failure while running.
 """
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -78,3 +80,12 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
         raise MissingExtraError(
             f"{purpose} needs {module}, which is not installed: pip install 'lexalcm[{extra}]'"
         ) from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is unknown: the nearest known one, or all."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f": did you mean {close[0]}?"
+    return f": known are {', '.join(known)}" if known else ""

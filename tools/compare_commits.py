@@ -5,11 +5,12 @@
 
 Each commit is checked out into a temporary worktree and used as its user would use it: `lcm data build` on the same
 text, `lcm bootstrap`, `lcm train` of every architecture under two engines, `lcm infer` and `lcm evaluate`, with the
-interpreter at hand. A change that is not meant to change numbers gives 0 everywhere. What is printed for each quantity
-is the largest difference, relative to the larger of the two numbers for losses and metrics, to the largest of the
-tensor for weights and concepts; names that only one commit has are listed. The last line is one JSON object; the exit
-code is 1 above `--tolerance`, and 2 where a commit cannot be used. Biases of attention's keys, whose gradients are
-rounding errors (see `tools.check_curve`), have a line of their own and fail only where everything must be equal.
+interpreter at hand (Python 3.11 or newer). A change that is not meant to change numbers gives 0 everywhere. What is
+printed for each quantity is the largest difference, relative to the larger of the two numbers for losses and metrics,
+to the largest of the tensor for weights and concepts; names that only one commit has are listed. The last line is one
+JSON object; the exit code is 1 above `--tolerance`, and 2 where a commit cannot be used. Biases of attention's keys,
+whose gradients are rounding errors (see `tools.check_curve`), have a line of their own and fail only where everything
+must be equal.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomllib
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[1]
@@ -76,12 +78,24 @@ def compute(commit: str, folder: Path) -> Quantities:
     """
     work = folder / "work"
     with worktree(commit, folder / "checkout") as checkout:
+        _describe(checkout)
         work.mkdir()
         (work / "configs").symlink_to(checkout / "configs")
         (work / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts()))
         line = ["data", "build", "text.jsonl", "--out", "data/text", "--codec-option", "dim=16", "--validation", "0.25"]
         _lcm(checkout, work, line)
         return dict(_computed(checkout, work))
+
+
+def _describe(checkout: Path) -> None:
+    """Write the metadata of a checkout that an installation would: early commits find their codecs by it."""
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    about = checkout / f"{project['name']}.egg-info"
+    about.mkdir()
+    (about / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
+    groups = project.get("entry-points", {})
+    lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items()) for group, names in groups.items()]
+    (about / "entry_points.txt").write_text("\n".join(lines))
 
 
 def texts() -> list[str]:

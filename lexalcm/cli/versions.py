@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lexalcm import __version__
+from lexalcm.registries import CODECS
 
-ENTRY_POINT_GROUP = "lexalcm.codecs"
 CODEC_PACKAGES = {"lsa": "scikit-learn", "sonar-hf": "transformers", "sonar-space": "sonar-space"}
 """What the project's own codecs compute with."""
 
@@ -23,12 +23,12 @@ def versions() -> Iterator[str]:
     yield f"torch {_version('torch')}"
     yield f"CUDA {_cuda()}"
     yield f"DeepSpeed {_version('deepspeed')}"
-    for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        parts = [entry.module if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"]
-        if entry.name in CODEC_PACKAGES:
-            package = CODEC_PACKAGES[entry.name]
+    for name in CODECS.names():
+        parts = [" ".join(CODECS.origin(name)).strip()]
+        if name in CODEC_PACKAGES:
+            package = CODEC_PACKAGES[name]
             parts.append(f"{package} {_version(package)}")
-        yield f"codec {entry.name}: {', '.join(parts)}"
+        yield f"codec {name}: {', '.join(parts)}"
 
 
 def _version(package: str) -> str:

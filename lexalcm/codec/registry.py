@@ -1,8 +1,6 @@
-"""Codecs by name. Installed packages add theirs through the entry point group `lexalcm.codecs`."""
+"""Codecs by name, made, loaded and set up."""
 
-import difflib
 from collections.abc import Iterable, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +9,22 @@ from lexalcm.codec.options import CodecOptions, Configurable
 from lexalcm.config import CodecRecord
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
+from lexalcm.registries import CODECS
 
-ENTRY_POINT_GROUP = "lexalcm.codecs"
 CODEC_FOLDER = "codec"  # of a data set or a model: what an embedded codec saved
-
-
-def codec_names() -> list[str]:
-    """Names of all installed codecs."""
-    return sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)})
-
-
-def codec_class(name: str) -> type[Codec]:
-    """The class behind a codec's name.
-
-    Raises:
-        CodecError: no such codec is installed.
-    """
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name == name:
-            return entry.load()
-    near = difflib.get_close_matches(name, codec_names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"installed are {', '.join(codec_names())}"
-    raise CodecError(f"unknown codec {name!r}: {hint}")
 
 
 def answers_from_bank(name: str) -> bool:
     """Whether a codec decodes to the nearest of its own sentences, as far as is known here."""
     try:
-        return bool(getattr(codec_class(name), "from_bank", False))
+        return bool(getattr(CODECS.load(name), "from_bank", False))
     except (CodecError, ImportError):
         return False
 
 
 def fit_codec(name: str, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Codec:
     """Make the codec `name`; one that is fitted learns from the (language, sentences) documents."""
-    return codec_class(name).create(documents, **options)
+    return CODECS.load(name).create(documents, **options)
 
 
 def load_codec(
@@ -68,7 +47,7 @@ def load_codec(
     Raises:
         CodecError: unknown codec, missing or damaged files, another fingerprint, or an option it does not have.
     """
-    codec = codec_class(name or record.name).load(record, Path(folder))
+    codec = CODECS.load(name or record.name).load(record, Path(folder))
     configure_codec(codec, options or CodecOptions(), progress)
     return codec
 

@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.registry import CODEC_FOLDER, codec_class, load_codec
+from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.cache import DiskCache
 from lexalcm.data.companions import COMPANIONS, changed_companions
@@ -39,6 +39,7 @@ from lexalcm.errors import DataError, ShardError, UserError
 from lexalcm.folders import inside
 from lexalcm.json_text import parse_json
 from lexalcm.reading import reading
+from lexalcm.registries import CODECS
 
 _HASHED_AT_ONCE = 1 << 20  # bytes
 
@@ -289,7 +290,7 @@ class Dataset:
             with suppress(DataError):  # who needs it will say that it is missing
                 mirror.fetch(name, manifest.companions.get(name))
         with suppress(UserError):
-            mirror.fetch_folder(CODEC_FOLDER, getattr(codec_class(manifest.codec.name), "files", ()))
+            mirror.fetch_folder(CODEC_FOLDER, getattr(CODECS.load(manifest.codec.name), "files", ()))
         return cls(mirror.path, manifest, mirror, block)
 
     def _check_companions(self) -> None:

@@ -19,15 +19,7 @@ import numpy as np
 from lexalcm.atomic import atomic_file, first_folder, write_text
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
-from lexalcm.codec.registry import (
-    CODEC_FOLDER,
-    codec_class,
-    codec_names,
-    configure_codec,
-    fit_codec,
-    load_codec,
-    refuse_choices,
-)
+from lexalcm.codec.registry import CODEC_FOLDER, configure_codec, fit_codec, load_codec, refuse_choices
 from lexalcm.codec.special import SPECIAL_FILE, encode_special, read_special, write_special
 from lexalcm.config import CodecRecord, validate
 from lexalcm.data.languages import shown_nearest
@@ -35,6 +27,7 @@ from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, UserError
 from lexalcm.json_text import parse_json
+from lexalcm.registries import CODECS
 
 RECORD_FILE = "record.json"
 FILES_FOLDER = "files"
@@ -50,12 +43,12 @@ def check_codec_choice(codec: str) -> None:
     Raises:
         UserError: neither an installed codec nor a folder with one.
     """
-    if codec not in codec_names() and Path(codec).is_dir():
+    if codec not in CODECS.names() and Path(codec).is_dir():
         codec_of_folder(Path(codec))
-    elif codec not in codec_names() and "/" in codec:
+    elif codec not in CODECS.names() and "/" in codec:
         raise UserError(f"--codec {codec}: no such folder; give a codec's name or the folder of a data set or a model")
     else:
-        codec_class(codec)
+        CODECS.load(codec)
 
 
 def codec_of_folder(folder: Path) -> CodecRecord:
@@ -106,7 +99,7 @@ def try_codec(
         made = _make(codec, options, _NoText(), run, progress)
         encode_special(made)
     except _FittedError:
-        if not hasattr(codec_class(codec), "configure"):
+        if not hasattr(CODECS.load(codec), "configure"):
             refuse_choices(codec, run)
         return None
     return made.languages
@@ -134,7 +127,7 @@ def _make(
     progress: Progress,
 ) -> Codec:
     """The codec of a name, fitted if it is one that is, or of a folder, run as asked for."""
-    if codec in codec_names():
+    if codec in CODECS.names():
         made = fit_codec(codec, documents, **options)
         configure_codec(made, run, progress)
         return made

@@ -19,7 +19,7 @@ import torch
 
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions, Configurable
-from lexalcm.codec.registry import CODEC_FOLDER, codec_class, load_codec
+from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import read_special
 from lexalcm.config import RunConfig
 from lexalcm.data.concepts import special_vectors
@@ -28,6 +28,7 @@ from lexalcm.data.mixture import Mixture
 from lexalcm.errors import LexaError
 from lexalcm.model.folder import load_model, model_folder
 from lexalcm.model.lcm import LCM
+from lexalcm.registries import CODECS
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.monitor import Monitor
@@ -159,7 +160,7 @@ def open_samples(
         nonlocal beginnings, codec, end_of_text, folder
         record = dataset.manifest.codec
         try:
-            large = issubclass(codec_class(record.name), Configurable)
+            large = issubclass(CODECS.load(record.name), Configurable)
             if settings.every is None and large:
                 logger.info(
                     "no samples of text: the codec %s is large; train.samples.every=N asks for them", record.name

@@ -17,8 +17,8 @@ import torch
 from packaging.requirements import Requirement
 
 from lexalcm import __version__
-from lexalcm.codec.registry import ENTRY_POINT_GROUP
 from lexalcm.device import can_compile
+from lexalcm.registries import CODECS
 from lexalcm.verify.checks import Check
 
 GIB = 2**30
@@ -176,15 +176,12 @@ def _lacks(requirement: Requirement) -> str | None:
 
 
 def _codecs() -> Iterator[Check]:
-    for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+    for name in CODECS.names():
+        package, _ = CODECS.origin(name)
         try:
-            entry.load()
+            CODECS.load(name)
         except Exception as error:  # noqa: BLE001  whatever a third party's module raises is what is reported
             value = f"{type(error).__name__}: {error}"
-            yield Check(f"codec {entry.name}", "problem", value, f"reinstall {_package(entry)} or remove it")
+            yield Check(f"codec {name}", "problem", value, f"reinstall {package} or remove it")
         else:
-            yield Check(f"codec {entry.name}", "ok", f"from {_package(entry)}")
-
-
-def _package(entry: metadata.EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.module
+            yield Check(f"codec {name}", "ok", f"from {package}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lexalcm.codec import registry
+from lexalcm import registry
 from lexalcm.config import CodecRecord
 from lexalcm.errors import CodecError
 

@@ -17,10 +17,11 @@ pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
 
 from lexalcm.codec import sonar_files
 from lexalcm.codec.options import CodecOptions, DecodingOptions
-from lexalcm.codec.registry import codec_class, configure_codec, fit_codec, load_codec
+from lexalcm.codec.registry import configure_codec, fit_codec, load_codec
 from lexalcm.codec.sonar_hf import SonarHfCodec
 from lexalcm.config import CodecRecord
 from lexalcm.errors import CodecError, ConfigError, UserError
+from lexalcm.registries import CODECS
 
 SENTENCES = EXPECTED["sentences"]
 OPTIONS_HEADS = EXPECTED["config"]["heads"]
@@ -531,6 +532,6 @@ def test_wrong_options_are_named() -> None:
 
 
 def test_sonar_is_whichever_is_installed(codec: SonarHfCodec) -> None:
-    found = codec_class("sonar").create((), weights=str(REFERENCE), **{"languages": LANGUAGES, "heads": OPTIONS_HEADS})
+    found = CODECS.load("sonar").create((), weights=str(REFERENCE), **{"languages": LANGUAGES, "heads": OPTIONS_HEADS})
     assert isinstance(found, SonarHfCodec)  # Meta's package does not read other weights
     assert found.fingerprint == codec.fingerprint

@@ -18,10 +18,11 @@ from sonar_reference import EXPECTED, LANGUAGES, REFERENCE, TENSORS, hf_codec, s
 
 from lexalcm.codec import sonar, sonar_space
 from lexalcm.codec.options import CodecOptions, DecodingOptions
-from lexalcm.codec.registry import codec_class, load_codec
+from lexalcm.codec.registry import load_codec
 from lexalcm.codec.sonar_space import SonarSpaceCodec, explain
 from lexalcm.data.progress import Report
 from lexalcm.errors import CodecError, MissingExtraError
+from lexalcm.registries import CODECS
 
 SENTENCES = EXPECTED["sentences"]
 CPU = torch.device("cpu")
@@ -311,11 +312,11 @@ def installed(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
 
 def test_sonar_takes_metas_package_first(pipelines: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "sonar", "transformers", "sentencepiece")
-    assert codec_class("sonar").create(()).backend == "sonar-space"
-    assert codec_class("sonar").create((), seed=3).backend == "sonar-space"
-    assert codec_class("sonar").create((), weights=str(REFERENCE)).backend == "sonar-hf"
+    assert CODECS.load("sonar").create(()).backend == "sonar-space"
+    assert CODECS.load("sonar").create((), seed=3).backend == "sonar-space"
+    assert CODECS.load("sonar").create((), weights=str(REFERENCE)).backend == "sonar-hf"
     installed(monkeypatch, "transformers", "sentencepiece")
-    assert codec_class("sonar").create(()).backend == "sonar-hf"
+    assert CODECS.load("sonar").create(()).backend == "sonar-hf"
 
 
 def test_sonar_goes_round_a_package_that_does_not_load(
@@ -326,14 +327,14 @@ def test_sonar_goes_round_a_package_that_does_not_load(
 
     monkeypatch.setattr(sonar_space, "import_extra", fail)
     installed(monkeypatch, "sonar", "transformers", "sentencepiece")
-    assert codec_class("sonar").create(()).backend == "sonar-hf"
+    assert CODECS.load("sonar").create(()).backend == "sonar-hf"
     assert "libsndfile1" in caplog.text
     installed(monkeypatch, "sonar")
     with pytest.raises(CodecError, match="libsndfile1"):
-        codec_class("sonar").create(())
+        CODECS.load("sonar").create(())
     installed(monkeypatch)
     with pytest.raises(MissingExtraError, match=r"pip install 'lexalcm\[hf\]'"):
-        codec_class("sonar").create(())
+        CODECS.load("sonar").create(())
 
 
 # the real thing

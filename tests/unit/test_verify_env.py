@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from lexalcm import registry
 from lexalcm.verify import env
 from lexalcm.verify.checks import Check, checks_table, passed
 from lexalcm.verify.env import verify_env
@@ -56,9 +57,9 @@ def test_a_codec_that_does_not_load_is_a_problem_and_the_others_are_still_shown(
     def fail():
         raise ImportError("no module named there")
 
-    broken = SimpleNamespace(name="broken", load=fail, dist=SimpleNamespace(name="their-package"))
-    real = metadata.entry_points
-    monkeypatch.setattr(env.metadata, "entry_points", lambda group: [broken, *real(group=group)])
+    broken = SimpleNamespace(name="broken", load=fail, dist=SimpleNamespace(name="their-package", version="1"))
+    real = registry.entry_points
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken, *real(group=group)])
     checks = by_name(verify_env(tmp_path))
     assert checks["codec broken"].status == "problem"
     assert "no module named there" in checks["codec broken"].value

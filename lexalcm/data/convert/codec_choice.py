@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lexalcm.codec.base import STATED
-from lexalcm.codec.registry import CODEC_FOLDER, codec_class, codec_names
+from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE, kept_sentences, read_special, save_special
 from lexalcm.config import CodecRecord
 from lexalcm.data.convert.settings import ConvertSettings
@@ -19,6 +19,7 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.shared_codec import codec_of_folder
 from lexalcm.errors import CodecError, UserError
+from lexalcm.registries import CODECS
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def choose_codec(settings: ConvertSettings, special: Path | None) -> CodecChoice
         UserError: neither a codec nor a folder that notes one; no special concepts there.
     """
     stated = special_of(special)
-    if settings.codec in codec_names() or not Path(settings.codec).is_dir():
-        codec_class(settings.codec)
+    if settings.codec in CODECS.names() or not Path(settings.codec).is_dir():
+        CODECS.load(settings.codec)
         return CodecChoice(None, settings.codec, settings.fingerprint or STATED, None, stated)
     folder = Path(settings.codec)
     if settings.fingerprint is not None:
