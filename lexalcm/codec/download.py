@@ -14,13 +14,12 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from lexalcm import __version__
 from lexalcm.atomic import fsync_path
 from lexalcm.data.progress import Report
 from lexalcm.errors import LexaError, UserError
 from lexalcm.file_hash import file_sha256
+from lexalcm.file_lock import FileLock
 
 logger = logging.getLogger(__name__)
 

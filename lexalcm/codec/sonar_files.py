@@ -10,12 +10,12 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -31,6 +31,7 @@ from lexalcm.codec.sonar_checkpoint import (
 )
 from lexalcm.data.progress import Progress
 from lexalcm.errors import CodecError
+from lexalcm.file_lock import FileLock
 from lexalcm.json_text import parse_json
 
 logger = logging.getLogger(__name__)
@@ -310,12 +311,14 @@ def _from_hub(source: str, wanted: Iterable[list[str]]) -> Path:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What the hub's HTTP client raises that is no OSError: a proxy that refuses, an answer that breaks off."""
-    try:
-        import httpx
-    except ImportError:  # the hub's package before 1.0 uses requests, whose errors are OSErrors
-        return ()
-    return (httpx.HTTPError, httpx.InvalidURL)
+    """What the hub's HTTP client raises that is not an OSError: a proxy that refuses, an answer that breaks off.
+
+    Which client that is, httpx, httpx2 or requests, depends on the version of the hub's package: its own error says it.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    client = sys.modules[HfHubHTTPError.__bases__[0].__module__]
+    return (client.HTTPError, client.InvalidURL)
 
 
 def _by_hand_hub(repository: str) -> str:

@@ -5,13 +5,12 @@
     CACHE/locks/           who is fetching what, and which folders are in use
     CACHE/used             bytes in all
 
-Everything is written beside its place and renamed. The processes of a machine agree by `flock`: what two of them want
-at once is fetched once, and `used` is counted before a byte is written, so that the limit holds for all of them
+Everything is written beside its place and renamed. The processes of a machine agree by file locks: what two of them
+want at once is fetched once, and `used` is counted before a byte is written, so that the limit holds for all of them
 together. What was not used for longest goes first; a block that another process has open stays readable for it, and a
 folder in use is not removed. The system's page cache keeps what is read often in memory.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -19,10 +18,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from lexalcm.data.size import parse_size
 from lexalcm.errors import ConfigError
+from lexalcm.file_lock import FileLock
 
 CACHE_VARIABLE = "LEXALCM_CACHE"
 SIZE_VARIABLE = "LEXALCM_CACHE_SIZE"
@@ -114,17 +115,20 @@ class DiskCache:
     def fetching(self, key: str) -> Iterator[None]:
         """Let one process at a time fetch what is kept under a key; the others wait, then find it here."""
         number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % _LOCKS
+        lock = FileLock(self.root / "locks" / f"{number:02x}")
         with self._writing():
-            lock = _open_lock(self.root / "locks" / f"{number:02x}")
-        with _locked(lock):
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def hold_folder(self, key: str) -> "HeldFolder":
         """A folder by key, made empty if it is not here; it is not removed while this process lives."""
         with self._writing():
-            lock = _open_lock(self.root / "locks" / f"{key}.folder")
-            _flock(lock, fcntl.LOCK_SH)
-            os.utime(lock)
+            lock = FileLock(self.root / "locks" / f"{key}.folder", shared=True)
+            lock.acquire()
+            os.utime(lock.path)
             folder = self.root / "folders" / key
             folder.mkdir(exist_ok=True)
         return HeldFolder(folder, lock)
@@ -174,7 +178,7 @@ class DiskCache:
                 f"the cache {self.root} may hold {self.limit:,} bytes, {size:,} are needed at "
                 f"once: raise {SIZE_VARIABLE}"
             )
-        with _locked(_open_lock(self.root / "used")) as file:
+        with FileLock(self.root / "used") as file:
             try:
                 used = int(os.pread(file, 32, 0))
             except ValueError:  # a new cache, or a damaged file
@@ -212,28 +216,22 @@ class DiskCache:
         if path.parent.name != "folders":
             path.unlink(missing_ok=True)
             return True
-        lock = _open_lock(self.root / "locks" / f"{path.name}.folder")
+        lock = FileLock(self.root / "locks" / f"{path.name}.folder")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # in use, or on a file system that cannot tell
-            return False
-        else:
+            if not lock.acquire(wait=0) or not lock.excludes:  # in use, or on a file system that cannot tell
+                return False
             shutil.rmtree(path, ignore_errors=True)
-            fcntl.flock(lock, fcntl.LOCK_UN)
             return True
         finally:
-            os.close(lock)
+            lock.release()
 
 
+@dataclass(frozen=True)
 class HeldFolder:
-    """A folder of the cache that is in use: the system lets go of it when the last process that holds it ends."""
+    """A folder of the cache that is in use as long as this object lives."""
 
-    def __init__(self, path: Path, lock: int) -> None:
-        self.path = path
-        self._lock = lock
-
-    def __del__(self) -> None:
-        os.close(self._lock)
+    path: Path
+    lock: FileLock
 
 
 def size_from_environment(variable: str, default: str) -> int:
@@ -247,25 +245,6 @@ def size_from_environment(variable: str, default: str) -> int:
         return parse_size(text)
     except ConfigError as error:
         raise ConfigError(f"{variable}={text}: {error}") from error
-
-
-def _open_lock(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-
-def _flock(file: int, operation: int) -> None:
-    with suppress(OSError):  # a file system without locks: at worst things are fetched twice
-        fcntl.flock(file, operation)
-
-
-@contextmanager
-def _locked(file: int) -> Iterator[int]:
-    try:
-        _flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        _flock(file, fcntl.LOCK_UN)  # closing alone would not do it, where a process was forked meanwhile
-        os.close(file)
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lexalcm.atomic import write_text
 from lexalcm.errors import UserError
+from lexalcm.file_lock import FileLock
 
 _ABOUT = "about.json"
 
@@ -54,13 +53,9 @@ class Journal:
         """
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self._lock = FileLock(folder / f".part-{rank:05d}.lock", timeout=0)  # goes with the process, however it ends
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise UserError(
-                f"an evaluation is writing {folder} just now: wait for it, or give another --out"
-            ) from error
+        self._lock = FileLock(folder / f".part-{rank:05d}.lock")
+        if not self._lock.acquire(wait=0):
+            raise UserError(f"an evaluation is writing {folder} just now: wait for it, or give another --out")
         mark, file = fingerprint(about), folder / _ABOUT
         try:
             found = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]

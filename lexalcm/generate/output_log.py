@@ -2,10 +2,9 @@
 
 Every line is flushed to disk before the next document is begun. A line that was torn by a kill is dropped when the file
 is opened again. Beside the file, `NAME.settings.json` notes what the lines were made with; other settings do not add to
-it. Two writers at once are kept apart by a lock that dies with its process.
+it. Two writers at once are kept apart by a lock on the file itself.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from typing_extensions import Self
 
 from lexalcm.atomic import check_output_file, fsync_path, write_text
 from lexalcm.errors import UserError
+from lexalcm.file_lock import FileLock
 
 CHUNK = 2**20
 LONGEST_SHOWN = 60
@@ -45,12 +45,11 @@ class OutputLog:
         existed = self.path.exists() and self.path.stat().st_size > 0 and not overwrite
         if existed:
             self._check(settings)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise UserError(f"another lcm infer is writing {self.path}: wait for it, or choose another file") from error
+        self._lock = FileLock(self.path)
+        if not self._lock.acquire(wait=0):
+            raise UserError(f"another lcm infer is writing {self.path}: wait for it, or choose another file")
+        assert self._lock.descriptor is not None
+        self._file = self._lock.descriptor
         if existed:
             self.finished = self._drop_torn_line()
         else:
@@ -72,7 +71,7 @@ class OutputLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._file)
+        self._lock.release()
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         try:

@@ -1,10 +1,8 @@
 """One training at a time in the folder of a run.
 
-The system holds the lock for the main process and lets go of it however that ends, also when it is killed. Over NFS it
-holds between machines too, and there a machine that has died keeps it until its lease is over, a minute or two: a run
-that is put back into a queue waits for that. The lock's file says who has it. It stands beside the run's folder,
-because a run that begins anew replaces that, and it is gone at the end: who waits for it meanwhile sees that its file
-has lost its name, and makes a new one.
+The lock's file says who has it. It stands beside the run's folder, because a run that begins anew replaces that, and
+it is gone at the end. Over NFS a machine that has died keeps its locks until its lease is over, a minute or two: a run
+that is put back into a queue waits for that.
 """
 
 import os
@@ -13,9 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
-
 from lexalcm.errors import UserError
+from lexalcm.file_lock import FileLock
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.world import World
 
@@ -36,36 +33,31 @@ def locked(run: RunFolder, world: World, note: Callable[[str], None] = lambda _:
         UserError: another training is at work there.
     """
     path = run.path.with_name(f".{run.path.name}.lock")
-    lock = FileLock(path, timeout=PATIENCE)
+    lock = FileLock(path)
 
     def acquire() -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire()
-            except Timeout:
-                holder, host = _holder(path)
-                if host in (None, socket.gethostname()):
-                    raise
+            free = lock.acquire(PATIENCE)
+            holder, host = _holder(path)
+            if not free and host not in (None, socket.gethostname()):
                 note(f"{holder} is at work in {run.path}: waiting up to {LEASE:.0f} s, should that machine have died")
-                lock.acquire(timeout=LEASE)
-            if not isinstance(lock, SoftFileLock):  # which it becomes on a file system without locks, with its own text
-                with suppress(OSError):
-                    path.write_text(f"{os.getpid()} {socket.gethostname()}\n")
+                free = lock.acquire(LEASE)
+                holder, _ = _holder(path)
         except OSError as error:
-            if not isinstance(error, Timeout):
-                raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
-            raise UserError(
-                f"{_holder(path)[0]} is at work in {run.path}: wait for its end, or choose another --name"
-            ) from error
+            raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
+        if not free:
+            raise UserError(f"{holder} is at work in {run.path}: wait for its end, or choose another --name")
+        with suppress(OSError):
+            path.write_text(f"{os.getpid()} {socket.gethostname()}\n")
 
     world.from_main(acquire)
     try:
         yield
     finally:
-        if lock.is_locked:
+        if lock.descriptor is not None:
             path.unlink(missing_ok=True)
-        lock.release()
+            lock.release()
 
 
 def _holder(path: Path) -> tuple[str, str | None]:

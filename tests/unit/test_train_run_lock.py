@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from lexalcm.errors import UserError
+from lexalcm.file_lock import FileLock
 from lexalcm.train import run_lock
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.run_lock import locked
@@ -40,7 +40,7 @@ def test_another_machine_that_has_died_is_waited_for(run: RunFolder) -> None:
     """Until the file system's server gives up on it."""
     run.path.parent.mkdir()
     file = run.path.parent / ".x.lock"
-    lock = FileLock(file, thread_local=False)
+    lock = FileLock(file)
     lock.acquire()
     file.write_text("17 elsewhere\n")
     end_of_lease = threading.Timer(0.5, lock.release)
