@@ -6,11 +6,12 @@ hold, and how another package adds to it: `docs/extending.md`.
 
 from typing import TYPE_CHECKING
 
-from lexalcm.errors import CodecError
+from lexalcm.errors import CodecError, ConfigError
 from lexalcm.registry import Registry
 
 if TYPE_CHECKING:
     from lexalcm.codec.base import Codec
+    from lexalcm.model.lcm import LCM
 
 CODECS: "Registry[type[Codec]]" = Registry(
     "codec",
@@ -23,3 +24,13 @@ CODECS: "Registry[type[Codec]]" = Registry(
     CodecError,
 )
 """From sentences to concepts and back."""
+
+ARCHITECTURES: "Registry[type[LCM]]" = Registry(
+    "architecture",
+    {
+        "base": "lexalcm.model.base:BaseLCM",
+        "one-tower": "lexalcm.model.one_tower:OneTowerLCM",
+        "two-tower": "lexalcm.model.two_tower:TwoTowerLCM",
+    },
+    ConfigError,
+)

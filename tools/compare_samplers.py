@@ -20,8 +20,8 @@ from lexalcm.errors import LexaError, UserError
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each
-from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.folder import load_model
+from lexalcm.model.lcm import LCM
 
 ROW = 64
 
@@ -37,7 +37,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         model = load_model(arguments.model)
-        if not isinstance(model, DiffusionLCM):
+        if model.schedule is None:
             raise UserError(f"{arguments.model} is a {model.config.architecture} model: it draws no samples")
         line = compare(model, Dataset.open(arguments.data), arguments)
     except LexaError as error:
@@ -47,8 +47,9 @@ def main() -> int:
     return 0
 
 
-def compare(model: DiffusionLCM, dataset: Dataset, arguments: argparse.Namespace) -> dict[str, object]:
+def compare(model: LCM, dataset: Dataset, arguments: argparse.Namespace) -> dict[str, object]:
     """Distances of each sampler and number of steps; the line that is printed."""
+    assert model.schedule is not None
     split = dataset.split("validation")
     chosen = [split.embeddings(i)[:ROW] for i in range(min(arguments.documents, len(split)))]
     lengths = torch.tensor([len(concepts) for concepts in chosen])

@@ -122,9 +122,9 @@ def _print_presets(as_json: bool) -> None:
     from rich.table import Table
 
     from lexalcm.model import count_parameters
-    from lexalcm.model.presets import DEFAULT_PRESET, PRESETS, PUBLISHED_DIM, preset
+    from lexalcm.model.presets import DEFAULT_PRESET, PUBLISHED_DIM, preset, preset_names
 
-    counts = {name: count_parameters(preset(name, PUBLISHED_DIM)) for name in PRESETS}
+    counts = {name: count_parameters(preset(name, PUBLISHED_DIM)) for name in preset_names()}
     if as_json:
         print_json({name: sum(parts.values()) for name, parts in counts.items()})
         return

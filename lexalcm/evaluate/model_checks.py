@@ -14,7 +14,7 @@ from lexalcm.errors import UserError
 from lexalcm.generate.denoising import choose_timesteps
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.create import ARCHITECTURES
+from lexalcm.model.create import meta_model
 from lexalcm.model.folder import WEIGHTS_FILE, check_state, read_config, read_generation_config
 
 
@@ -48,8 +48,7 @@ def _check_weights(folder: Path, config: ModelConfig) -> None:
     file = folder / WEIGHTS_FILE
     if not file.is_file():
         raise UserError(f"{folder} has no {WEIGHTS_FILE}: it is not a complete model folder")
-    with torch.device("meta"):
-        model = ARCHITECTURES[config.architecture](config)
+    model = meta_model(config)
     try:
         with safe_open(file, framework="pt") as weights:  # fails where the file is shorter than its header says
             names = list(weights.keys())

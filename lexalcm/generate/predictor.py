@@ -26,7 +26,6 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.stations import NextConcept, StationReader, Stations
 from lexalcm.generate.two_tower import TwoTowerPredictor
 from lexalcm.model.base import BaseLCM
-from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.lcm import LCM, evaluating
 from lexalcm.model.one_tower import OneTowerLCM
 from lexalcm.model.two_tower import TwoTowerLCM
@@ -129,7 +128,7 @@ def prepare(
     Raises:
         UserError: more denoising steps than the model was trained with, or timesteps that it does not have.
     """
-    if isinstance(model, DiffusionLCM):
+    if model.schedule is not None:
         if timesteps is None:
             timesteps = choose_timesteps(options, model.schedule)
         else:

@@ -29,7 +29,6 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import ConceptPredictor, prepare
 from lexalcm.generate.prompt import Prompt, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
-from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.folder import GENERATION_FILE, load_model, model_folder
 from lexalcm.model.lcm import LCM
 from lexalcm.model.place import place_model
@@ -143,10 +142,13 @@ class TextModel:
         """Make sure that several samples of one prompt can differ.
 
         Raises:
-            UserError: a base model is asked for more than one.
+            UserError: a model that draws no noise is asked for more than one.
         """
-        if samples > 1 and not isinstance(self.model, DiffusionLCM):
-            raise UserError("a base model draws no noise, so that all samples would be alike: leave --samples away")
+        if samples > 1 and not self.model.samples:
+            raise UserError(
+                f"a {self.model.config.architecture} model draws no noise, so that all samples would be alike: "
+                "omit --samples"
+            )
 
     def options(self, **changes: Any) -> GenerationOptions:
         """The model's own generation options with changes; a change of None changes nothing.
@@ -156,7 +158,7 @@ class TextModel:
             UserError: more denoising steps than the model was trained with.
         """
         options = GenerationOptions.for_model(self.model.generation_config, **changes)
-        if isinstance(self.model, DiffusionLCM):
+        if self.model.schedule is not None:
             choose_timesteps(options, self.model.schedule)
         return options
 
@@ -254,7 +256,7 @@ class TextModel:
 
     def _prepare(self, options: GenerationOptions) -> ConceptPredictor:
         on_step = self.on_step
-        if on_step is None or not isinstance(self.model, DiffusionLCM):
+        if on_step is None or self.model.schedule is None:
             return prepare(self.model, options)
         timesteps = choose_timesteps(options, self.model.schedule)
 

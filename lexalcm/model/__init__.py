@@ -7,21 +7,22 @@ from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM, Loss
 from lexalcm.model.one_tower import OneTowerLCM
-from lexalcm.model.presets import DEFAULT_PRESET, PRESETS, preset
+from lexalcm.model.presets import DEFAULT_PRESET, Preset, preset, preset_names
 from lexalcm.model.two_tower import TwoTowerLCM
 
 __all__ = [
     "DEFAULT_PRESET",
     "LCM",
-    "PRESETS",
     "BaseLCM",
     "DiffusionLCM",
     "Loss",
     "ModelConfig",
     "OneTowerLCM",
+    "Preset",
     "TwoTowerLCM",
     "count_parameters",
     "create_model",
     "load_model",
     "preset",
+    "preset_names",
 ]

@@ -14,11 +14,23 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.lcm import LCM, Loss, check_rows, reduce_loss, squared_l2
 from lexalcm.model.linear import Linear
 from lexalcm.model.masks import causal_mask
+from lexalcm.model.presets import WIDTHS, Preset
 from lexalcm.model.transformer import Transformer
+
+PRESETS = {
+    "tiny": Preset({"num_layers": 4, "width": 256, "num_heads": 4, "ffn_dim": 768}, reencode=True),
+    # about 60M, 350M and 800M parameters; medium trains in 12 GB
+    "small": Preset({"num_layers": 17, **WIDTHS["small"]}),
+    "medium": Preset({"num_layers": 27, **WIDTHS["medium"]}),
+    "large": Preset({"num_layers": 28, **WIDTHS["large"]}),
+    "1.6b": Preset({"num_layers": 32, **WIDTHS["1.6b"]}),  # the published one
+}
 
 
 class BaseLCM(LCM):
     """Next-concept regression."""
+
+    presets = PRESETS
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -12,8 +12,8 @@ from typing_extensions import Self
 from lexalcm.config import CodecRecord, PositiveFloat, PositiveInt, Probability, Settings
 from lexalcm.diffusion.schedule import DiffusionSettings
 from lexalcm.errors import ConfigError
+from lexalcm.registries import ARCHITECTURES
 
-Architecture = Literal["base", "one-tower", "two-tower"]
 AttentionKernel = Literal["auto", "sdpa", "flex"]
 
 
@@ -21,29 +21,31 @@ class ModelConfig(Settings):
     """Sizes and objective of an LCM.
 
     Raises:
-        ConfigError: heads that do not divide the width, an odd head size (rotary positions turn pairs), or settings of
-            the other architecture.
+        ConfigError: an architecture that nothing has, heads that do not divide the width, an odd head size (rotary
+            positions turn pairs), or what the architecture refuses (`LCM.check_config`).
     """
 
-    architecture: Architecture
+    architecture: str  # of `lexalcm.registries.ARCHITECTURES`
     preset: str | None = None  # the preset it was made from; its sizes may have been changed since
     dim: Annotated[int, Field(gt=0, le=2**20)]  # D, numbers in a concept
     width: Annotated[int, Field(gt=0, le=2**20)]  # W, numbers in a hidden state
     num_heads: PositiveInt
     ffn_dim: Annotated[int, Field(gt=0, le=2**22)]  # inner size of the gated feed-forward network
     num_layers: Annotated[int, Field(gt=0, le=10_000)]  # of the tower that predicts: the only one, or the denoiser
-    context_layers: Annotated[int, Field(ge=0, le=10_000)] = 0  # of two-tower's contextualizer
+    context_layers: Annotated[int, Field(ge=0, le=10_000)] = 0  # of a contextualizer beside that tower
     dropout: Probability = 0.1  # on the output of every attention and feed-forward block
     rope_theta: PositiveFloat = 10_000.0
     norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
     attention: AttentionKernel = "auto"  # over packed rows; auto: FlexAttention on a GPU, SDPA elsewhere
-    diffusion: DiffusionSettings | None = None  # not for base; filled with its defaults
+    diffusion: DiffusionSettings | None = None  # of an architecture that denoises; filled with its defaults
     codec: CodecRecord | None = None  # which embeddings the weights were made for
 
     @model_validator(mode="before")
     @classmethod
     def _fill_diffusion(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("architecture") != "base" and values.get("diffusion") is None:
+        if not isinstance(values, dict) or not isinstance(name := values.get("architecture"), str):
+            return values
+        if ARCHITECTURES.load(name).denoises and values.get("diffusion") is None:
             return {**values, "diffusion": {}}
         return values
 
@@ -56,14 +58,9 @@ class ModelConfig(Settings):
                 f"width={self.width} over num_heads={self.num_heads} gives heads of odd size "
                 f"{self.width // self.num_heads}: change one of them"
             )
-        if self.architecture == "two-tower" and self.context_layers == 0:
-            raise ConfigError("context_layers=0: a two-tower model needs at least one contextualizer layer")
-        if self.architecture != "two-tower" and self.context_layers:
-            raise ConfigError("context_layers belongs to two-tower models: remove it, or choose that architecture")
-        if self.architecture == "base" and self.diffusion is not None:
-            raise ConfigError("diffusion belongs to one-tower and two-tower models: remove it for a base model")
         if self.codec is not None and self.codec.dim != self.dim:
             raise ConfigError(
                 f"dim={self.dim}, but codec {self.codec.name} makes {self.codec.dim}-dimensional concepts"
             )
+        ARCHITECTURES.load(self.architecture).check_config(self)
         return self

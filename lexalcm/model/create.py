@@ -1,4 +1,4 @@
-"""From a config to a model: the architectures by name, seeded initialisation, sizes without memory."""
+"""From a config to a model: seeded initialisation, sizes without memory."""
 
 import os
 
@@ -6,17 +6,9 @@ import torch
 from torch import nn
 
 from lexalcm.errors import UserError
-from lexalcm.model.base import BaseLCM
-from lexalcm.model.config import Architecture, ModelConfig
+from lexalcm.model.config import ModelConfig
 from lexalcm.model.lcm import LCM
-from lexalcm.model.one_tower import OneTowerLCM
-from lexalcm.model.two_tower import TwoTowerLCM
-
-ARCHITECTURES: dict[Architecture, type[LCM]] = {
-    "base": BaseLCM,
-    "one-tower": OneTowerLCM,
-    "two-tower": TwoTowerLCM,
-}
+from lexalcm.registries import ARCHITECTURES
 
 
 def create_model(config: ModelConfig, seed: int) -> LCM:
@@ -40,7 +32,13 @@ def create_model(config: ModelConfig, seed: int) -> LCM:
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ARCHITECTURES[config.architecture](config)
+        return ARCHITECTURES.load(config.architecture)(config)
+
+
+def meta_model(config: ModelConfig) -> LCM:
+    """A model without memory: names and shapes alone, on the device `meta`."""
+    with torch.device("meta"):
+        return ARCHITECTURES.load(config.architecture)(config)
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:
@@ -48,9 +46,7 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
 
     The normalizer has none: its numbers are fitted, not trained.
     """
-    with torch.device("meta"):
-        model = ARCHITECTURES[config.architecture](config)
-    return {name: count for name, part in model.named_children() if (count := _count(part))}
+    return {name: count for name, part in meta_model(config).named_children() if (count := _count(part))}
 
 
 def _count(part: nn.Module) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
@@ -21,7 +20,7 @@ from lexalcm.config import validate
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.json_text import JSONError, parse_json
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.create import ARCHITECTURES, count_parameters
+from lexalcm.model.create import count_parameters, meta_model
 from lexalcm.model.lcm import LCM
 from lexalcm.model.locate import CONFIG_FILE, find_model
 from lexalcm.reading import reading
@@ -86,8 +85,7 @@ def read_model(folder: Path) -> LCM:
     """
     config = read_config(folder)
     state = _read_weights(folder)
-    with torch.device("meta"):
-        model = ARCHITECTURES[config.architecture](config)
+    model = meta_model(config)
     check_state(model, state, str(folder / WEIGHTS_FILE))
     model.load_state_dict(state, assign=True)
     model.generation_config = read_generation_config(folder)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lexalcm.config import validate
 from lexalcm.errors import ConfigError, UserError
-from lexalcm.model.config import Architecture, ModelConfig
-from lexalcm.model.create import ARCHITECTURES
+from lexalcm.model.config import ModelConfig
+from lexalcm.model.create import meta_model
 from lexalcm.model.folder import check_shapes, describe_names, list_names
 from lexalcm.model.lcm import LCM
 from lexalcm.yaml_text import YAMLTextError, parse_yaml
@@ -27,7 +27,7 @@ from lexalcm.yaml_text import YAMLTextError, parse_yaml
 PUBLISHED_HEAD_SIZE = 128
 
 # this project's name -> the published name: the first prefix that fits, then every part inside a layer
-_PREFIXES: dict[Architecture, tuple[tuple[str, str], ...]] = {
+_PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
     "base": (
         ("normalizer.", "frontend.sonar_normalizer."),
         ("transformer.input_proj.", "frontend.pre_linear."),
@@ -104,8 +104,7 @@ def import_fairseq2(file: Path | str, config: Path | str | None = None) -> LCM:
     file = Path(file)
     published = _read_checkpoint(file)
     model_config = infer_config(published, _read_config(Path(config)) if config is not None else {}, str(file))
-    with torch.device("meta"):
-        model = ARCHITECTURES[model_config.architecture](model_config)
+    model = meta_model(model_config)
     model.load_state_dict(_translate(published, model, str(file)), assign=True)
     model.normalizer.check(str(file))
     return model.eval()
@@ -169,7 +168,7 @@ def _translate(published: Mapping[str, Tensor], model: LCM, source: str) -> dict
     return state
 
 
-def _published_name(name: str, architecture: Architecture) -> str:
+def _published_name(name: str, architecture: str) -> str:
     for ours, theirs in _PREFIXES[architecture]:
         if name.startswith(ours):
             name = theirs + name.removeprefix(ours)

@@ -8,19 +8,21 @@ Shapes: B rows, L positions, D embedding dimension.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lexalcm.errors import UserError
+from lexalcm.diffusion.schedule import NoiseSchedule
+from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.normalizer import Normalizer
+from lexalcm.model.presets import Preset
 
 if TYPE_CHECKING:
     from lexalcm.generate.continuation import Continuation, WrittenSentence
@@ -48,11 +50,22 @@ class Loss(NamedTuple):
 
 
 class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-concept-model"]):
-    """Base of the architectures.
+    """Base of the architectures; what one must hold is in `docs/extending.md`.
 
     Args:
         config: sizes and objective.
+
+    Attributes:
+        presets: its named sizes; the preset `tiny` of the architecture `base` is called `base-tiny`.
+        denoises: whether it makes concepts out of noise: its config then has `diffusion`, and it a `schedule`.
+        samples: whether a prompt's continuations differ with the seed.
+        schedule: of the noise; None in a model that does not denoise.
     """
+
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    denoises: ClassVar[bool] = False
+    samples: ClassVar[bool] = False
+    schedule: NoiseSchedule | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -61,6 +74,21 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
         self.generation_config: dict[str, Any] = {}  # generation options that suit these weights, saved beside them
         self.folder: Path | None = None  # where it was loaded from, with its codec
         self._text_model: TextModel | None = None
+
+    @classmethod
+    def check_config(cls, config: ModelConfig) -> None:
+        """Make sure that a config, whose numbers are in their ranges, suits the architecture.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        if config.context_layers:
+            raise ConfigError(
+                "context_layers belongs to models with a contextualizer, such as two-tower: "
+                "remove it, or choose another architecture"
+            )
+        if config.diffusion is not None and not cls.denoises:
+            raise ConfigError(f"diffusion: {config.architecture} models do not denoise: remove it")
 
     @abstractmethod
     def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:

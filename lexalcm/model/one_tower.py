@@ -22,15 +22,30 @@ from torch import Tensor, nn
 from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.denoiser import TimestepEmbedding
-from lexalcm.model.diffusion_lcm import DiffusionLCM
+from lexalcm.model.diffusion_lcm import TINY_GENERATION, DiffusionLCM
 from lexalcm.model.linear import Linear
 from lexalcm.model.lookup import lookup
 from lexalcm.model.masks import Mask, causal_mask, clean_noisy_mask
+from lexalcm.model.presets import WIDTHS, Preset
 from lexalcm.model.transformer import Transformer
+
+PRESETS = {  # layers as base of the same size: the paper gives no sizes for its one-tower model
+    "tiny": Preset(
+        {"num_layers": 4, "width": 256, "num_heads": 4, "ffn_dim": 768},
+        {**TINY_GENERATION, "guidance_scale": 3.0},
+        reencode=True,
+    ),
+    "small": Preset({"num_layers": 17, **WIDTHS["small"]}),
+    "medium": Preset({"num_layers": 27, **WIDTHS["medium"]}),
+    "large": Preset({"num_layers": 28, **WIDTHS["large"]}),
+    "1.6b": Preset({"num_layers": 32, **WIDTHS["1.6b"]}),
+}
 
 
 class OneTowerLCM(DiffusionLCM):
     """Next-concept diffusion in one Transformer."""
+
+    presets = PRESETS
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lexalcm.errors import ConfigError
 from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.denoiser import Denoiser, shift_contexts
-from lexalcm.model.diffusion_lcm import DiffusionLCM
+from lexalcm.model.diffusion_lcm import TINY_GENERATION, DiffusionLCM
 from lexalcm.model.masks import Mask, causal_mask
+from lexalcm.model.presets import WIDTHS, Preset
 from lexalcm.model.transformer import Transformer
 
 
@@ -31,13 +33,37 @@ class TwoTowerCache:
     denoiser: list[LayerCache]
 
 
+PRESETS = {
+    "tiny": Preset(
+        {"context_layers": 2, "num_layers": 3, "width": 256, "num_heads": 4, "ffn_dim": 512},
+        {**TINY_GENERATION, "guidance_scale": 20.0},
+        reencode=True,
+    ),
+    "small": Preset({"context_layers": 3, "num_layers": 8, **WIDTHS["small"]}),
+    "medium": Preset({"context_layers": 4, "num_layers": 12, **WIDTHS["medium"]}),
+    "large": Preset({"context_layers": 4, "num_layers": 13, **WIDTHS["large"]}),
+    "1.6b": Preset({"context_layers": 5, "num_layers": 13, **WIDTHS["1.6b"]}),
+    "7b": Preset({"context_layers": 5, "num_layers": 14, **WIDTHS["7b"]}),
+}
+"""A small contextualizer under a larger denoiser, as in the published models: 1.6b and 7b have their sizes, and their
+counts less the denoiser's self-attention queries and keys, which do not exist here."""
+
+
 class TwoTowerLCM(DiffusionLCM):
     """Next-concept diffusion with a contextualizer and a denoiser."""
+
+    presets = PRESETS
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.contextualizer = Transformer(config, config.context_layers)
         self.denoiser = Denoiser(config, self.schedule.steps)
+
+    @classmethod
+    def check_config(cls, config: ModelConfig) -> None:
+        """See `LCM.check_config`."""
+        if config.context_layers == 0:
+            raise ConfigError("context_layers=0: a two-tower model needs at least one contextualizer layer")
 
     def blocks(self) -> list[nn.Module]:
         """The contextualizer's layers, then the denoiser's."""

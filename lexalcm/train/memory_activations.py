@@ -12,7 +12,7 @@ from functools import cache
 from lexalcm.model.config import ModelConfig
 from lexalcm.train.layers import is_recomputed
 from lexalcm.train.memory_compiled import Kept, can_partition, kept_by_compiled
-from lexalcm.train.memory_trace import LayerTrace, MemoryTrace, meta_model, trace_micro_batch
+from lexalcm.train.memory_trace import LayerTrace, MemoryTrace, trace_micro_batch, traced_model
 
 TRACED = 2
 """Layers in each tower; what the first one leaves behind is what one leaves that is followed by another."""
@@ -140,7 +140,7 @@ def _kept_by_compiled(small: ModelConfig, rows: int, length: int, device_type: s
         return [Kept(kept.per_row, 0) for kept in _kept_by_compiled(small, rows, length, device_type, "bf16")]
     trace = _trace(small, rows, length, device_type, precision, recomputed=False)
     first_of_each = range(0, TRACED * len(_towers(small)), TRACED)
-    blocks = meta_model(small, precision).blocks()
+    blocks = traced_model(small, precision).blocks()
     return [kept_by_compiled(blocks[number], trace.given[number], rows, precision) for number in first_of_each]
 
 

@@ -12,7 +12,7 @@ from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.folder import read_config
 from lexalcm.model.locate import find_model
-from lexalcm.model.presets import PRESETS, PUBLISHED_DIM, preset
+from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
 from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan, gpu_memory, plan_memory
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -140,7 +140,7 @@ def model_config(model: str) -> ModelConfig:
     Raises:
         UserError: neither.
     """
-    if model in PRESETS and not Path(model).exists():
+    if model in preset_names() and not Path(model).exists():
         return preset(model, PUBLISHED_DIM)
     return read_config(find_model(model))
 

@@ -24,12 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
-import torch
 from torch import nn
 
 from lexalcm.config import TrainSettings
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.create import ARCHITECTURES
+from lexalcm.model.create import meta_model
 from lexalcm.model.lcm import LCM
 from lexalcm.train.engines.deepspeed_config import bucket_size, swap_buffer_size
 from lexalcm.train.layers import freeze
@@ -102,8 +101,7 @@ class Layout:
 
 def model_sizes(model: ModelConfig, settings: TrainSettings) -> Sizes:
     """Count a model's parameters without allocating them."""
-    with torch.device("meta"):
-        lcm: LCM = ARCHITECTURES[model.architecture](model)
+    lcm = meta_model(model)
     freeze(lcm, settings.freeze)
     every = list(lcm.parameters())
     layers = [sum(p.numel() for p in layer.parameters()) for layer in lcm.blocks()]

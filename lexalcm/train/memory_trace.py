@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.create import ARCHITECTURES
+from lexalcm.model.create import meta_model
 from lexalcm.model.lcm import LCM
 from lexalcm.model.norm import inverse_rms
 
@@ -119,11 +119,10 @@ def _alive(pieces: "list[ref[_Bytes]]") -> int:
     return sum(piece.size for one in pieces if (piece := one()) is not None)
 
 
-def meta_model(config: ModelConfig, precision: str) -> LCM:
+def traced_model(config: ModelConfig, precision: str) -> LCM:
     """A model without memory; precision as for `trace_micro_batch`."""
     # Masks are what attention keeps for the backward pass on a CPU; a GPU's kernel needs none that is stored.
-    with torch.device("meta"):
-        model = ARCHITECTURES[config.architecture](config.model_copy(update={"attention": "sdpa"}))
+    model = meta_model(config.model_copy(update={"attention": "sdpa"}))
     return model.to(torch.bfloat16) if precision == "bf16-weights" else model
 
 
@@ -140,7 +139,7 @@ def trace_micro_batch(
         precision: `fp32`; `bf16` for autocast over float32 weights; `bf16-weights` for weights that are bf16.
         recomputed: with activation checkpointing of all layers.
     """
-    model = meta_model(config, precision)
+    model = traced_model(config, precision)
     model.requires_grad_(False)  # the meta tensors inside; the parameters around them are new
     device = torch.device(device_type)
     kernels = _GPUKernels if device_type == "cuda" else nullcontext

@@ -21,7 +21,6 @@ from lexalcm.generate.denoising import choose_timesteps
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.text import TextModel
-from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.lcm import LCM
 
 
@@ -69,9 +68,9 @@ def check_denoises(model: LCM, name: object) -> None:
     """Make sure that a model denoises.
 
     Raises:
-        UserError: it is a base model.
+        UserError: it answers in one step.
     """
-    if not isinstance(model, DiffusionLCM):
+    if not model.denoises:
         raise UserError(
             f"{name} is a {model.config.architecture} model: it answers in one step and denoises nothing; "
             "see lcm infer --each"
@@ -100,7 +99,7 @@ def trace(model: TextModel, concepts: Tensor, options: GenerationOptions, seeds:
 
 
 def _go(model: LCM, name: str, concepts: Tensor, options: GenerationOptions, seeds: Sequence[int]) -> Way:
-    assert isinstance(model, DiffusionLCM)
+    assert model.schedule is not None  # it denoises
     timesteps = choose_timesteps(options, model.schedule)
     seen: list[Tensor] = []
 

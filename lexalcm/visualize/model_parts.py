@@ -5,10 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.create import ARCHITECTURES
+from lexalcm.model.create import meta_model
 
 PIECES = {
     "input_proj": "input projection",
@@ -50,11 +48,9 @@ class Piece:
 
 def model_pieces(config: ModelConfig) -> list[Piece]:
     """The pieces of a model, in the order that concepts pass them; together they hold all its parameters."""
-    with torch.device("meta"):
-        model = ARCHITECTURES[config.architecture](config)
     counts: dict[tuple[str, str], int] = defaultdict(int)
     layers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for name, parameter in model.named_parameters():
+    for name, parameter in meta_model(config).named_parameters():
         part, _, rest = name.partition(".")
         if part in PIECES:  # a module of the model's own, outside its towers
             part, rest = "input and output", name

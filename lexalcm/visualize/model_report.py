@@ -14,7 +14,7 @@ from lexalcm.errors import UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.flops import training_flops
 from lexalcm.model.folder import model_folder, read_config
-from lexalcm.model.presets import PRESETS, PUBLISHED_DIM, preset
+from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
 from lexalcm.visualize import model_figures as figures
 from lexalcm.visualize.model_diagram import diagram
 from lexalcm.visualize.model_parts import (
@@ -114,7 +114,7 @@ def report_model(
 
 
 def _find(name: str, dim: int | None) -> ModelConfig:
-    if name in PRESETS:
+    if name in preset_names():
         return preset(name, dim if dim is not None else PUBLISHED_DIM)
     if dim is not None:
         raise UserError(f"--dim goes with a preset: {name} has its own number")

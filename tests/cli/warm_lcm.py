@@ -91,7 +91,7 @@ def make_small() -> None:
     from lexalcm.codec import lsa  # noqa: F401
     from lexalcm.data import sample
     from lexalcm.evaluate import evaluation  # noqa: F401
-    from lexalcm.model import presets
+    from lexalcm.registries import ARCHITECTURES
     from lexalcm.train import run
     from lexalcm.visualize import data_report  # noqa: F401
 
@@ -101,9 +101,9 @@ def make_small() -> None:
     torch.set_num_threads(1)
     read = sample.read_documents
     sample.read_documents = lambda *given, **named: list(read(*given, **named))[::EVERY_DOCUMENT]
-    for name, sizes in presets.PRESETS.items():
-        if name.endswith("tiny"):
-            sizes |= TINY | ({"context_layers": 1} if "context_layers" in sizes else {})
+    for architecture in ARCHITECTURES.names():
+        tiny = ARCHITECTURES.load(architecture).presets["tiny"].sizes
+        tiny.update(TINY | ({"context_layers": 1} if "context_layers" in tiny else {}))
     fields = config.TrainSettings.model_fields
     fields["steps"].default, fields["warmup_steps"].default = STEPS, 1
     config.TrainSettings.model_rebuild(force=True)

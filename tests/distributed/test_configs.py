@@ -13,7 +13,7 @@ import yaml
 from training_workspace import CHECKPOINT_EVERY, ROOT, STEPS, curve, largest_difference, rewind
 
 from lexalcm.config import RunConfig, load_settings
-from lexalcm.model.presets import PRESETS
+from lexalcm.model.presets import preset_names
 from lexalcm.train.memory_choice import plan_run
 
 CONFIGS = ROOT / "configs"
@@ -90,7 +90,7 @@ def test_a_recipes_table_is_what_the_plan_says(recipe: Path) -> None:
     comment = [line.lstrip("# ") for line in recipe.read_text().splitlines() if line.startswith("#")]
     words = " ".join(comment).split()
     gpus, memory, model = (words[words.index(option) + 1] for option in ("--gpus", "--gpu-memory", "--preset"))
-    assert model in PRESETS
+    assert model in preset_names()
     config = load_settings(RunConfig, recipe, [f"model={model}"])
     planned = {(one.engine, one.checkpointing): one for one in plan_run(config, int(gpus), memory).estimates}
     header = next(line.split() for line in comment if line.startswith("engine "))

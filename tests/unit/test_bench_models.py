@@ -10,7 +10,7 @@ from tiny_models import CONFIGS, DIM, lively_model
 
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model import ModelConfig, TwoTowerLCM
-from lexalcm.model.create import ARCHITECTURES
+from lexalcm.model.create import meta_model
 from lexalcm.model.flops import forward_multiplications
 from tools.published_work import PublishedWork
 
@@ -68,8 +68,6 @@ def test_multiplications_are_those_of_the_weights_and_attention(architecture: st
 
 def _matrix_parameters(config: ModelConfig) -> dict[str, int]:
     """Numbers in weight matrices: all, and those that a timestep and not a position goes through."""
-    with torch.device("meta"):
-        model = ARCHITECTURES[config.architecture](config)
-    matrices = {name: weight.numel() for name, weight in model.named_parameters() if weight.ndim == 2}
+    matrices = {name: weight.numel() for name, weight in meta_model(config).named_parameters() if weight.ndim == 2}
     time = sum(count for name, count in matrices.items() if "time_" in name or "modulator" in name)
     return {"all": sum(matrices.values()), "time": time}
