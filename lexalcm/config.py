@@ -1,7 +1,8 @@
-"""Typed settings: defaults here, a YAML file over them, `--set key=value` over both. Unknown keys are errors.
+"""Typed settings: defaults, a YAML file over them, `--set key=value` over both. Unknown keys are errors.
 
-Every settings class of the project derives from `Settings`; `load_settings` is the one way from files and
-command-line text to a checked object, and turns each mistake into one line that names the key.
+Every settings class of the project derives from `Settings`, and stands beside what reads it; a field's one line of
+meaning is the text under it. Those of a training are composed in `lexalcm.train.settings`. `load_settings` is the one
+way from files and command-line text to a checked object, and turns each mistake into one line that names the key.
 """
 
 import types
@@ -9,11 +10,10 @@ import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from typing_extensions import Self
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lexalcm.errors import ConfigError, nearest
 from lexalcm.yaml_text import YAMLTextError, parse_yaml
@@ -24,13 +24,12 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]  # of what is on a disk
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
-ActivationCheckpointing = Annotated[str, Field(pattern="^(none|full|every-[1-9][0-9]*)$")]
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, and an unknown key is an error."""
+    """Base of all settings: frozen, and an unknown key is an error. A text under a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
     def __hash__(self) -> int:  # pydantic's fails where a field is a list or a dict
         return hash(self.model_dump_json())
@@ -182,151 +181,3 @@ def _keys_at(settings: type[BaseModel], path: list[str]) -> list[str]:
             return []
         settings = nested[0]
     return list(settings.model_fields)
-
-
-class CodecRecord(Settings):
-    """Which codec made the embeddings of a data set, or those that a model was made for."""
-
-    name: str
-    dim: Annotated[int, Field(gt=0, le=2**20)]
-    fingerprint: str
-    options: dict[str, Any] = {}
-
-
-class SetSettings(Settings):
-    """One data set of a mixture."""
-
-    path: str
-    weight: PositiveFloat | None = None  # share of the concepts of an epoch, relative to the others'; none: by size
-    prefix: tuple[str, ...] = ()  # special concepts before every document: names such as start_of_text, or sentences
-    suffix: tuple[str, ...] | None = None  # behind every document; none given: as data.end_of_text says
-    max_length: Annotated[int, Field(ge=2)] | None = None  # concepts in a window; none: as many as in a row
-    languages: tuple[str, ...] | None = None  # read only documents in these
-    pairs: bool | None = None  # only targets of pairs and conversations count; none given: where there are such
-
-
-class DataSettings(Settings):
-    """What a training reads and how it is packed into batches."""
-
-    path: str = "data/sample"
-    sets: tuple[SetSettings, ...] = ()  # several data sets, instead of path
-    row_length: Annotated[int, Field(gt=0, le=2**20)] = 128  # concepts in a packed row
-    micro_batch: Annotated[int, Field(gt=0, le=2**16)] = 4  # rows in a micro-batch: what one rank holds at a time
-    global_batch: PositiveInt = 1  # micro-batches in an optimizer step, over all ranks
-    end_of_text: bool = True  # append the codec's end-of-text concept to every document
-    num_workers: NonNegativeInt = 0  # loader processes of each rank
-    on_bad_shard: Literal["error", "skip"] = "error"  # where one is missing or damaged: stop, or leave gaps and count
-    check_hashes: bool = False  # all of a shard, before a process first reads of it, not only what is read
-
-    @model_validator(mode="after")
-    def _weights_all_or_none(self) -> Self:
-        if len({one.weight is None for one in self.sets}) > 1:
-            raise ValueError("some of data.sets have a weight and some have none: give all a weight, or none")
-        return self
-
-    @property
-    def all_sets(self) -> tuple[SetSettings, ...]:
-        """The data sets to read: `sets`, or the one at `path`."""
-        return self.sets or (SetSettings(path=self.path),)
-
-    @property
-    def names(self) -> str:
-        """Where the data sets are, for messages."""
-        return ", ".join(one.path for one in self.all_sets)
-
-
-class CheckpointSettings(Settings):
-    """How often the whole state of a run is written, and how much of it is kept."""
-
-    every: PositiveInt = 100  # steps
-    keep: PositiveInt = 2  # newest checkpoints kept
-    keep_every: PositiveInt | None = None  # and for good those of steps that this divides; none: no others
-    background: bool = False  # write while the training goes on, from a copy in the main process's memory
-
-
-class EMASettings(Settings):
-    """An exponential moving average of the weights, exported in their place."""
-
-    decay: Probability | None = None  # e.g. 0.999; none: no average
-
-
-class FSDPSettings(Settings):
-    """Of the engine fsdp."""
-
-    offload: bool = False  # keep weights and optimizer state in the CPU's memory, and update there
-
-
-class WatchSettings(Settings):
-    """Looking at every weight, for those that do not move or are not finite."""
-
-    every: NonNegativeInt | None = None  # steps; none: at validations; 0: never
-
-
-class SampleSettings(Settings):
-    """What the model writes after the first sentences of a few validation documents, while it trains."""
-
-    every: NonNegativeInt | None = None  # steps; none: at validations where the data set holds its codec; 0: never
-    documents: PositiveInt = 3
-    prompt: PositiveInt = 2  # sentences of a document that the model reads
-    sentences: PositiveInt = 3  # that it writes at most
-
-
-class WandbSettings(Settings):
-    """Weights & Biases, beside the run's own files."""
-
-    project: str | None = None  # none: it is not used
-    entity: str | None = None
-    tags: tuple[str, ...] = ()
-    mode: Literal["online", "offline"] | None = None  # none: as WANDB_MODE says
-
-
-class TrainSettings(Settings):
-    """Optimization and everything around it."""
-
-    steps: PositiveInt = 300
-    seed: NonNegativeInt = 0
-    engine: Literal["auto", "single", "ddp", "fsdp", "deepspeed"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    fsdp: FSDPSettings = FSDPSettings()
-    nvme_path: str | None = None  # a folder on a fast local disk, for DeepSpeed files that offload to NVMe
-    activation_checkpointing: ActivationCheckpointing = "none"  # full, or every-2, every-3, ...: of so many layers one
-    compile: Literal["auto", True, False] = "auto"  # the layers, with torch.compile; auto: on a GPU, where it pays
-    freeze: tuple[str, ...] = ()  # parameters that stay as they are: names, or patterns such as contextualizer.*
-    optimizer: Literal["adamw", "adafactor", "adamw8bit", "muon"] = "adamw"
-    lr: PositiveFloat = 1e-3
-    betas: tuple[Probability, Probability] = (0.9, 0.95)
-    eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.1
-    clip_norm: PositiveFloat = 1.0
-    schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
-    warmup_steps: NonNegativeInt = 40
-    decay_steps: PositiveInt | None = None  # of warmup-stable-decay, at the end; none: a tenth of the steps
-    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    log_every: PositiveInt = 10
-    validate_every: PositiveInt = 100
-    timeout: PositiveFloat = 1800.0  # seconds that a process may keep the others waiting before the run is ended
-    max_bad_steps: PositiveInt = 10  # consecutive skipped steps (NaN or infinite gradient) that stop the run
-    ema: EMASettings = EMASettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    peak_tflops: PositiveFloat | None = None  # of one device, for MFU; none: as known for the GPU
-    watch: WatchSettings = WatchSettings()
-    samples: SampleSettings = SampleSettings()
-    wandb: WandbSettings = WandbSettings()
-
-    @model_validator(mode="after")
-    def _decay_steps_belong_to_a_schedule(self) -> Self:
-        if self.decay_steps is not None and self.schedule != "warmup-stable-decay":
-            raise ValueError(
-                f"decay_steps belongs to the schedule warmup-stable-decay, and schedule is {self.schedule}"
-            )
-        return self
-
-
-class RunConfig(Settings):
-    """All settings of one `lcm train`; saved as `config.yaml` in the run folder."""
-
-    model: str = "models/base"
-    name: str | None = None  # the run's name; default: the model folder's name
-    deepspeed: str | None = None  # a DeepSpeed JSON file
-    data: DataSettings = DataSettings()
-    train: TrainSettings = TrainSettings()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from lexalcm.config import CodecRecord
+from lexalcm.codec.base import CodecRecord
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import Manifest, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.lsa import LsaCodec
-from lexalcm.config import CodecRecord
 from lexalcm.data.dataset import Dataset
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model

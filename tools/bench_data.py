@@ -35,8 +35,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
+from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.special import SPECIAL_FILE
-from lexalcm.config import CodecRecord, DataSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.index import index_name
 from lexalcm.data.loader import TrainingBatches
@@ -44,6 +44,7 @@ from lexalcm.data.manifest import LanguageCount, Manifest, ShardRecord, SplitRec
 from lexalcm.data.mixture import Mixture
 from lexalcm.data.normalize import NormalizerSettings
 from lexalcm.data.plan import PackedRows, TrainingPlan
+from lexalcm.data.settings import DataSettings
 from lexalcm.data.shards import ShardWriter
 from lexalcm.data.windows import Documents
 from lexalcm.train.allocator import keep_freed_memory

@@ -79,7 +79,7 @@ def main() -> int:
 
 def prepare(folder: Path) -> None:
     """Write the data set, the model and the settings."""
-    from lexalcm.config import CodecRecord
+    from lexalcm.codec.base import CodecRecord
     from lexalcm.data.dataset import Dataset
     from lexalcm.data.manifest import Manifest, write_manifest
     from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.data.loader import Batch
 from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.options import GenerationOptions
@@ -30,6 +30,7 @@ from lexalcm.train.ahead import Ahead
 from lexalcm.train.engines.choose import EngineChoice, start_engine
 from lexalcm.train.memory_plan import plan_memory
 from lexalcm.train.run import read_run_config, train
+from lexalcm.train.settings import RunConfig
 from tools.bench_train_step import FIXED
 from tools.matrix_rate import matrix_rate, now
 from tools.part_runner import Part, Seen

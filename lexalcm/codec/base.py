@@ -11,12 +11,13 @@ has `encode_stream`, see `StreamingCodec`.
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
+from pydantic import Field
 from typing_extensions import Self
 
-from lexalcm.config import CodecRecord
+from lexalcm.config import Settings
 
 STATED = "stated"
 """The fingerprint of a codec of which nothing but the name is known."""
@@ -31,6 +32,19 @@ def not_finite(place: int, count: int) -> str:
         f"embedding {place} of {count} is not finite (NaN or infinite): "
         "the model that made it diverged, see lcm verify model"
     )
+
+
+class CodecRecord(Settings):
+    """Which codec made the embeddings of a data set, or those that a model was made for."""
+
+    name: str
+    """Of the codec, among those that are installed."""
+    dim: Annotated[int, Field(gt=0, le=2**20)]
+    """Numbers of an embedding."""
+    fingerprint: str
+    """Equal for two codecs exactly when their embeddings may be mixed."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What the codec itself notes down."""
 
 
 class Codec(Protocol):

@@ -37,7 +37,8 @@ from sklearn.preprocessing import normalize
 from typing_extensions import Self
 
 from lexalcm.codec.bank import SentenceBank
-from lexalcm.config import CodecRecord, PositiveFloat, PositiveInt, Settings, validate
+from lexalcm.codec.base import CodecRecord
+from lexalcm.config import PositiveFloat, PositiveInt, Settings, validate
 from lexalcm.errors import CodecError
 from lexalcm.json_text import parse_json
 from lexalcm.reading import reading

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lexalcm.codec.base import Codec
+from lexalcm.codec.base import Codec, CodecRecord
 from lexalcm.codec.options import CodecOptions, Configurable
-from lexalcm.config import CodecRecord
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
 from lexalcm.registries import CODECS

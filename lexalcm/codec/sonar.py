@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.sonar_base import SonarBase
 from lexalcm.codec.sonar_hf import SonarHfCodec
 from lexalcm.codec.sonar_space import SonarSpaceCodec, import_pipelines
-from lexalcm.config import CodecRecord
 from lexalcm.errors import CodecError, MissingExtraError
 
 logger = logging.getLogger(__name__)

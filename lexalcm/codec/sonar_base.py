@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from typing_extensions import Self
 
-from lexalcm.codec.base import STATED, Request, not_finite
+from lexalcm.codec.base import STATED, CodecRecord, Request, not_finite
 from lexalcm.codec.options import CodecOptions, choose_device, choose_dtype
 from lexalcm.codec.sonar_files import FOLDER_VARIABLE
-from lexalcm.config import CodecRecord, PositiveInt, Settings, validate
+from lexalcm.config import PositiveInt, Settings, validate
 from lexalcm.data.languages import SONAR_LANGUAGES, shown_nearest
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError

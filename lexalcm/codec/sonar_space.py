@@ -16,11 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lexalcm.codec.base import Request
+from lexalcm.codec.base import CodecRecord, Request
 from lexalcm.codec.options import dtype_name
 from lexalcm.codec.sonar_base import CUT_WARNING, PLACES, SonarBase, SonarOptions, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import arrange, weights_digest
-from lexalcm.config import CodecRecord
 from lexalcm.data.progress import Progress
 from lexalcm.errors import CodecError, MissingExtraError, import_extra
 

@@ -7,10 +7,10 @@ from rich import box
 from rich.table import Table
 
 from lexalcm.codec.special import describe_special, kept_sentences
-from lexalcm.config import DataSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.mixture import Mixture
 from lexalcm.data.plan_info import PlanSummary, summarize_plan
+from lexalcm.data.settings import DataSettings
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as MapDataset
 
-from lexalcm.config import DataSettings
 from lexalcm.data.dataset import Split
 from lexalcm.data.mixture import TRAIN_SPLIT, Mixture, Part
 from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
+from lexalcm.data.settings import DataSettings
 from lexalcm.data.windows import split_by
 from lexalcm.errors import ConfigError, LexaError, ShardError
 

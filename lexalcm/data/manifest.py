@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lexalcm.atomic import write_text
-from lexalcm.config import CodecRecord, Count, Settings, validate
+from lexalcm.codec.base import CodecRecord
+from lexalcm.config import Count, Settings, validate
 from lexalcm.data.normalize import NormalizerSettings
 from lexalcm.errors import DataError
 from lexalcm.folders import is_plain_name

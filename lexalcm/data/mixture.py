@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from lexalcm.config import CodecRecord, DataSettings, SetSettings
+from lexalcm.codec.base import CodecRecord
 from lexalcm.data.concepts import special_vectors
 from lexalcm.data.dataset import Dataset, Split
 from lexalcm.data.marks import TargetSpans
 from lexalcm.data.remote import is_remote
+from lexalcm.data.settings import DataSettings, SetSettings
 from lexalcm.data.storage import check_shard
 from lexalcm.data.windows import Documents
 from lexalcm.errors import CodecError, ConfigError, DataError, ShardError

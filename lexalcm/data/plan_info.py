@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lexalcm.config import DataSettings
 from lexalcm.data.mixture import TRAIN_SPLIT, Mixture
 from lexalcm.data.plan import PackedRows, TrainingPlan
+from lexalcm.data.settings import DataSettings
 
 _SAMPLED_STEPS = 64
 """Steps of the first epoch whose targets are counted."""

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from lexalcm.atomic import atomic_file, first_folder, write_text
-from lexalcm.codec.base import Codec
+from lexalcm.codec.base import Codec, CodecRecord
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, configure_codec, fit_codec, load_codec, refuse_choices
 from lexalcm.codec.special import SPECIAL_FILE, encode_special, read_special, write_special
-from lexalcm.config import CodecRecord, validate
+from lexalcm.config import validate
 from lexalcm.data.languages import shown_nearest
 from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
 from lexalcm.data.progress import Progress, silent

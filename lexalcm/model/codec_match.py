@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from lexalcm.codec.base import STATED
-from lexalcm.config import CodecRecord
+from lexalcm.codec.base import STATED, CodecRecord
 from lexalcm.errors import CodecError
 from lexalcm.model.config import ModelConfig
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from lexalcm.config import CodecRecord, PositiveFloat, PositiveInt, Probability, Settings
+from lexalcm.codec.base import CodecRecord
+from lexalcm.config import PositiveFloat, PositiveInt, Probability, Settings
 from lexalcm.diffusion.schedule import DiffusionSettings
 from lexalcm.errors import ConfigError
 from lexalcm.registries import ARCHITECTURES

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from lexalcm.atomic import write_text
-from lexalcm.config import RunConfig
 from lexalcm.data.loader import Batch, TrainingBatches
 from lexalcm.data.mixture import TRAIN_SPLIT, Mixture
 from lexalcm.data.plan import Windows
@@ -25,6 +24,7 @@ from lexalcm.errors import LexaError
 from lexalcm.model.folder import load_model
 from lexalcm.train.alerts import layer_of
 from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.settings import RunConfig
 from lexalcm.train.weight_statistics import weight_norms
 from lexalcm.train.world import World
 

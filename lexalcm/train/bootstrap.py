@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from lexalcm import __version__
 from lexalcm.atomic import atomic_folder, check_output
-from lexalcm.config import RunConfig, Settings, load_settings
+from lexalcm.config import Settings, load_settings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.normalize import NORMALIZER_FILE, read_stats
@@ -29,6 +29,7 @@ from lexalcm.model.presets import generation_options
 from lexalcm.train.checkpoint import list_checkpoints, read_progress
 from lexalcm.train.export import export_model
 from lexalcm.train.run_folder import saved_run
+from lexalcm.train.settings import RunConfig
 
 REQUEST_FILE = "bootstrap.json"
 DEFAULT_OUT = "models/base"

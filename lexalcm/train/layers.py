@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lexalcm.config import TrainSettings
 from lexalcm.device import can_compile
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import count_parameters
 from lexalcm.model.lcm import LCM
+from lexalcm.train.settings import TrainSettings
 
 EVERY = "every-"
 COMPILED_FROM = 50_000_000

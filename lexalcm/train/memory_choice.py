@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import torch
 
-from lexalcm.config import RunConfig
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.folder import read_config
 from lexalcm.model.locate import find_model
 from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
 from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan, gpu_memory, plan_memory
+from lexalcm.train.settings import RunConfig
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -26,13 +26,13 @@ from math import ceil, prod
 
 from torch import nn
 
-from lexalcm.config import TrainSettings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import meta_model
 from lexalcm.model.lcm import LCM
 from lexalcm.train.engines.deepspeed_config import bucket_size, swap_buffer_size
 from lexalcm.train.layers import freeze
 from lexalcm.train.optimizer import BITSANDBYTES_MINIMUM
+from lexalcm.train.settings import TrainSettings
 
 DEEPSPEED_BUCKET = 500_000_000
 """Numbers that DeepSpeed sends together where its file names none: zero0.json."""

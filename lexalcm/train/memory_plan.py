@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
-from lexalcm.config import RunConfig
 from lexalcm.model.config import ModelConfig
 from lexalcm.train.layers import plans_to_compile
 from lexalcm.train.memory_activations import Activations, activations
 from lexalcm.train.memory_layout import LAYOUTS, Layout, Sizes, model_sizes
+from lexalcm.train.settings import RunConfig
 
 CONTEXT = 768 * 2**20
 """Bytes of a GPU that are never tensors': CUDA's context, kernels, NCCL."""

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lexalcm.config import TrainSettings
 from lexalcm.errors import ConfigError, import_extra
+from lexalcm.train.settings import TrainSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter, by torch's names: the running means of gradient and squared gradient."""

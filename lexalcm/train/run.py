@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.mixture import Mixture
@@ -39,6 +39,7 @@ from lexalcm.train.run_folder import Fingerprints, RunFolder, run_folder, saved_
 from lexalcm.train.run_lock import locked
 from lexalcm.train.run_start import check_apart, decide_start, prepare, put_back, record_export
 from lexalcm.train.saving import CheckpointSaver
+from lexalcm.train.settings import RunConfig
 from lexalcm.train.stop import StopRequest
 from lexalcm.train.trainer import Trainer
 from lexalcm.train.wandb_log import check_wandb

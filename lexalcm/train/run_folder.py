@@ -18,9 +18,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lexalcm.config import NonNegativeInt, RunConfig, Settings, load_settings
+from lexalcm.config import NonNegativeInt, Settings, load_settings
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.locate import RUNS
+from lexalcm.train.settings import RunConfig
 
 
 class Fingerprints(Settings):

@@ -21,7 +21,6 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions, Configurable
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import read_special
-from lexalcm.config import RunConfig
 from lexalcm.data.concepts import special_vectors
 from lexalcm.data.dataset import Dataset, Split
 from lexalcm.data.mixture import Mixture
@@ -32,6 +31,7 @@ from lexalcm.registries import CODECS
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.monitor import Monitor
+from lexalcm.train.settings import RunConfig
 from lexalcm.train.world import World
 
 SPLIT = "validation"

@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from lexalcm.atomic import write_text
-from lexalcm.config import CheckpointSettings
 from lexalcm.errors import TrainingError, UserError
 from lexalcm.train.checkpoint import (
     Content,
@@ -26,6 +25,7 @@ from lexalcm.train.checkpoint import (
     step_of,
     write_checkpoint,
 )
+from lexalcm.train.checkpoint_settings import CheckpointSettings
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.world import World
 

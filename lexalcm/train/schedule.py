@@ -7,7 +7,7 @@ longer from any checkpoint of its constant part, because that part does not depe
 
 import math
 
-from lexalcm.config import TrainSettings
+from lexalcm.train.settings import TrainSettings
 
 DECAY_SHARE = 0.1
 """Of the steps, the part in which warmup-stable-decay falls where the settings do not say."""

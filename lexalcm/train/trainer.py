@@ -24,7 +24,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from lexalcm.config import TrainSettings
 from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.errors import TrainingError
 from lexalcm.train.ahead import Ahead
@@ -35,6 +34,7 @@ from lexalcm.train.gauges import Gauges
 from lexalcm.train.monitor import Monitor
 from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.schedule import learning_rate
+from lexalcm.train.settings import TrainSettings
 from lexalcm.train.stop import StopRequest
 from lexalcm.train.tally import Counted, Tally
 from lexalcm.train.timestep_loss import means

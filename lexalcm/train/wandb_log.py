@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.atomic import write_text
-from lexalcm.config import RunConfig, WandbSettings
 from lexalcm.errors import ConfigError, import_extra
+from lexalcm.train.monitor_settings import WandbSettings
+from lexalcm.train.settings import RunConfig
 
 PURPOSE = "train.wandb.project"
 

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from lexalcm.config import RunConfig
 from lexalcm.data.mixture import Mixture
 from lexalcm.model.config import ModelConfig
 from lexalcm.train.alerts import WeightWatch
@@ -15,6 +14,7 @@ from lexalcm.train.monitor import Display, Elsewhere, Monitor
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.samples import open_samples
 from lexalcm.train.schedule import learning_rate
+from lexalcm.train.settings import RunConfig
 from lexalcm.train.timestep_loss import TimestepBuckets
 from lexalcm.train.wandb_log import WandbLog
 from lexalcm.train.world import World

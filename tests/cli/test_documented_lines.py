@@ -10,8 +10,9 @@ import typer
 from documented import ROOT, Block, all_blocks, commands, options_of, pages, parse
 
 from lexalcm.cli.app import ANYWHERE, UsageError, app
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.model.config import ModelConfig
+from lexalcm.train.settings import RunConfig
 
 SPAN = re.compile(r"`(lcm [^`]+)`")
 SCRIPTS = sorted(path for folder in ("launch", "configs") for path in (ROOT / folder).rglob("*") if path.is_file())

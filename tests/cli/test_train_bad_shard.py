@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 from training_workspace import DIM, STEPS, make_workspace
 
 from lexalcm.cli import training_display
-from lexalcm.config import DataSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.mixture import Mixture
+from lexalcm.data.settings import DataSettings
 
 SENTENCES = 6
 ROW = SENTENCES + 1  # a document with its end of text, so that each has a row of its own

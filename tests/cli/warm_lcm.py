@@ -87,12 +87,11 @@ def make_small() -> None:
     """Import what commands need, and turn down what takes long."""
     import torch
 
-    from lexalcm import config
     from lexalcm.codec import lsa  # noqa: F401
     from lexalcm.data import sample
     from lexalcm.evaluate import evaluation  # noqa: F401
     from lexalcm.registries import ARCHITECTURES
-    from lexalcm.train import run
+    from lexalcm.train import run, settings
     from lexalcm.visualize import data_report  # noqa: F401
 
     with contextlib.suppress(ImportError):
@@ -104,11 +103,11 @@ def make_small() -> None:
     for architecture in ARCHITECTURES.names():
         tiny = ARCHITECTURES.load(architecture).presets["tiny"].sizes
         tiny.update(TINY | ({"context_layers": 1} if "context_layers" in tiny else {}))
-    fields = config.TrainSettings.model_fields
+    fields = settings.TrainSettings.model_fields
     fields["steps"].default, fields["warmup_steps"].default = STEPS, 1
-    config.TrainSettings.model_rebuild(force=True)
-    config.RunConfig.model_fields["train"].default = config.TrainSettings()
-    config.RunConfig.model_rebuild(force=True)
+    settings.TrainSettings.model_rebuild(force=True)
+    settings.RunConfig.model_fields["train"].default = settings.TrainSettings()
+    settings.RunConfig.model_rebuild(force=True)
     assert run.RunConfig().train.steps == STEPS
 
 

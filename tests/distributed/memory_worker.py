@@ -12,12 +12,13 @@ import torch
 import torch.distributed as dist
 from allocated_memory import DIM, LENGTH, allocated_at_most, batch
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.memory_plan import plan_memory
+from lexalcm.train.settings import RunConfig
 from lexalcm.train.world import find_world, joined
 
 MODEL = ModelConfig(  # so large that DeepSpeed's smallest buckets hardly count

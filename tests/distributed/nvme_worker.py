@@ -13,13 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.data.loader import Batch
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.deepspeed import import_deepspeed
 from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.settings import RunConfig
 from lexalcm.train.world import World
 
 CPU = torch.device("cpu")

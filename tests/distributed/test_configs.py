@@ -12,9 +12,10 @@ import pytest
 import yaml
 from training_workspace import CHECKPOINT_EVERY, ROOT, STEPS, curve, largest_difference, rewind
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.model.presets import preset_names
 from lexalcm.train.memory_choice import plan_run
+from lexalcm.train.settings import RunConfig
 
 CONFIGS = ROOT / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lexalcm import registry
-from lexalcm.config import CodecRecord
+from lexalcm.codec.base import CodecRecord
 from lexalcm.errors import CodecError
 
 

@@ -18,10 +18,10 @@ pytest.importorskip("transformers", reason="the extra hf is not installed")
 pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
 
 from lexalcm.codec import sonar_files
+from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.codec.registry import configure_codec, fit_codec, load_codec
 from lexalcm.codec.sonar_hf import SonarHfCodec
-from lexalcm.config import CodecRecord
 from lexalcm.errors import CodecError, ConfigError, UserError
 from lexalcm.registries import CODECS
 

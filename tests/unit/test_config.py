@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
+from lexalcm.train.settings import RunConfig
 
 
 def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:

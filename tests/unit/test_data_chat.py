@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tiny_models import CONFIGS
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
-from lexalcm.config import DataSettings
 from lexalcm.data.build import BuildResult, build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.chat import chat_document, read_turns
@@ -23,6 +22,7 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.data.embed import embed, make_job
 from lexalcm.data.loader import Batch, TrainingBatches
 from lexalcm.data.mixture import Mixture
+from lexalcm.data.settings import DataSettings
 from lexalcm.data.spoken import spoken_concepts
 from lexalcm.data.tasks import Task
 from lexalcm.data.verify import verify_dataset

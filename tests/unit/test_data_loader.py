@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from lexalcm.config import CodecRecord, DataSettings, SetSettings
+from lexalcm.codec.base import CodecRecord
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.loader import Batch, TrainingBatches, ValidationBatches
 from lexalcm.data.manifest import Manifest, write_manifest
 from lexalcm.data.mixture import Mixture
 from lexalcm.data.normalize import NormalizerSettings
+from lexalcm.data.settings import DataSettings, SetSettings
 from lexalcm.data.shards import ShardWriter
 from lexalcm.errors import CodecError, ConfigError, DataError, ShardError
 

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexalcm.config import DataSettings
 from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.mixture import Mixture
+from lexalcm.data.settings import DataSettings
 from lexalcm.errors import DataError
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.config import CodecRecord
+from lexalcm.codec.base import CodecRecord
 from lexalcm.errors import CodecError, DataError, LexaError, UserError
 from lexalcm.evaluate import models
 from lexalcm.evaluate.batches import EvaluationBatch

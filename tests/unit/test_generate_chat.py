@@ -9,12 +9,12 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
-from lexalcm.config import DataSettings
 from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.chat import Turn
 from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.mixture import Mixture
+from lexalcm.data.settings import DataSettings
 from lexalcm.errors import UserError
 from lexalcm.generate.chat import Roles, chat_prompt, spoken
 from lexalcm.generate.chat_session import ChatSession

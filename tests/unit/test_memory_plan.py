@@ -8,7 +8,7 @@ import pytest
 import torch
 from allocated_memory import DIM, LENGTH, allocated_at_most, batch
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
@@ -19,6 +19,7 @@ from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, ch
 from lexalcm.train.memory_choice import choose_by_memory, options_of, plan_run, read_size, warn_by_memory
 from lexalcm.train.memory_compiled import can_partition
 from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
+from lexalcm.train.settings import RunConfig
 from lexalcm.train.world import World
 
 GIB = 2**30

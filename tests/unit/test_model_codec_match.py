@@ -3,7 +3,7 @@
 import pytest
 from tiny_models import CONFIGS, DIM
 
-from lexalcm.config import CodecRecord
+from lexalcm.codec.base import CodecRecord
 from lexalcm.errors import CodecError
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.config import ModelConfig

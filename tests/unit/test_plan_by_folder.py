@@ -12,8 +12,9 @@ import pytest
 from sonar_reference import hf_codec
 
 import lexalcm
+from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.lsa import LsaCodec
-from lexalcm.config import CodecRecord, RunConfig, Settings, load_settings
+from lexalcm.config import Settings, load_settings
 from lexalcm.data.dataset import Dataset
 from lexalcm.model.folder import read_config
 from lexalcm.model.presets import PUBLISHED_DIM, preset
@@ -21,6 +22,7 @@ from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
 from lexalcm.train.memory_choice import plan_run
 from lexalcm.train.memory_layout import LAYOUTS
 from lexalcm.train.memory_plan import plan_memory
+from lexalcm.train.settings import RunConfig
 
 SENTENCES = [(f"The {one} sees the {other}.") for one in ("cat", "dog", "river") for other in ("train", "song", "moon")]
 OBJECTIVES = {

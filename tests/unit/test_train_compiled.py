@@ -7,7 +7,7 @@ import pytest
 import torch
 from allocated_memory import DIM, LENGTH, allocated_at_most, batch
 
-from lexalcm.config import RunConfig, TrainSettings, load_settings
+from lexalcm.config import load_settings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import preset
@@ -16,6 +16,7 @@ from lexalcm.train.engines.choose import EngineChoice, start_engine
 from lexalcm.train.layers import compiles
 from lexalcm.train.memory_compiled import can_partition
 from lexalcm.train.memory_plan import plan_memory
+from lexalcm.train.settings import RunConfig, TrainSettings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 WIDE = {

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.errors import ConfigError
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig, fill, read_deepspeed_json
+from lexalcm.train.settings import RunConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SETTINGS = [

@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
-from lexalcm.config import TrainSettings
 from lexalcm.train.optimizer import make_adamw, parameter_groups, set_learning_rate
+from lexalcm.train.settings import TrainSettings
 
 
 class Small(nn.Module):

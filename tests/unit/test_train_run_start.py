@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.errors import ConfigError, TrainingError, UserError
 from lexalcm.train.checkpoint import Progress, checkpoint_name, read_progress
 from lexalcm.train.run_folder import Fingerprints, RunFolder
 from lexalcm.train.run_start import Start, check_unchanged, decide_start, keep_lines_until, prepare
+from lexalcm.train.settings import RunConfig
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "os.chmod"}
 FINGERPRINTS = Fingerprints(weights="1", dataset="2")

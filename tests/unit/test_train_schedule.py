@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from lexalcm.config import TrainSettings
 from lexalcm.train.schedule import learning_rate
+from lexalcm.train.settings import TrainSettings
 
 
 def settings(**changes: object) -> TrainSettings:

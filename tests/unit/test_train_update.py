@@ -7,10 +7,10 @@ import torch
 from allocated_memory import DIM, batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lexalcm.config import TrainSettings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.train.engines.single import SingleEngine
+from lexalcm.train.settings import TrainSettings
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(architecture="base", dim=DIM, width=32, num_heads=2, ffn_dim=48, num_layers=2, dropout=0.0)

@@ -5,8 +5,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lexalcm.config import RunConfig, load_settings
+from lexalcm.config import load_settings
 from lexalcm.errors import ConfigError
+from lexalcm.train.settings import RunConfig
 from lexalcm.yaml_text import YAMLTextError, parse_yaml
 
 LETTERS = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp", "Cs"])  # PyYAML folds line breaks

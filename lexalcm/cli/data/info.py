@@ -26,9 +26,10 @@ def info(
       lcm data info
       lcm data info data/wiki --plan --set data.row_length=256 --set data.global_batch=32
     """
-    from lexalcm.config import DataSettings, load_settings
+    from lexalcm.config import load_settings
     from lexalcm.data.dataset import Dataset
     from lexalcm.data.info import describe
+    from lexalcm.data.settings import DataSettings
 
     settings = load_settings(DataSettings, overrides=overrides or (), prefix="data")
     summary = describe(Dataset.open(path), settings if plan or overrides else None)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lexalcm.codec.base import STATED
+from lexalcm.codec.base import STATED, CodecRecord
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE, kept_sentences, read_special, save_special
-from lexalcm.config import CodecRecord
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE

@@ -14,9 +14,9 @@ import numpy as np
 
 from lexalcm import __version__
 from lexalcm.atomic import atomic_folder, check_output
+from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE
-from lexalcm.config import CodecRecord
 from lexalcm.data.build import MAX_SOURCES_NOTED
 from lexalcm.data.companions import companion_hashes
 from lexalcm.data.convert.blocks import Block, LeftOut, as_stored, leave_out_unusable, read_ahead

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-from lexalcm.config import RunConfig, TrainSettings
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.lcm import LCM
@@ -22,6 +21,7 @@ from lexalcm.train.layers import compiles, prepare_layers
 from lexalcm.train.memory_choice import choose_by_memory, warn_by_memory
 from lexalcm.train.memory_layout import LAYOUTS
 from lexalcm.train.memory_plan import gpu_memory
+from lexalcm.train.settings import RunConfig, TrainSettings
 from lexalcm.train.world import World
 
 

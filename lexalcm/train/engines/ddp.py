@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lexalcm.config import TrainSettings
 from lexalcm.model.lcm import LCM
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.engines.training_loss import TrainingLoss
+from lexalcm.train.settings import TrainSettings
 
 BUFFERS_SENT_AROUND = (
     "forward_sync_buffers"

@@ -28,7 +28,6 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from lexalcm.config import TrainSettings
 from lexalcm.data.loader import Batch
 from lexalcm.errors import ConfigError, import_extra
 from lexalcm.model.lcm import LCM, Loss
@@ -37,6 +36,7 @@ from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
 from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_on, scaled
 from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
+from lexalcm.train.settings import TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
 
 OF_ALL_PROCESSES = {"train_batch_size", "gradient_accumulation_steps"}

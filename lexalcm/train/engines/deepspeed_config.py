@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lexalcm.config import RunConfig, nearest
-from lexalcm.errors import ConfigError
+from lexalcm.errors import ConfigError, nearest
 from lexalcm.json_text import JSONError, parse_json
+from lexalcm.train.settings import RunConfig
 
 AUTO = "auto"
 KNOWN_TO_DEEPSPEED = {"data_types.keep_in_fp32_modules"}  # where "auto" means something to DeepSpeed itself

@@ -18,10 +18,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lexalcm.config import TrainSettings
 from lexalcm.model.lcm import LCM
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.engines.training_loss import TrainingLoss
+from lexalcm.train.settings import TrainSettings
 
 
 class FSDPEngine(SingleEngine):

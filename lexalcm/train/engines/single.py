@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from lexalcm.config import TrainSettings
 from lexalcm.data.loader import Batch
 from lexalcm.model.lcm import LCM, Loss
 from lexalcm.to_host import ToHost
@@ -17,6 +16,7 @@ from lexalcm.train.average import MovingAverage
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
 from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_on, scaled
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
+from lexalcm.train.settings import TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
 
 CLIP_EPS = 1e-6
