@@ -9,12 +9,21 @@ from lexalcm.cli import infer_options as o
 from lexalcm.cli.codec_options import PANEL, Batch, Beam, Device, Dtype, codec_run_options
 from lexalcm.cli.console import out, print_json, progress
 from lexalcm.cli.evaluate_refusals import refuse_useless
+from lexalcm.evaluate.metric import GROUPS
 
 if TYPE_CHECKING:
     from lexalcm.evaluate.report import Evaluation
 
 LONGEST_WAIT = 3 * 3600.0
 """Seconds that the slowest process may take longer than the fastest."""
+
+
+def _list_metrics(wanted: bool) -> None:
+    if wanted:
+        from lexalcm.evaluate.tables import metric_table
+
+        out.print(metric_table())
+        raise typer.Exit
 
 
 def evaluate(
@@ -30,7 +39,7 @@ def evaluate(
         typer.Option(
             "--metrics",
             metavar="NAMES",
-            help="Metrics or groups of them, with commas: default, embedding, text, all; or a name.",
+            help=f"Metrics or groups of them ({', '.join(GROUPS)}), comma-separated; see --list-metrics.",
         ),
     ] = None,
     free: Annotated[
@@ -93,6 +102,9 @@ def evaluate(
         typer.Option("--out", "-o", help="Also write the report here, .json, .md or .html; may be given again."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    list_metrics: Annotated[
+        bool, typer.Option("--list-metrics", is_eager=True, callback=_list_metrics, help="Show all metrics and exit.")
+    ] = False,
 ) -> None:
     """Measure how well models predict held-out documents, or do a task.
 
@@ -103,8 +115,7 @@ def evaluate(
     batch that are farther from the prediction than the true one is (its two
     neighbours left out); chance is 50%.
 
-    More with --metrics: cosine, context_cosine, paraphrasing, coherence, and
-    of decoded text round_trip_l2, rouge_l, chrf, repetition, mutual_information.
+    More with --metrics; --list-metrics shows all.
 
     Beside the models stand baselines: the last concept repeated, the mean of
     the training split, what followed the nearest training concept. Intervals
@@ -178,8 +189,8 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _show(evaluation: "Evaluation", as_json: bool) -> None:
+    from lexalcm.evaluate.formatting import sentences
     from lexalcm.evaluate.tables import tables
-    from lexalcm.evaluate.wording import sentences
 
     if as_json:
         print_json(evaluation.to_json())

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from lexalcm import __version__
+from lexalcm.evaluate.evaluation_run import Predictor
 from lexalcm.evaluate.report import ALL, Change, Difference, Estimate, Evaluation, Example, Row, Size
 from lexalcm.evaluate.tally import CONFIDENCE, Summary, summarize
-from lexalcm.evaluate.trial import Predictor
 
 
 def assemble(

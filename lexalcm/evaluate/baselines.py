@@ -13,10 +13,10 @@ import numpy as np
 from lexalcm.data.normalize import Documents
 from lexalcm.errors import DataError
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.metrics import BLOCK, unit_rows
-from lexalcm.evaluate.scene import Prediction
+from lexalcm.evaluate.distances import BLOCK, unit_rows
+from lexalcm.evaluate.evaluation_run import Predictor
+from lexalcm.evaluate.scored_batch import BatchPrediction
 from lexalcm.evaluate.settings import EvaluationSettings
-from lexalcm.evaluate.trial import Predictor
 
 REPEAT = "repeat the last concept"
 MEAN = "the training mean"
@@ -37,7 +37,7 @@ NOTHING_FOLLOWS = (
 EMPTY = "the training split is empty: of the baselines there is repeat alone, choose it with --baselines repeat"
 
 
-def baselines(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, Prediction]]:
+def baselines(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, BatchPrediction]]:
     """The predictors that every model is compared with, each made when its turn comes.
 
     Args:
@@ -55,7 +55,7 @@ def baselines(train: Documents, settings: EvaluationSettings) -> Iterator[Predic
     return _each(train, settings)
 
 
-def _each(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, Prediction]]:
+def _each(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, BatchPrediction]]:
     for name in settings.baselines:
         match name:
             case "repeat":
@@ -70,16 +70,16 @@ def _each(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[
 
 def _baseline(
     name: str, after: After, settings: EvaluationSettings, **about: int
-) -> Predictor[EvaluationBatch, Prediction]:
-    predict = continue_documents if settings.free else predict_each
-    return Predictor(name, "baseline", lambda batch, number: Prediction(predict(batch, after)), about)
+) -> Predictor[EvaluationBatch, BatchPrediction]:
+    predict = continue_documents if settings.free else predict_targets
+    return Predictor(name, "baseline", lambda batch, number: BatchPrediction(predict(batch, after)), about)
 
 
 def _always(mean: np.ndarray) -> After:
     return lambda concepts: np.broadcast_to(mean, concepts.shape)
 
 
-def predict_each(batch: EvaluationBatch, after: After) -> np.ndarray:
+def predict_targets(batch: EvaluationBatch, after: After) -> np.ndarray:
     """Predict each target from the true sentence before it: [n, dim], other rows NaN.
 
     Behind a role that opens a conversation, before which nobody says anything, from the role's concept.
@@ -105,7 +105,7 @@ def continue_documents(batch: EvaluationBatch, after: After) -> np.ndarray:
 
 def _before(batch: EvaluationBatch, places: np.ndarray) -> np.ndarray:
     """The last sentence before each place; behind a role that opens a conversation, the role's concept."""
-    return np.where(batch.spoken_before[places] > 0, batch.last_spoken[places], places - 1)
+    return np.where(batch.sentences_before[places] > 0, batch.last_sentence[places], places - 1)
 
 
 def training_mean(split: Documents, max_concepts: int = MEAN_CONCEPTS) -> tuple[np.ndarray, int]:

@@ -21,7 +21,7 @@ from lexalcm.errors import DataError
 from lexalcm.evaluate.split_marks import SplitMarks
 
 
-class Continuation(NamedTuple):
+class ContinuationSpan(NamedTuple):
     """Targets behind one another: what goes on from what stands before them in their document."""
 
     start: int
@@ -57,30 +57,32 @@ class EvaluationBatch:
         return behind if self.predicted is None else behind & self.predicted
 
     @property
-    def spoken(self) -> np.ndarray:
-        """Which concepts are sentences that somebody says or writes, not roles: bool [n]."""
+    def is_sentence(self) -> np.ndarray:
+        """Which concepts are sentences, not roles of conversations: bool [n]."""
         return np.ones(len(self.positions), dtype=bool) if self.roles is None else ~self.roles
 
     @property
-    def spoken_before(self) -> np.ndarray:
-        """How many sentences of its document stand before each concept: int64 [n]."""
-        spoken = self.spoken
-        before = np.cumsum(spoken) - spoken
+    def sentences_before(self) -> np.ndarray:
+        """How many sentences of its document precede each concept: int64 [n]."""
+        is_sentence = self.is_sentence
+        before = np.cumsum(is_sentence) - is_sentence
         return before - before[self.starts][self.documents]
 
     @property
-    def last_spoken(self) -> np.ndarray:
+    def last_sentence(self) -> np.ndarray:
         """The place of the last sentence before each concept, in its document or another: int64 [n]; -1: none."""
-        places = np.where(self.spoken, np.arange(len(self.positions)), -1)
+        places = np.where(self.is_sentence, np.arange(len(self.positions)), -1)
         return np.concatenate([[-1], np.maximum.accumulate(places)[:-1]])
 
     @property
-    def continuations(self) -> list[Continuation]:
+    def continuations(self) -> list[ContinuationSpan]:
         """The targets as texts that go on: one a document, of a conversation one an answer."""
         edges = np.diff(self.targets.astype(np.int8), prepend=0, append=0)  # a document's first concept is no target
         begins, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
         starts = begins - self.positions[begins]
-        return [Continuation(*places) for places in zip(starts.tolist(), begins.tolist(), stops.tolist(), strict=True)]
+        return [
+            ContinuationSpan(*places) for places in zip(starts.tolist(), begins.tolist(), stops.tolist(), strict=True)
+        ]
 
     @property
     def begins(self) -> np.ndarray:

@@ -22,24 +22,24 @@ from lexalcm.errors import DataError
 from lexalcm.evaluate.assemble import assemble
 from lexalcm.evaluate.baselines import spread
 from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batch
-from lexalcm.evaluate.catalogue import DEFAULT, METRICS
+from lexalcm.evaluate.evaluation_run import Alone, EvaluationRun, Outcome, Predictor, Processes, Scored, run_evaluation
 from lexalcm.evaluate.journal import Journal
 from lexalcm.evaluate.report import Evaluation, Example, Size
-from lexalcm.evaluate.scene import Prediction, Scene, Tools
+from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
 from lexalcm.evaluate.settings import CodecChoice, EvaluationSettings
 from lexalcm.evaluate.split_marks import SplitMarks
 from lexalcm.evaluate.tally import BINS, bin_name, place_bins, sums_per_document
-from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
+from lexalcm.registries import METRICS
 
 TRUTH = "the true concepts"
 EXAMPLES = 5  # continued documents that a report shows
 
-ConceptPredictor = Predictor[EvaluationBatch, Prediction]
+DatasetPredictor = Predictor[EvaluationBatch, BatchPrediction]
 """Something that predicts the targets of a batch."""
 
 
 def evaluate_predictors(
-    predictors: Iterable[ConceptPredictor],
+    predictors: Iterable[DatasetPredictor],
     dataset: Dataset,
     settings: EvaluationSettings,
     *,
@@ -67,7 +67,7 @@ def evaluate_predictors(
         UserError: several processes without a journal.
     """
     work = _Work(dataset, settings, tools or open_tools(dataset, settings))
-    outcome = run_trial(
+    outcome = run_evaluation(
         chain(predictors, [_truth()] if work.shows_truth else []),
         work.trial,
         journal=journal,
@@ -95,7 +95,9 @@ def open_tools(dataset: Dataset, settings: EvaluationSettings) -> Tools:
 
 def needs_text(settings: EvaluationSettings) -> bool:
     """Whether sentences are read and written."""
-    return settings.free is not None or any(METRICS[name].needs != "embeddings" for name in settings.chosen_metrics)
+    return settings.free is not None or any(
+        METRICS.load(name).needs != "embeddings" for name in settings.chosen_metrics
+    )
 
 
 def _open_codec(dataset: Dataset, settings: EvaluationSettings) -> Codec:
@@ -132,9 +134,9 @@ class NormalizedSpace:
         return (embeddings - self.center) / self.scale
 
 
-def _truth() -> ConceptPredictor:
+def _truth() -> DatasetPredictor:
     """What a predictor would get that knows the truth, as far as the codec can say it."""
-    return Predictor(TRUTH, "reference", lambda batch, number: Prediction(batch.embeddings), {})
+    return Predictor(TRUTH, "reference", lambda batch, number: BatchPrediction(batch.embeddings), {})
 
 
 class _Work:
@@ -148,7 +150,7 @@ class _Work:
         self.tools = tools
         self.split = dataset.split(settings.split)
         self.metrics = settings.chosen_metrics
-        self.shows_truth = bool(set(self.metrics) - set(DEFAULT))
+        self.shows_truth = any("default" not in METRICS.load(name).groups for name in self.metrics)
         self.text = needs_text(settings)
         marks = SplitMarks(dataset, settings.split, longest_answer=free.sentences if free else None)
         size = len(self.split)
@@ -174,9 +176,9 @@ class _Work:
         self.units = group_documents(self.lengths - marks.role_counts(self.documents), settings.batch)
 
     @property
-    def trial(self) -> Trial:
+    def trial(self) -> EvaluationRun:
         """What there is to do; not kept, so that codec and language model go when the report is there."""
-        return Trial(self.units, self._score, metrics=len(self.metrics), bins=self.bins)
+        return EvaluationRun(self.units, self._score, metrics=len(self.metrics), bins=self.bins)
 
     def _place_counts(self) -> np.ndarray:
         """Targets of each document by their place: int64 [documents, bins]."""
@@ -200,17 +202,17 @@ class _Work:
             predicted=None if self.marks is None else self.marks.predicted(int(self.documents[place]), length),
         )
 
-    def _score(self, predictor: ConceptPredictor, unit: int) -> Scored:
+    def _score(self, predictor: DatasetPredictor, unit: int) -> Scored:
         places = self.units[unit]
         batch = self._read(places)
-        scene = Scene(batch, predictor.predict(batch, unit), self.free, self.tools)
+        scored = ScoredBatch(batch, predictor.predict(batch, unit), self.free, self.tools)
         texts: dict[int, list[str]] = {}
         if self.shown & set(places.tolist()):
-            owners = places[batch.documents[scene.targets]]
-            for owner, text in zip(owners.tolist(), scene.texts, strict=True):
+            owners = places[batch.documents[scored.targets]]
+            for owner, text in zip(owners.tolist(), scored.texts, strict=True):
                 if owner in self.shown:
                     texts.setdefault(owner, []).append(text)
-        return Scored(sums_per_document(batch, scene.score(self.metrics), free=self.free, bins=self.bins), texts)
+        return Scored(sums_per_document(batch, scored.score(self.metrics), free=self.free, bins=self.bins), texts)
 
     def _read(self, places: np.ndarray) -> EvaluationBatch:
         return read_batch(

@@ -10,7 +10,7 @@ import torch
 
 from lexalcm.errors import LexaError
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.scene import Prediction
+from lexalcm.evaluate.scored_batch import BatchPrediction
 from lexalcm.evaluate.settings import FreeRunning
 from lexalcm.generate.continuation import Continuations, WrittenSentence
 from lexalcm.generate.options import GenerationOptions
@@ -33,7 +33,7 @@ def continue_batch(
     seed: int,
     number: int,
     window: int | None = None,
-) -> Prediction:
+) -> BatchPrediction:
     """Continue documents, each as far as the batch has it.
 
     Args:
@@ -46,17 +46,17 @@ def continue_batch(
     Raises:
         LexaError: the model's concepts are not finite.
     """
-    continuations, spoken = batch.continuations, batch.spoken
+    continuations, is_sentence = batch.continuations, batch.is_sentence
     predictions = np.full_like(batch.embeddings, np.nan)
     if not continuations:
-        return Prediction(predictions, [])
+        return BatchPrediction(predictions, [])
     seeds = np.random.SeedSequence([seed, number]).generate_state(len(continuations), np.uint32).tolist()
     prompts = []
     for (start, begin, _), noise in zip(continuations, seeds, strict=True):
         given = slice(start if window is None else max(start, begin - window), begin)
         lang = batch.languages[batch.documents[start]]
         concepts = torch.from_numpy(batch.embeddings[given])
-        answers = not spoken[begin - 1]  # behind the concept of the assistant
+        answers = not is_sentence[begin - 1]  # behind the concept of the assistant
         prompts.append(Prompt(batch.sentences[given], lang, lang, noise, concepts, answers=answers))
     longest = max(stop - begin for _, begin, stop in continuations)
     written = collect(writer.write_all(prompts, options.model_copy(update={"max_sentences": longest})))
@@ -67,7 +67,7 @@ def continue_batch(
         texts += [one.text for one in wanted]
     if not np.isfinite(predictions[batch.targets]).all():
         raise LexaError("the model's concepts are not finite numbers: check it with lcm verify model")
-    return Prediction(predictions, texts)
+    return BatchPrediction(predictions, texts)
 
 
 def collect(continuations: Continuations) -> list[list[WrittenSentence]]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lexalcm.evaluate import wording
-from lexalcm.evaluate.catalogue import METRICS
+from lexalcm.evaluate import formatting
 from lexalcm.evaluate.place_plot import Line, draw
 from lexalcm.evaluate.report import ALL, Evaluation
-from lexalcm.evaluate.text_metrics import join_sentences
+from lexalcm.evaluate.text_similarity import join_sentences
+from lexalcm.registries import METRICS
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ def to_html(evaluation: Evaluation) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("evaluation.html.j2").render(
-        title=wording.title(evaluation),
+        title=formatting.title(evaluation),
         evaluation=evaluation,
-        metrics=[METRICS[name] for name in evaluation.metrics],
-        groups=wording.groups(evaluation),
+        metrics={name: METRICS.load(name) for name in evaluation.metrics},
+        groups=formatting.groups(evaluation),
         pairs=[*evaluation.differences, *evaluation.comparisons],
         charts=_charts(evaluation),
         legend=[(number, row.name) for number, row in enumerate(evaluation.rows)],
-        explanation=wording.explanation(evaluation),
-        sentences=wording.sentences(evaluation),
-        wording=wording,
+        explanation=formatting.explanation(evaluation),
+        sentences=formatting.sentences(evaluation),
+        formatting=formatting,
         running=join_sentences,
         ALL=ALL,
     )
@@ -50,10 +50,10 @@ def _charts(evaluation: Evaluation) -> list[Chart]:
     places = list(evaluation.place_sizes)
     if len(places) < 2:
         return []
-    xlabel = wording.place_name(evaluation)
+    xlabel = formatting.place_name(evaluation)
     charts = []
     for name in evaluation.metrics:
-        metric = METRICS[name]
+        metric = METRICS.load(name)
         lines = [
             Line(row.name, number, [row.places[place].get(name) for place in places])
             for number, row in enumerate(evaluation.rows)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lexalcm.evaluate import wording
-from lexalcm.evaluate.catalogue import METRICS
+from lexalcm.evaluate import formatting
 from lexalcm.evaluate.report import ALL, Evaluation
-from lexalcm.evaluate.text_metrics import join_sentences
+from lexalcm.evaluate.text_similarity import join_sentences
+from lexalcm.registries import METRICS
 
 
 def to_markdown(evaluation: Evaluation) -> str:
@@ -15,28 +15,34 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 def _lines(evaluation: Evaluation) -> Iterator[str]:
     names = evaluation.metrics
-    yield from [f"# {_escape(wording.title(evaluation))}", ""]
+    yield from [f"# {_escape(formatting.title(evaluation))}", ""]
     for language in evaluation.sizes:
         if language == ALL and len(evaluation.sizes) == 2:  # the one language says the same
             continue
-        yield from [f"## {wording.group_name(language)}: {evaluation.size(language)}", ""]
-        rows = ([row.name, *(wording.number(row.scores[language].get(n), n) for n in names)] for row in evaluation.rows)
-        yield from _table(["predictor", *(METRICS[name].title for name in names)], rows)
+        yield from [f"## {formatting.group_name(language)}: {evaluation.size(language)}", ""]
+        rows = (
+            [row.name, *(formatting.number(row.scores[language].get(name), name) for name in names)]
+            for row in evaluation.rows
+        )
+        yield from _table(["predictor", *(METRICS.load(name).title for name in names)], rows)
     if evaluation.differences or evaluation.comparisons:
         yield from ["## Differences", ""]
         yield from ["A model minus a baseline or another model, resampled in pairs; p is two-sided.", ""]
         pairs = [*evaluation.differences, *evaluation.comparisons]
         rows = (
-            [f"{pair.model} − {pair.baseline}", *(wording.change(pair.scores[ALL].get(n), n) for n in names)]
+            [
+                f"{pair.model} − {pair.baseline}",
+                *(formatting.change(pair.scores[ALL].get(name), name) for name in names),
+            ]
             for pair in pairs
         )
-        yield from _table(["difference", *(METRICS[name].title for name in names)], rows)
+        yield from _table(["difference", *(METRICS.load(name).title for name in names)], rows)
     if evaluation.place_sizes:
-        yield from [f"## By {wording.place_name(evaluation)}", ""]
+        yield from [f"## By {formatting.place_name(evaluation)}", ""]
         for name in names:
-            yield from [f"### {METRICS[name].title}", ""]
+            yield from [f"### {METRICS.load(name).title}", ""]
             rows = (
-                [row.name, *(wording.number(row.places[place].get(name), name) for place in evaluation.place_sizes)]
+                [row.name, *(formatting.number(row.places[place].get(name), name) for place in evaluation.place_sizes)]
                 for row in evaluation.rows
             )
             yield from _table(["predictor", *evaluation.place_sizes], rows)
@@ -48,11 +54,11 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
             yield from _table(["", "text"], ([name, join_sentences(text)] for name, text in texts.items()))
     yield from ["## What the numbers are", ""]
     for name in names:
-        metric = METRICS[name]
+        metric = METRICS.load(name)
         weight = "" if metric.weight == "1" else f" Weighted by {metric.weight}."
         yield f"- **{metric.title}** ({metric.direction}): {metric.definition}.{weight}"
     yield ""
-    for line in wording.explanation(evaluation):
+    for line in formatting.explanation(evaluation):
         yield from [_escape(line), ""]
 
 

@@ -1,115 +1,232 @@
-"""How far predictions are from the truth, and how near to their context: one number per target.
+"""The metrics of data sets, some of which are also those of tasks. Their names: `METRICS` in `lexalcm.registries`."""
 
-Distances are measured in a space that the caller chooses (the evaluation uses the data set's normalized space for every
-row of its table). Distances are computed in float64 by the expansion |p - x|^2 = |p|^2 + |x|^2 - 2 p.x: one matrix
-product per batch, and memory for one block of distances (128 MB) however large the batch is.
-"""
+from collections.abc import Callable
 
 import numpy as np
 
-BLOCK = 2**24  # distances held at a time
-TIE = 1e-12  # relative to |p|^2 + |x|^2: distances closer than rounding are the same
+from lexalcm.errors import DataError
+from lexalcm.evaluate.distances import contrastive_accuracy, cosines, squared_distances
+from lexalcm.evaluate.metric import Metric
+from lexalcm.evaluate.scored_batch import ScoredBatch, Values, unweighted
+from lexalcm.evaluate.scored_example import ScoredExample
+from lexalcm.evaluate.text_of_concepts import encode_texts
+from lexalcm.evaluate.text_similarity import RepeatedNgrams, chrf, rouge_l
 
 
-def squared_l2(predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Squared L2 distance between each prediction and its target, summed over dimensions.
-
-    Args:
-        predictions: [n, dim].
-        truth: [n, dim].
-
-    Returns:
-        float64 [n].
-    """
-    difference = np.asarray(predictions, dtype=np.float64) - np.asarray(truth, dtype=np.float64)
-    return np.einsum("nd,nd->n", difference, difference)
+def _squared_l2(scored: ScoredBatch) -> Values:
+    return unweighted(squared_distances(scored.tools.space(scored.predictions), scored.tools.space(scored.truth)))
 
 
-def contrastive_accuracy(
-    predictions: np.ndarray,
-    concepts: np.ndarray,
-    documents: np.ndarray,
-    targets: np.ndarray,
-    candidates: np.ndarray | None = None,
-) -> np.ndarray:
-    """The share of a batch's other concepts that are farther (L2) from a prediction than the true one is.
-
-    The true concept and its two neighbours in the document are left out of the comparison; a concept exactly as far
-    as the true one counts half. Guessing at random gives 0.5. LCM paper (arXiv 2412.08821), section 2.4.1.
-
-    Args:
-        predictions: [n, dim], row i the prediction of concept i; rows that are no targets are not read.
-        concepts: [n, dim], all concepts of the evaluation batch, documents one after another.
-        documents: int [n], which document each concept belongs to.
-        targets: bool [n], which concepts are predicted.
-        candidates: bool [n], which concepts a prediction is compared with; none: all.
-
-    Returns:
-        float64 [targets.sum()], in order; NaN where nothing is left to compare with.
-    """
-    x_ND = np.asarray(concepts, dtype=np.float64)
-    p_TD = np.asarray(predictions, dtype=np.float64)[targets]
-    true_T = np.flatnonzero(targets)
-    count = len(x_ND)
-    x_norms_N = np.einsum("nd,nd->n", x_ND, x_ND)
-    p_norms_T = np.einsum("td,td->t", p_TD, p_TD)
-    result_T = np.empty(len(true_T))
-    rows = max(1, BLOCK // max(1, count))
-    for start in range(0, len(true_T), rows):
-        block = slice(start, start + rows)
-        true_B = true_T[block]
-        scale_BN = p_norms_T[block, None] + x_norms_N
-        margin_BN = scale_BN - 2 * (p_TD[block] @ x_ND.T)
-        margin_BN -= margin_BN[np.arange(len(true_B)), true_B][:, None]  # > 0: farther than the true concept
-        score_BN = np.where(np.abs(margin_BN) <= TIE * scale_BN, 0.5, margin_BN > 0)
-        compared_BN = _compared(true_B, documents)
-        if candidates is not None:
-            compared_BN &= candidates
-        with np.errstate(invalid="ignore"):  # nothing to compare with: 0 / 0
-            result_T[block] = (score_BN * compared_BN).sum(1) / compared_BN.sum(1)
-    return result_T
+SQUARED_L2 = Metric(
+    title="squared L2",
+    better="lower",
+    definition="squared distance of the prediction from the true concept, summed over dimensions, in the data set's "
+    "normalized space",
+    compute=_squared_l2,
+    groups=("default", "embedding", "all"),
+)
 
 
-def _compared(true: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Which concepts each target is compared with, bool [len(true), n]: all but itself and its two neighbours."""
-    mask = np.ones((len(true), len(documents)), dtype=bool)
-    for step in (-1, 0, 1):
-        other = true + step
-        inside = (other >= 0) & (other < len(documents))
-        inside[inside] = documents[other[inside]] == documents[true[inside]]
-        mask[np.flatnonzero(inside), other[inside]] = False
-    return mask
+def _contrastive_accuracy(scored: ScoredBatch) -> Values:
+    batch, space = scored.batch, scored.tools.space
+    accuracies = contrastive_accuracy(
+        space(scored.prediction.embeddings),
+        space(batch.embeddings),
+        batch.documents,
+        batch.targets,
+        batch.is_sentence,
+    )
+    if np.isnan(accuracies).any():
+        raise DataError(
+            f"split {scored.tools.split} holds too few concepts for contrastive accuracy: "
+            "after a target and its two neighbours, none is left to compare with"
+        )
+    return unweighted(accuracies)
 
 
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosine of each row with the same row of the other: [n, dim] twice -> float64 [n]; 0 of a row of zeros."""
-    return np.einsum("nd,nd->n", unit_rows(one), unit_rows(other))
+CONTRASTIVE_ACCURACY = Metric(
+    title="contrastive accuracy",
+    better="higher",
+    definition="share of the other concepts of the evaluation batch that are farther from the prediction than the true "
+    "one",
+    compute=_contrastive_accuracy,
+    groups=("default", "embedding", "all"),
+    scale=100,
+    unit="%",
+    decimals=1,
+)
 
 
-def largest_context_cosines(predictions: np.ndarray, story: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The largest cosine of predictions of one document to a concept before them.
-
-    Args:
-        predictions: [targets, dim].
-        story: [n, dim], the document's concepts.
-        positions: int [targets], how many of these stand before each prediction.
-
-    Returns:
-        float64 [targets]; -inf where nothing stands before.
-    """
-    p_TD, x_ND = unit_rows(predictions), unit_rows(story)
-    result_T = np.empty(len(p_TD))
-    rows = max(1, BLOCK // len(x_ND))
-    for start in range(0, len(p_TD), rows):
-        block = slice(start, start + rows)
-        cosine_BN = p_TD[block] @ x_ND.T
-        cosine_BN[np.arange(len(x_ND)) >= positions[block, None]] = -np.inf
-        result_T[block] = cosine_BN.max(axis=1)
-    return result_T
+def _cosine(scored: ScoredBatch) -> Values:
+    return unweighted(cosines(scored.predictions, scored.truth))
 
 
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to length one, float64 [n, dim]; rows of zeros stay."""
-    vectors = np.asarray(vectors, dtype=np.float64)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms == 0, 1, norms)
+COSINE = Metric(
+    title="cosine to the truth",
+    better="higher",
+    definition="cosine of the prediction and the true concept, in the codec's space",
+    compute=_cosine,
+    groups=("embedding", "all"),
+)
+
+
+def _context_cosine(scored: ScoredBatch) -> Values:
+    return scored.where_context(scored.context_cosines(np.asarray(scored.prediction.embeddings)))
+
+
+CONTEXT_COSINE = Metric(
+    title="largest cosine to the context",
+    better=None,
+    definition="the largest cosine of the prediction to a preceding concept, in the codec's space",
+    compute=_context_cosine,
+    groups=("embedding", "all"),
+)
+
+
+def _paraphrasing(scored: ScoredBatch) -> Values:
+    return _context_cosine(scored)[0], scored.context_cosines(scored.batch.embeddings)
+
+
+PARAPHRASING = Metric(
+    title="paraphrasing",
+    better=None,
+    definition="the largest cosine of the prediction to a preceding concept, divided by that of the true concept; "
+    "above 1: repeats the context more than the truth does",
+    compute=_paraphrasing,
+    groups=("embedding", "all"),
+    weight="the largest cosine of the true concept to a preceding one",
+)
+
+
+def _coherence(scored: ScoredBatch) -> Values:
+    truth, last = scored.batch.embeddings, scored.batch.last_sentence[scored.targets]
+    previous = truth[last]
+    if scored.free:
+        previous = np.where((last >= scored.batch.begins)[:, None], scored.prediction.embeddings[last], previous)
+    return scored.where_context(cosines(scored.predictions, previous))
+
+
+def _coherence_of_example(scored: ScoredExample) -> tuple[float, float]:
+    if not scored.written:
+        return 0.0, 0.0
+    previous = np.concatenate([scored.source_concept[None], scored.written_concepts[:-1]])
+    return float(cosines(scored.written_concepts, previous).sum()), len(previous)
+
+
+COHERENCE = Metric(
+    title="coherence",
+    better=None,
+    definition="cosine of a predicted or written concept to the preceding one",
+    compute=_coherence,
+    compute_example=_coherence_of_example,
+    groups=("embedding", "all"),
+)
+
+
+def _round_trip_l2(scored: ScoredBatch) -> Values:
+    again = encode_texts(scored.codec, scored.texts, scored.languages)
+    return unweighted(squared_distances(scored.tools.space(again), scored.tools.space(scored.truth)))
+
+
+ROUND_TRIP_L2 = Metric(
+    title="round-trip squared L2",
+    better="lower",
+    definition="as squared L2, of the prediction decoded to text and embedded again",
+    compute=_round_trip_l2,
+    groups=("text", "all"),
+    needs="text",
+)
+
+
+def _between_texts(similarity: Callable[[str, str], float]) -> Callable[[ScoredBatch], Values]:
+    def compute(scored: ScoredBatch) -> Values:
+        pairs = zip(scored.texts, scored.true_texts, strict=True)
+        return unweighted(np.array([similarity(decoded, true) for decoded, true in pairs], dtype=np.float64))
+
+    return compute
+
+
+ROUGE_L = Metric(
+    title="ROUGE-L",
+    better="higher",
+    definition="F1 of the longest common subsequence of the tokens of the decoded text and the true text",
+    compute=_between_texts(rouge_l),
+    compute_example=lambda scored: (rouge_l(scored.text, scored.reference_text), 1),
+    groups=("text", "all"),
+    needs="text",
+    scale=100,
+    decimals=1,
+)
+CHRF = Metric(
+    title="chrF",
+    better="higher",
+    definition="F2 of the character n-grams, n = 1 to 6, of the decoded text and the true text",
+    compute=_between_texts(chrf),
+    compute_example=lambda scored: (chrf(scored.text, scored.reference_text), 1),
+    groups=("text", "all"),
+    needs="text",
+    decimals=1,
+)
+
+
+def _repetition(scored: ScoredBatch) -> Values:
+    repeated, counts = [], []
+    decoded, is_sentence = iter(scored.texts), scored.batch.is_sentence
+    for passage in scored.passages:
+        # A continuation is compared with itself alone (rep-4), a teacher-forced prediction with the document so far.
+        before = RepeatedNgrams()
+        for place in range(passage.written if scored.free else passage.start, passage.stop):
+            if scored.targets[place]:
+                found = before.add(next(decoded)) if scored.free else before.count(next(decoded))
+                repeated.append(found[0])
+                counts.append(found[1])
+            if not scored.free and is_sentence[place]:
+                before.add(scored.batch.sentences[place])
+    return np.array(repeated, dtype=np.float64), np.array(counts, dtype=np.float64)
+
+
+def _repetition_of_example(scored: ScoredExample) -> tuple[float, float]:
+    ngrams = RepeatedNgrams()
+    counts = [ngrams.add(sentence) for sentence in scored.written]
+    return sum(repeated for repeated, _ in counts), sum(every for _, every in counts)
+
+
+REPETITION = Metric(
+    title="repeated 4-grams",
+    better="lower",
+    definition="share of the decoded text's 4-grams that already occur in the text before",
+    compute=_repetition,
+    compute_example=_repetition_of_example,
+    groups=("text", "all"),
+    needs="text",
+    weight="its number of 4-grams",
+    scale=100,
+    unit="%",
+    decimals=1,
+)
+
+
+def _mutual_information(scored: ScoredBatch) -> Values:
+    if scored.tools.language_model is None:
+        raise ValueError("mutual information without a language model")
+    pairs = []
+    truth, is_sentence = np.array(scored.batch.sentences, dtype=object), scored.batch.is_sentence
+    decoded = truth.copy()
+    decoded[scored.targets] = scored.texts
+    for passage in scored.passages:
+        context = passage.context(truth, decoded)
+        for place in passage.targets.tolist():
+            before = context[: place - passage.start][is_sentence[passage.start : place]]
+            pairs.append((before[-scored.tools.lm_context :].tolist(), decoded[place]))
+    return scored.tools.language_model.gain(pairs)
+
+
+MUTUAL_INFORMATION = Metric(
+    title="mutual information",
+    better="higher",
+    definition="(log p(text | up to 10 preceding sentences) - log p(text)) / tokens, by a language model, in nats",
+    compute=_mutual_information,
+    groups=("text", "all"),
+    needs="language model",
+    weight="its number of tokens",
+)

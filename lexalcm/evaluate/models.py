@@ -11,16 +11,16 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
 from lexalcm.data.spoken import spoken_concepts
 from lexalcm.evaluate.baselines import baselines
-from lexalcm.evaluate.evaluation import ConceptPredictor, evaluate_predictors, open_tools
+from lexalcm.evaluate.evaluation import DatasetPredictor, evaluate_predictors, open_tools
+from lexalcm.evaluate.evaluation_run import Alone, Predictor, Processes
 from lexalcm.evaluate.files import check_report_name, write_report
 from lexalcm.evaluate.free_running import continue_batch, without_stops
 from lexalcm.evaluate.journal import Journal, folder_state
 from lexalcm.evaluate.model_checks import check_model
 from lexalcm.evaluate.predictions import predict_batch
 from lexalcm.evaluate.report import Evaluation
-from lexalcm.evaluate.scene import Prediction, Tools
+from lexalcm.evaluate.scored_batch import BatchPrediction, Tools
 from lexalcm.evaluate.settings import EvaluationSettings
-from lexalcm.evaluate.trial import Alone, Predictor, Processes
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.text import TextModel
@@ -28,6 +28,7 @@ from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model, model_folder, read_config
 from lexalcm.model.lcm import LCM
 from lexalcm.model.place import choose_device, place_model
+from lexalcm.registries import METRICS
 
 SAMPLER_OPTIONS = (
     "sampler",
@@ -91,6 +92,7 @@ def evaluate(
     identity = {
         "lexalcm": __version__,
         "settings": settings.scores_depend_on(),
+        "metrics": {name: METRICS.origin(name) for name in settings.chosen_metrics},
         "data": dataset.manifest.model_dump(mode="json"),
         "models": [[str(folder), folder_state(folder)] for folder in folders],
     }
@@ -149,12 +151,12 @@ def describe_model(model: LCM, folder: Path, options: GenerationOptions) -> dict
     }
 
 
-def _predictors(folders: Sequence[Path], settings: EvaluationSettings, tools: Tools) -> Iterator[ConceptPredictor]:
+def _predictors(folders: Sequence[Path], settings: EvaluationSettings, tools: Tools) -> Iterator[DatasetPredictor]:
     for name, folder in zip(model_names(folders), folders, strict=True):
         yield _model_predictor(name, folder, settings, tools)  # no name for it here: it shall go with its turn
 
 
-def _model_predictor(name: str, folder: Path, settings: EvaluationSettings, tools: Tools) -> ConceptPredictor:
+def _model_predictor(name: str, folder: Path, settings: EvaluationSettings, tools: Tools) -> DatasetPredictor:
     model = place_model(load_model(folder), settings.device)
     options = GenerationOptions.for_model(model.generation_config, **settings.generation)
     about, seed, window = describe_model(model, folder, options), settings.seed, settings.window
@@ -163,7 +165,9 @@ def _model_predictor(name: str, folder: Path, settings: EvaluationSettings, tool
         return Predictor(
             name,
             "model",
-            lambda batch, number: Prediction(predict_batch(predictor, batch, window=window, seed=seed, number=number)),
+            lambda batch, number: BatchPrediction(
+                predict_batch(predictor, batch, window=window, seed=seed, number=number)
+            ),
             about | {"window": window},
         )
     if tools.codec is None:

@@ -47,7 +47,7 @@ def windows(length: int, size: int) -> Iterator[Window]:
         start, first = start + size // 2, stop
 
 
-def pack_rows(pieces: list[Window], size: int) -> list[list[Window]]:
+def pack_windows(pieces: list[Window], size: int) -> list[list[Window]]:
     """Put windows into rows of `size` positions: each, the longest first, into the first row that has room."""
     rows: list[list[Window]] = []
     room: list[int] = []
@@ -86,7 +86,7 @@ def predict_batch(
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
         for piece in windows(length, window)
     ]
-    rows = pack_rows(pieces, window)
+    rows = pack_windows(pieces, window)
     predictions = np.full_like(batch.embeddings, np.nan)
     at_once = max(1, POSITIONS // window)
     for part, first in enumerate(range(0, len(rows), at_once)):

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from lexalcm.evaluate.catalogue import METRICS
+from lexalcm.registries import METRICS
 
 ALL = "all"
 
@@ -65,9 +65,9 @@ class Difference:
         if change.low is None or change.high is None or change.low <= 0 <= change.high:
             return "unclear"
         direction: Literal["higher", "lower"] = "higher" if change.low > 0 else "lower"
-        if METRICS[metric].better is None:
+        if METRICS.load(metric).better is None:
             return direction
-        return "better" if direction == METRICS[metric].better else "worse"
+        return "better" if direction == METRICS.load(metric).better else "worse"
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ class Evaluation:
                 }
         tree["metrics"] = {
             metric: {
-                "title": METRICS[metric].title,
-                "better": METRICS[metric].better,
-                "definition": METRICS[metric].definition,
-                "weight": METRICS[metric].weight,
+                "title": METRICS.load(metric).title,
+                "better": METRICS.load(metric).better,
+                "definition": METRICS.load(metric).definition,
+                "weight": METRICS.load(metric).weight,
             }
             for metric in self.metrics
         }

@@ -7,9 +7,8 @@ from pydantic import Field, field_validator
 from lexalcm.codec.options import CodecOptions
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.errors import ConfigError
-from lexalcm.evaluate.catalogue import DEFAULT, choose_metrics
-
-MUTUAL_INFORMATION = "mutual_information"
+from lexalcm.evaluate.metric import choose_metrics
+from lexalcm.registries import METRICS
 
 Baseline = Literal["repeat", "mean", "nearest"]
 
@@ -45,7 +44,7 @@ class EvaluationSettings(Settings):
     limit: PositiveInt | None = None  # use this many documents, evenly spaced over the split
     batch: PositiveInt = 512  # least number of concepts that are compared with one another
     corpus_order: bool = False  # batches of neighbouring documents, which are alike, instead of random ones
-    metrics: tuple[str, ...] | None = None  # names or groups, see `lexalcm.evaluate.catalogue`; None: as is usual
+    metrics: tuple[str, ...] | None = None  # names or groups, see `lexalcm.evaluate.metric`; None: a group
     baselines: tuple[Baseline, ...] = ("repeat", "mean", "nearest")
     neighbours: PositiveInt = 20_000  # training concepts that the nearest one is looked for among
     free: FreeRunning | None = None
@@ -71,32 +70,38 @@ class EvaluationSettings(Settings):
 
     @property
     def chosen_metrics(self) -> tuple[str, ...]:
-        """The metrics of a report on a data set.
+        """The metrics of a report on a data set, in its order.
 
-        Unless told otherwise the quick ones, and all where documents are continued, since these are written as text
-        anyway. A language model brings mutual information with it, and without one there is none.
+        If none are chosen: the group `default`, or `all` if documents are continued, since these are written as text
+        anyway. A language model adds the metrics of `all` that need one; without it such metrics are left out.
 
         Raises:
-            ConfigError: nothing is left without a language model.
+            ConfigError: without a language model none is left.
         """
-        usual = choose_metrics(["all"]) if self.free else DEFAULT
-        wanted = set(usual if self.metrics is None else self.metrics)
+        wanted = self._wanted_metrics
         if self.language_model is not None:
-            wanted.add(MUTUAL_INFORMATION)
-        else:
-            wanted.discard(MUTUAL_INFORMATION)
-        if not wanted:
-            raise ConfigError("mutual information needs a language model: give one with --lm")
-        return choose_metrics(wanted)
+            return choose_metrics([*wanted, *filter(_needs_language_model, choose_metrics(["all"]))])
+        if left := [name for name in wanted if not _needs_language_model(name)]:
+            return choose_metrics(left)
+        raise ConfigError(f"{METRICS.load(wanted[0]).title} needs a language model: give one with --lm")
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the report should know of metrics that it lacks."""
-        asked = self.metrics or (choose_metrics(["all"]) if self.free else ())
-        if MUTUAL_INFORMATION in asked and self.language_model is None:
-            return ["Mutual information is left out: no language model was given (--lm)."]
-        return []
+        """Which metrics the report lacks, and why."""
+        if self.language_model is not None:
+            return []
+        missing = [METRICS.load(name).title for name in self._wanted_metrics if _needs_language_model(name)]
+        return [f"{title.capitalize()} is left out: no language model was given (--lm)." for title in missing]
+
+    @property
+    def _wanted_metrics(self) -> tuple[str, ...]:
+        """Before it is considered whether there is a language model."""
+        return choose_metrics(["all" if self.free else "default"]) if self.metrics is None else self.metrics
 
     def scores_depend_on(self) -> dict[str, Any]:
         """The settings that a document's numbers depend on: all but those of the intervals and of the machine."""
         return self.model_dump(mode="json", exclude=_OF_THE_MACHINE)
+
+
+def _needs_language_model(metric: str) -> bool:
+    return METRICS.load(metric).needs == "language model"

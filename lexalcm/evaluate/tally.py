@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.bootstrap import p_value, percentile_interval, ratios, resampled_totals
 from lexalcm.evaluate.report import Change, Estimate
-from lexalcm.evaluate.scene import Values
+from lexalcm.evaluate.resampling import p_value, percentile_interval, ratios, resampled_totals
+from lexalcm.evaluate.scored_batch import Values
 
 CONFIDENCE = 0.95
 BINS = 11  # the last one holds all places from 513 on

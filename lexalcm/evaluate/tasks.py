@@ -18,21 +18,23 @@ from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, ConfigError, DataError
 from lexalcm.evaluate.assemble import assemble
-from lexalcm.evaluate.catalogue import TASK_METRICS
-from lexalcm.evaluate.examples import TaskExample, read_examples, score_examples
+from lexalcm.evaluate.evaluation_run import Alone, EvaluationRun, Outcome, Predictor, Processes, Scored, run_evaluation
+from lexalcm.evaluate.examples import TaskExample, read_examples
 from lexalcm.evaluate.files import check_report_name
 from lexalcm.evaluate.free_running import collect
 from lexalcm.evaluate.journal import Journal, folder_state
+from lexalcm.evaluate.metric import task_metrics
 from lexalcm.evaluate.model_checks import check_model
 from lexalcm.evaluate.models import describe_model, finish, model_names, unfinished
 from lexalcm.evaluate.report import Evaluation, Example
+from lexalcm.evaluate.scored_example import score_examples
 from lexalcm.evaluate.settings import EvaluationSettings
-from lexalcm.evaluate.trial import Alone, Outcome, Predictor, Processes, Scored, Trial, run_trial
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel, check_end, read_end_of_text
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model, model_folder, read_config
 from lexalcm.model.place import choose_device, place_model
+from lexalcm.registries import METRICS
 
 LEAD = "the first three sentences"
 LAST = "the last sentence"
@@ -86,16 +88,17 @@ def evaluate_task(
     choose_device(settings.device)
     choice = settings.codec
     codec = load_codec(first, folders[0] / CODEC_FOLDER, name=choice.name, options=choice.run)
-    examples = read_examples(file, settings.limit, codec)
+    examples, metrics = read_examples(file, settings.limit, codec), task_metrics()
     identity = {
         "lexalcm": __version__,
         "settings": settings.scores_depend_on(),
+        "metrics": {name: METRICS.origin(name) for name in metrics},
         "examples": [[example.id, example.lang, example.source, example.reference] for example in examples],
         "models": [[str(folder), folder_state(folder)] for folder in folders],
     }
     journal = Journal(unfinished(out[0]), identity, rank=processes.rank) if out else None
-    work = _Work(examples, codec)
-    outcome = run_trial(
+    work = _Work(examples, codec, metrics)
+    outcome = run_evaluation(
         _predictors(folders, codec, settings),
         work.trial,
         journal=journal,
@@ -104,7 +107,7 @@ def evaluate_task(
     )
     if outcome is None:
         return None
-    evaluation = _report(file, examples, outcome, codec, settings)
+    evaluation = _report(file, examples, outcome, codec, metrics, settings)
     finish(evaluation, out, journal)
     return evaluation
 
@@ -140,33 +143,39 @@ def _model_predictor(name: str, folder: Path, codec: Codec, settings: Evaluation
 class _Work:
     """The examples, and how they are scored."""
 
-    def __init__(self, examples: Sequence[TaskExample], codec: Codec) -> None:
+    def __init__(self, examples: Sequence[TaskExample], codec: Codec, metrics: Sequence[str]) -> None:
         self.examples = examples
         self.codec = codec
+        self.metrics = metrics
         count = len(examples)
         self.units = [np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
 
     @property
-    def trial(self) -> Trial:
+    def trial(self) -> EvaluationRun:
         """What there is to do; not kept, so that the codec goes when the report is there."""
-        return Trial(self.units, self._score, metrics=len(TASK_METRICS), bins=1, unit_name="examples")
+        return EvaluationRun(self.units, self._score, metrics=len(self.metrics), bins=1, unit_name="examples")
 
     def _score(self, predictor: TaskPredictor, unit: int) -> Scored:
         places = self.units[unit].tolist()
         examples = [self.examples[place] for place in places]
         written = predictor.predict(examples, unit)
         texts = {place: list(text) for place, text in zip(places, written, strict=True) if place < SHOWN}
-        return Scored(score_examples(self.codec, examples, written), texts)
+        return Scored(score_examples(self.codec, examples, written, self.metrics), texts)
 
 
 def _report(
-    file: Path, examples: Sequence[TaskExample], outcome: Outcome, codec: Codec, settings: EvaluationSettings
+    file: Path,
+    examples: Sequence[TaskExample],
+    outcome: Outcome,
+    codec: Codec,
+    metrics: Sequence[str],
+    settings: EvaluationSettings,
 ) -> Evaluation:
     about: dict[str, Any] = {"path": str(file), "codec": codec.record().model_dump(mode="json")}
     return assemble(
         outcome.predictors,
         outcome.tallies,
-        metrics=TASK_METRICS,
+        metrics=metrics,
         documents=np.arange(len(examples)),
         languages=np.array([example.lang for example in examples]),
         targets=np.ones(len(examples), dtype=np.int64),

@@ -13,7 +13,7 @@ from lexalcm.atomic import check_output
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import DataError, UserError
-from lexalcm.evaluate.text_metrics import join_sentences
+from lexalcm.evaluate.text_similarity import join_sentences
 from lexalcm.generate.continuation import embed
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_workspace import guess_next, make_text_dataset, make_text_model
-from test_evaluate_scene import Alphabet, Recorder
+from test_evaluate_scored_batch import Alphabet, Recorder
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
 from lexalcm.data.build import build_from_paths
@@ -14,15 +14,15 @@ from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.spoken import spoken_concepts
 from lexalcm.evaluate import models
-from lexalcm.evaluate.baselines import NearestContinuation, continue_documents, predict_each, training_mean
+from lexalcm.evaluate.baselines import NearestContinuation, continue_documents, predict_targets, training_mean
 from lexalcm.evaluate.batches import EvaluationBatch, read_batch
+from lexalcm.evaluate.distances import contrastive_accuracy
+from lexalcm.evaluate.formatting import title
 from lexalcm.evaluate.free_running import continue_batch, without_stops
-from lexalcm.evaluate.metrics import contrastive_accuracy
-from lexalcm.evaluate.scene import Prediction, Scene, Tools
+from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.evaluate.split_marks import SplitMarks
 from lexalcm.evaluate.tally import place_bins
-from lexalcm.evaluate.wording import title
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.text import TextModel
 from lexalcm.model.folder import load_model
@@ -73,10 +73,10 @@ def chats(workspace):
 
 def test_of_a_conversation_the_assistants_sentences_are_predicted(chats):
     batch = read(chats)
-    assert batch.spoken.tolist() == SAID
+    assert batch.is_sentence.tolist() == SAID
     assert np.flatnonzero(batch.targets).tolist() == ANSWERS
-    assert batch.spoken_before[ANSWERS].tolist() == [3, 4, 6]
-    assert batch.last_spoken[ANSWERS].tolist() == [4, 6, 9]  # not the role just before
+    assert batch.sentences_before[ANSWERS].tolist() == [3, 4, 6]
+    assert batch.last_sentence[ANSWERS].tolist() == [4, 6, 9]  # not the role just before
 
 
 def test_of_a_pair_the_target_is_predicted(workspace):
@@ -136,8 +136,8 @@ GUESSES = np.where(PREDICTED[:, None], CORNERS[2] + CORNERS[0] * 0.75, np.nan)  
 
 
 def score(metric, **tools):
-    scene = Scene(BATCH, Prediction(GUESSES), False, Tools(lambda x: x, "validation", Alphabet(), **tools))
-    [(values, weights)] = scene.score([metric])
+    scored = ScoredBatch(BATCH, BatchPrediction(GUESSES), False, Tools(lambda x: x, "validation", Alphabet(), **tools))
+    [(values, weights)] = scored.score([metric])
     return values.tolist(), weights.tolist()
 
 
@@ -158,17 +158,17 @@ def test_what_stands_before_an_answer_is_what_was_said():
 
 
 def test_baselines_know_no_roles(chats):
-    guesses = predict_each(BATCH, lambda concepts: concepts)
+    guesses = predict_targets(BATCH, lambda concepts: concepts)
     assert guesses[[3, 9]] == pytest.approx(CORNERS[[0, 0]])
     assert guesses[5] == pytest.approx(ROLE)  # nothing else is before it
     batch, train = read(chats), spoken_concepts(chats, "train")
-    said = batch.embeddings[batch.spoken].astype(np.float64)
+    said = batch.embeddings[batch.is_sentence].astype(np.float64)
     mean, concepts = training_mean(train)
     assert concepts == 3 * 7
     assert mean == pytest.approx(said.mean(0), rel=1e-5)
     follower = NearestContinuation(train, 1000)(said[3:4])  # of the question its answer, not "Assistant:"
     assert follower[0] == pytest.approx(said[4])
-    unsaid = {batch.sentences[place] for place in np.flatnonzero(~batch.spoken)}
+    unsaid = {batch.sentences[place] for place in np.flatnonzero(~batch.is_sentence)}
     assert unsaid == {SPECIAL_CONCEPTS[role] for role in ("system", "user", "assistant")}
 
 
@@ -239,8 +239,10 @@ SAYS_B_B_A_C[[3, 4, 8, 10]] = CORNERS[[1, 1, 0, 2]]
 
 
 def score_answers(metric, **tools):
-    scene = Scene(TURNS, Prediction(SAYS_B_B_A_C), True, Tools(lambda x: x, "validation", Alphabet(), **tools))
-    [(values, weights)] = scene.score([metric])
+    scored = ScoredBatch(
+        TURNS, BatchPrediction(SAYS_B_B_A_C), True, Tools(lambda x: x, "validation", Alphabet(), **tools)
+    )
+    [(values, weights)] = scored.score([metric])
     return values.tolist(), weights.tolist()
 
 

@@ -10,7 +10,7 @@ from lexalcm.codec.base import CodecRecord
 from lexalcm.errors import CodecError, DataError, LexaError, UserError
 from lexalcm.evaluate import models
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.predictions import Window, pack_rows, predict_batch
+from lexalcm.evaluate.predictions import Window, pack_windows, predict_batch
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
@@ -89,7 +89,7 @@ def test_predictions_equal_one_document_prefix_at_a_time(dataset, window):
 @given(st.lists(st.integers(2, 20), max_size=50))
 def test_rows_hold_every_window_once_and_are_never_too_long(lengths):
     pieces = [Window(100 * number, 100 * number + length, 100 * number + 1) for number, length in enumerate(lengths)]
-    rows = pack_rows(pieces, 20)
+    rows = pack_windows(pieces, 20)
     assert sorted(piece for row in rows for piece in row) == pieces
     assert all(sum(piece.length for piece in row) <= 20 for row in rows)
     assert len(rows) <= 2 * -(-sum(lengths) // 20) + 1  # first fit leaves at most one row under half full

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from lexalcm.errors import UserError
 from lexalcm.evaluate.files import check_report_name, write_report
+from lexalcm.evaluate.formatting import change, explanation, number, p_value, sentences
 from lexalcm.evaluate.html_report import to_html
 from lexalcm.evaluate.markdown import to_markdown
 from lexalcm.evaluate.place_plot import Line, draw
 from lexalcm.evaluate.report import Change, Difference, Estimate, Evaluation, Example, Row, Size
 from lexalcm.evaluate.tables import tables
-from lexalcm.evaluate.wording import change, explanation, number, p_value, sentences
 
 ABOUT = {"architecture": "base", "parameters": 5000, "generation": None}
 METRICS = ["squared_l2", "contrastive_accuracy", "rouge_l"]

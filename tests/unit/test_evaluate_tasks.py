@@ -11,11 +11,12 @@ from test_evaluate_free import watch_models
 from lexalcm.data.dataset import Dataset
 from lexalcm.errors import CodecError, ConfigError, DataError, UserError
 from lexalcm.evaluate import tasks
-from lexalcm.evaluate.catalogue import TASK_METRICS
-from lexalcm.evaluate.examples import TaskExample, read_examples, score_examples
+from lexalcm.evaluate.examples import TaskExample, read_examples
+from lexalcm.evaluate.metric import task_metrics
+from lexalcm.evaluate.scored_example import score_examples
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.evaluate.tasks import LAST, LEAD, evaluate_task
-from lexalcm.evaluate.text_metrics import chrf, rouge_l
+from lexalcm.evaluate.text_similarity import chrf, rouge_l
 from lexalcm.generate.text import TextModel
 
 
@@ -30,8 +31,8 @@ class Corners:
 
 def scores_of(source, reference, written):
     example = TaskExample("1", "eng_Latn", source, reference)
-    [values] = np.moveaxis(score_examples(Corners(), [example], [written])[..., 0], 2, 0)
-    return {name: tuple(values[:, number]) for number, name in enumerate(TASK_METRICS)}
+    [values] = np.moveaxis(score_examples(Corners(), [example], [written], task_metrics())[..., 0], 2, 0)
+    return {name: tuple(values[:, number]) for number, name in enumerate(task_metrics())}
 
 
 def test_metrics_of_an_example_worked_by_hand():
@@ -48,7 +49,7 @@ def test_metrics_of_an_example_worked_by_hand():
 
 def test_a_text_that_ends_at_once_scores_nothing():
     found = scores_of(["D one."], ["A x."], [])
-    assert {name: value for name, (value, _) in found.items()} == dict.fromkeys(TASK_METRICS, 0)
+    assert {name: value for name, (value, _) in found.items()} == dict.fromkeys(task_metrics(), 0)
     assert found["coherence"] == (0, 0)
 
 

@@ -7,12 +7,12 @@ from rich.console import Console
 from lexalcm.errors import DataError
 from lexalcm.evaluate.baselines import MEAN, REPEAT, baselines, training_mean
 from lexalcm.evaluate.evaluation import evaluate_predictors
+from lexalcm.evaluate.evaluation_run import Predictor
+from lexalcm.evaluate.formatting import sentences
 from lexalcm.evaluate.report import Change, Difference, Estimate
-from lexalcm.evaluate.scene import Prediction
+from lexalcm.evaluate.scored_batch import BatchPrediction
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.evaluate.tables import tables
-from lexalcm.evaluate.trial import Predictor
-from lexalcm.evaluate.wording import sentences
 
 DIM = 4
 NORMALIZER = {"center": np.array([1.0, 0, 0, -2]), "scale": np.array([0.5, 1, 2, 4])}
@@ -36,7 +36,7 @@ ABOUT = {"architecture": "oracle", "parameters": 1000, "generation": None}
 
 
 def perfect(name="oracle"):
-    return Predictor(name, "model", lambda batch, number: Prediction(batch.embeddings.copy()), ABOUT)
+    return Predictor(name, "model", lambda batch, number: BatchPrediction(batch.embeddings.copy()), ABOUT)
 
 
 def simple(dataset):

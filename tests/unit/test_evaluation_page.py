@@ -1,4 +1,4 @@
-"""The Python of docs/evaluation.md runs, and what it prints is what it says."""
+"""docs/evaluation.md: its Python runs and prints what it says, and its table has the metrics that there are."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
 
-from lexalcm.evaluate.text_metrics import rouge_l
+from lexalcm.evaluate.text_similarity import rouge_l
 from lexalcm.generate.text import TextModel
+from lexalcm.registries import METRICS
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 
@@ -28,3 +29,16 @@ def test_the_python_of_the_page_prints_the_models_rouge_l(
         prompt = writer.prompt(document["sentences"], writer.options(), lang=document["lang"])
         scores += [rouge_l(guess.guess, guess.actual) for guess in writer.guess_each(prompt, writer.options())]
     assert printed == pytest.approx(sum(scores) / len(scores))
+
+
+def test_the_table_has_every_metric_of_data_sets_and_the_text_those_of_tasks() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    of_data = [name for name in METRICS.names() if METRICS.load(name).compute]
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", page, re.MULTILINE)
+    assert [name for name, _ in rows] == of_data
+    for name, better in rows:
+        assert (better if better in ("higher", "lower") else None) == METRICS.load(name).better, name
+    tasks = page[page.index("## Tasks") :].lower()
+    for name in METRICS.names():
+        if name not in of_data:
+            assert f"**{METRICS.load(name).title.lower()}**" in tasks

@@ -11,9 +11,9 @@ import pytest
 
 from lexalcm.data.progress import silent
 from lexalcm.errors import LexaError, UserError
-from lexalcm.evaluate import trial as trials
+from lexalcm.evaluate import evaluation_run
+from lexalcm.evaluate.evaluation_run import Alone, EvaluationRun, Predictor, Scored, run_evaluation
 from lexalcm.evaluate.journal import Journal
-from lexalcm.evaluate.trial import Alone, Predictor, Scored, Trial, run_trial
 
 DOCUMENTS, TOGETHER = 90, 3
 UNITS = [np.arange(start, start + TOGETHER) for start in range(0, DOCUMENTS, TOGETHER)]
@@ -28,7 +28,7 @@ def make_trial(seconds=0.0):
         numbers = np.random.default_rng([unit, predictor.settings["seed"]]).normal(size=(2, 2, TOGETHER, 2))
         return Scored(numbers, {0: [f"{predictor.name} says"]} if unit == 0 else {})
 
-    return Trial(UNITS, score, metrics=2, bins=2)
+    return EvaluationRun(UNITS, score, metrics=2, bins=2)
 
 
 def make_other_trial():
@@ -37,7 +37,7 @@ def make_other_trial():
     def score(predictor, unit):
         return Scored(np.full((2, 2, TOGETHER, 2), 7.0))
 
-    return Trial(UNITS, score, metrics=2, bins=2)
+    return EvaluationRun(UNITS, score, metrics=2, bins=2)
 
 
 def predictors():
@@ -48,7 +48,7 @@ def predictors():
 def run(folder, seconds=0.0, processes=None):
     journal = None if folder is None else Journal(folder, ABOUT, rank=processes.rank if processes else 0)
     trial = make_trial(seconds)
-    return run_trial(predictors(), trial, journal=journal, processes=processes or Alone(), progress=silent)
+    return run_evaluation(predictors(), trial, journal=journal, processes=processes or Alone(), progress=silent)
 
 
 def lines(folder):
@@ -115,8 +115,8 @@ def test_what_is_done_is_not_done_again(tmp_path):
     def never(predictor, unit):
         raise AssertionError("scored again")
 
-    trial = Trial(UNITS, never, metrics=2, bins=2)
-    run_trial(predictors(), trial, journal=journal, processes=Alone(), progress=silent)
+    trial = EvaluationRun(UNITS, never, metrics=2, bins=2)
+    run_evaluation(predictors(), trial, journal=journal, processes=Alone(), progress=silent)
 
 
 class Process:
@@ -152,7 +152,7 @@ def test_several_processes_need_a_place_to_meet():
 
 
 def test_results_that_do_not_arrive_are_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(trials, "PATIENCE", 0.1)
+    monkeypatch.setattr(evaluation_run, "PATIENCE", 0.1)
     with pytest.raises(LexaError, match="30 batches of other processes are not in"):
         run(tmp_path / "work", processes=Process(0, 2))
 
@@ -173,7 +173,7 @@ def test_one_that_got_nothing_done_is_in_nobodys_way(tmp_path, torn):
 
 def test_lines_of_another_evaluation_are_not_read_where_nothing_says_whose_they_are(tmp_path):
     journal = Journal(tmp_path / "work", {"models": ["one", "three"]})
-    run_trial(predictors(), make_other_trial(), journal=journal, processes=Alone(), progress=silent)
+    run_evaluation(predictors(), make_other_trial(), journal=journal, processes=Alone(), progress=silent)
     journal._lock.release()
     (tmp_path / "work" / "about.json").unlink()  # as a removal in any order leaves it, when it is killed
     same(run(tmp_path / "work"), run(None))

@@ -3,8 +3,9 @@
 import math
 from typing import Any
 
-from lexalcm.evaluate.catalogue import METRICS, Metric
+from lexalcm.evaluate.metric import Metric
 from lexalcm.evaluate.report import ALL, FEW, Change, Difference, Estimate, Evaluation, Size, count
+from lexalcm.registries import METRICS
 
 
 def title(evaluation: Evaluation) -> str:
@@ -35,7 +36,7 @@ def number(estimate: Estimate | None, metric: str) -> str:
     """A mean with its interval."""
     if estimate is None:
         return "–"
-    about = METRICS[metric]
+    about = METRICS.load(metric)
     value, low, high = (_digits(part, about) for part in (estimate.value, estimate.low, estimate.high))
     return f"{value}{about.unit} [{low}, {high}]" if low else f"{value}{about.unit}"
 
@@ -44,7 +45,7 @@ def change(estimate: Change | None, metric: str) -> str:
     """A difference with its interval and p-value."""
     if estimate is None:
         return "–"
-    text = _change(estimate, METRICS[metric])
+    text = _change(estimate, METRICS.load(metric))
     return text if estimate.p is None else f"{text}, {p_value(estimate.p)}"
 
 
@@ -103,18 +104,17 @@ def _sentence(difference: Difference, metrics: list[str]) -> str:
     """Says first how it is in contrastive accuracy, or in the first metric that has a direction."""
     words = {"better": "beats", "worse": "is worse than", "unclear": "is not clearly different from"}
     scores = difference.scores[ALL]
-    directed = [name for name in metrics if METRICS[name].better and name in scores]
+    directed = [name for name in metrics if METRICS.load(name).better and name in scores]
     if not directed:
         return f"{difference.model} and '{difference.baseline}': no metric here says which is better"
     first = "contrastive_accuracy" if "contrastive_accuracy" in directed else directed[0]
     text = (
         f"{difference.model} {words[difference.verdict(first)]} '{difference.baseline}' "
-        f"in {METRICS[first].title}: {change(scores[first], first)}"
+        f"in {METRICS.load(first).title}: {change(scores[first], first)}"
     )
     if "squared_l2" in directed and first != "squared_l2":
-        text += (
-            f"; squared L2 {_change(scores['squared_l2'], METRICS['squared_l2'])} ({difference.verdict('squared_l2')})"
-        )
+        distance = _change(scores["squared_l2"], METRICS.load("squared_l2"))
+        text += f"; squared L2 {distance} ({difference.verdict('squared_l2')})"
     return text
 
 

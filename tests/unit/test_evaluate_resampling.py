@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lexalcm.evaluate import bootstrap
-from lexalcm.evaluate.bootstrap import p_value, percentile_interval, ratios, resampled_totals
+from lexalcm.evaluate import resampling
 from lexalcm.evaluate.report import Change
+from lexalcm.evaluate.resampling import p_value, percentile_interval, ratios, resampled_totals
 from lexalcm.evaluate.tally import summarize
 
 
@@ -39,7 +39,7 @@ def test_rows_share_their_draws_so_a_constant_difference_has_no_spread():
 def test_blocks_do_not_change_the_draws(monkeypatch):
     values, counts = np.random.default_rng(3).normal(size=(2, 17)), np.arange(1, 18)
     whole = resampled_means(values, counts, 100, seed=5)
-    monkeypatch.setattr(bootstrap, "BLOCK", 17 * 7)
+    monkeypatch.setattr(resampling, "BLOCK", 17 * 7)
     assert resampled_means(values, counts, 100, seed=5) == pytest.approx(whole)
     assert resampled_means(values, counts, 100, seed=6) != pytest.approx(whole)
 

@@ -67,7 +67,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Trial:
+class EvaluationRun:
     """What there is to do."""
 
     units: Sequence[np.ndarray]  # the documents of each, 0 ... documents - 1, each in one unit
@@ -91,9 +91,9 @@ class Outcome:
     texts: list[dict[int, list[str]]]  # of each predictor, by document
 
 
-def run_trial(
+def run_evaluation(
     predictors: Iterable[Predictor[Any, Any]],
-    trial: Trial,
+    trial: EvaluationRun,
     *,
     journal: Journal | None,
     processes: Processes,
@@ -175,7 +175,7 @@ def _record(index: int, unit: int, documents: np.ndarray, scored: Scored) -> dic
 class _Results:
     """The numbers so far, and which units they are of."""
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: EvaluationRun) -> None:
         self.done: set[tuple[int, int]] = set()
         self._trial = trial
         self._tallies: dict[int, np.ndarray] = {}

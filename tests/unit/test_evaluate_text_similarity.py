@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.evaluate.text_metrics import RepeatedNgrams, chrf, join_sentences, rouge_l, tokenize
+from lexalcm.evaluate.text_similarity import RepeatedNgrams, chrf, join_sentences, rouge_l, tokenize
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "it", "rained", "Don't", "U.S.", "1776", "co-op", "END"]
 

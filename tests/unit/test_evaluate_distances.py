@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lexalcm.evaluate import metrics
-from lexalcm.evaluate.metrics import contrastive_accuracy, squared_l2
+from lexalcm.evaluate import distances
+from lexalcm.evaluate.distances import contrastive_accuracy, squared_distances
 
 
 def brute_force_accuracy(predictions, concepts, documents, targets):
@@ -21,7 +21,10 @@ def brute_force_accuracy(predictions, concepts, documents, targets):
 
 
 def test_squared_l2_sums_over_dimensions():
-    assert squared_l2(np.array([[0.0, 0.0], [1.0, 2.0]]), np.array([[3.0, 4.0], [1.0, 0.0]])).tolist() == [25.0, 4.0]
+    assert squared_distances(np.array([[0.0, 0.0], [1.0, 2.0]]), np.array([[3.0, 4.0], [1.0, 0.0]])).tolist() == [
+        25.0,
+        4.0,
+    ]
 
 
 def test_accuracy_of_a_case_worked_by_hand():
@@ -47,7 +50,7 @@ def test_concepts_of_other_documents_are_no_neighbours():
 
 
 def test_accuracy_equals_a_loop_over_all_pairs(monkeypatch):
-    monkeypatch.setattr(metrics, "BLOCK", 100)  # several blocks
+    monkeypatch.setattr(distances, "BLOCK", 100)  # several blocks
     generator = np.random.default_rng(0)
     documents = np.repeat(np.arange(6), [1, 2, 9, 3, 14, 5])
     concepts = generator.integers(0, 4, size=(len(documents), 3)).astype(float)  # small integers: many exact ties

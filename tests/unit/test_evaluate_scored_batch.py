@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.scene import Prediction, Scene, Tools
+from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
 from lexalcm.evaluate.tally import BINS, bin_name, place_bins, sums_per_document
 
 
@@ -35,8 +35,8 @@ def batch_of(prefix=1):
 
 def score(predictions, metric, *, free=False, prefix=1, texts=None, **tools):
     tools = Tools(lambda embeddings: embeddings / 2.0, "validation", Alphabet(), **tools)
-    scene = Scene(batch_of(prefix), Prediction(np.asarray(predictions, dtype=float), texts), free, tools)
-    [(values, weights)] = scene.score([metric])
+    scored = ScoredBatch(batch_of(prefix), BatchPrediction(np.asarray(predictions, dtype=float), texts), free, tools)
+    [(values, weights)] = scored.score([metric])
     return values, weights
 
 
