@@ -10,9 +10,7 @@ own through an entry point of the registry's group, in its `pyproject.toml`:
 See `docs/extending.md`.
 """
 
-import sys
 from collections.abc import Mapping
-from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -78,10 +76,4 @@ class Registry(Generic[T]):
         return (entry.module, "") if entry.dist is None else (entry.dist.name, entry.dist.version)
 
     def _added(self) -> dict[str, EntryPoint]:
-        return _entry_points(self.group, tuple(sys.path))
-
-
-@lru_cache(maxsize=32)
-def _entry_points(group: str, _path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """By name, those that packages on the path add: looked up once for each path, since that takes milliseconds."""
-    return {entry.name: entry for entry in entry_points(group=group)}
+        return {entry.name: entry for entry in entry_points(group=self.group)}
