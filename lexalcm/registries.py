@@ -11,6 +11,7 @@ from lexalcm.registry import Registry
 
 if TYPE_CHECKING:
     from lexalcm.codec.base import Codec
+    from lexalcm.diffusion.samplers import Sampler
     from lexalcm.evaluate.metric import Metric
     from lexalcm.model.lcm import LCM
 
@@ -35,6 +36,16 @@ ARCHITECTURES: "Registry[type[LCM]]" = Registry(
     },
     ConfigError,
 )
+
+SAMPLERS: "Registry[Sampler]" = Registry(
+    "sampler",
+    {
+        "ddim": "lexalcm.diffusion.samplers:DDIM",
+        "dpm-solver++": "lexalcm.diffusion.samplers:DPM_SOLVER",
+    },
+    ConfigError,
+)
+"""From noise to a concept."""
 
 METRICS: "Registry[Metric]" = Registry(
     "metric",

@@ -4,7 +4,8 @@
 
 Each concept of some validation documents is guessed from those before it, with every sampler and number of steps, and
 compared with DDIM over all the model's timesteps: the mean L2 distance in normalized space, printed as a table and as
-one JSON object in the last line. Beside it stands the mean L2 norm of the 100-step concepts themselves.
+one JSON object in the last line. There stand the mean L2 norm of the 100-step concepts too, and how often each sampler
+asks the network.
 """
 
 import argparse
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from lexalcm.data.dataset import Dataset
 from lexalcm.errors import LexaError, UserError
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
+from lexalcm.registries import SAMPLERS
 
 ROW = 64
 
@@ -59,20 +62,32 @@ def compare(model: LCM, dataset: Dataset, arguments: argparse.Namespace) -> dict
     positions = torch.arange(ROW).expand(len(chosen), -1)
     documents = torch.where(positions < lengths[:, None], 0, -1)
 
-    def sample(sampler: str, steps: int) -> Tensor:
-        options = GenerationOptions.for_model({}, sampler=sampler, steps=steps, guidance_scale=arguments.guidance)
+    def options_of(sampler: str, steps: int) -> GenerationOptions:
+        return GenerationOptions.for_model({}, sampler=sampler, steps=steps, guidance_scale=arguments.guidance)
+
+    def sample(options: GenerationOptions) -> Tensor:
         guesses = predict_each(prepare(model, options), embeddings, documents, positions, seed=0)
         return model.normalizer.normalize(guesses[guesses.isfinite().all(-1)])
 
-    exact = sample("ddim", model.schedule.steps)
-    distances: dict[str, dict[int, float]] = {"ddim": {}, "dpm-solver++": {}}
-    print(f"{'steps':>5} {'ddim':>9} {'dpm-solver++':>13}   mean L2 from ddim in {model.schedule.steps} steps")
+    exact = sample(options_of("ddim", model.schedule.steps))
+    distances: dict[str, dict[int, float]] = {name: {} for name in SAMPLERS.names()}
+    evaluations: dict[str, dict[int, int]] = {name: {} for name in distances}
+    names = " ".join(f"{name:>12}" for name in distances)
+    print(f"steps {names}   mean L2 from ddim in {model.schedule.steps} steps")
     for steps in arguments.steps:
         for sampler, found in distances.items():
-            found[steps] = round(float((sample(sampler, steps) - exact).norm(dim=-1).mean()), 4)
-        print(f"{steps:>5} {distances['ddim'][steps]:>9.4f} {distances['dpm-solver++'][steps]:>13.4f}")
+            options = options_of(sampler, steps)
+            found[steps] = round(float((sample(options) - exact).norm(dim=-1).mean()), 4)
+            evaluations[sampler][steps] = Denoising(model.schedule, options).evaluations
+        print(f"{steps:>5}", " ".join(f"{found[steps]:>12.4f}" for found in distances.values()))
     norm = round(float(exact.norm(dim=-1).mean()), 4)
-    return {"concepts": len(exact), "guidance": arguments.guidance, "mean_norm": norm, "mean_l2": distances}
+    return {
+        "concepts": len(exact),
+        "guidance": arguments.guidance,
+        "mean_norm": norm,
+        "mean_l2": distances,
+        "evaluations": evaluations,
+    }
 
 
 if __name__ == "__main__":

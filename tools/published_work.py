@@ -11,8 +11,7 @@ Shapes: B rows, L positions, K keys, D embedding dimension, W width.
 import torch
 from torch import Tensor, nn
 
-from lexalcm.diffusion.samplers import trailing_timesteps
-from lexalcm.generate.denoising import denoise
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model.attention import mix_values
 from lexalcm.model.denoiser import DenoiserLayer
@@ -21,12 +20,11 @@ from lexalcm.model.two_tower import TwoTowerLCM
 
 
 class PublishedWork:
-    """Generates the next concept of prompts of one length, guided, by DDIM."""
+    """Generates the next concept of prompts of one length, guided."""
 
     def __init__(self, model: TwoTowerLCM, options: GenerationOptions) -> None:
         self.model = model
-        self.options = options
-        self.timesteps = trailing_timesteps(options.steps, model.schedule.steps)
+        self.denoising = Denoising(model.schedule, options)
         width = model.config.width
         self.queries_keys = [torch.randn(2, width, width) * width**-0.5 for _ in model.denoiser.layers]
 
@@ -49,7 +47,7 @@ class PublishedWork:
                 x_B1W = _layer(layer, x_B1W, time_BW, queries_keys, memory_BKW, mask_B11K)
             return denoiser.output_proj(denoiser.norm(x_B1W)).chunk(2)
 
-        return denoise(network, model.schedule, self.options, self.timesteps, lambda: torch.randn(rows, 1, dim))
+        return self.denoising(network, lambda: torch.randn(rows, 1, dim))
 
 
 def _layer(

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lexalcm.registries import SAMPLERS
+
 _WHAT = "What to read and write"
 _STOP = "When to stop"
 _SAMPLING = "How to sample"
@@ -108,7 +110,8 @@ StopRepetition = Annotated[
 ]
 
 Sampler = Annotated[
-    str | None, typer.Option("--sampler", help="dpm-solver++ or ddim.", metavar="NAME", rich_help_panel=_SAMPLING)
+    str | None,
+    typer.Option("--sampler", metavar="NAME", help=f"One of {', '.join(SAMPLERS.names())}.", rich_help_panel=_SAMPLING),
 ]
 Steps = Annotated[
     int | None,
@@ -145,7 +148,12 @@ NoiseScale = Annotated[
 Eta = Annotated[
     float | None,
     typer.Option(
-        "--eta", metavar="X", min=0, max=1, help="Share of fresh noise at each step of ddim.", rich_help_panel=_SAMPLING
+        "--eta",
+        metavar="X",
+        min=0,
+        max=1,
+        help="Share of fresh noise at each step, of a sampler that adds some, as ddim does.",
+        rich_help_panel=_SAMPLING,
     ),
 ]
 Seed = Annotated[

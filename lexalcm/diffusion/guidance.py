@@ -20,9 +20,6 @@ Network = Callable[[Tensor, int], Tensor]
 NetworkPair = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """The same with and without conditioning, in one pass."""
 
-Observer = Callable[[int, Prediction], None]
-"""Is shown each timestep with the clean concept and the noise that the sampler goes on with."""
-
 
 def unguided(network: Network, schedule: NoiseSchedule) -> Predictor:
     """A predictor that takes the conditional network as it is."""
@@ -51,17 +48,6 @@ def guided(pair: NetworkPair, schedule: NoiseSchedule, scale: float, rescale: fl
         return Prediction((x_t - sigma * epsilon) / alpha, epsilon)
 
     return predict
-
-
-def observed(predict: Predictor, observe: Observer) -> Predictor:
-    """A predictor that shows each of its answers before the sampler gets it, and changes none."""
-
-    def predict_observed(x_t: Tensor, timestep: int) -> Prediction:
-        prediction = predict(x_t, timestep)
-        observe(timestep, prediction)
-        return prediction
-
-    return predict_observed
 
 
 def limited(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.errors import UserError
-from lexalcm.generate.denoising import choose_timesteps
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import meta_model
@@ -37,7 +37,7 @@ def check_model(folder: Path, changes: Mapping[str, Any]) -> GenerationOptions:
     try:
         options = GenerationOptions.for_model(read_generation_config(folder), **changes)
         if config.diffusion is not None:
-            choose_timesteps(options, NoiseSchedule(config.diffusion))
+            Denoising(NoiseSchedule(config.diffusion), options)
     except UserError as error:
         raise type(error)(f"{folder}: {error}") from error
     return options

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lexalcm.diffusion.samplers import DrawNoise
 from lexalcm.errors import UserError
-from lexalcm.generate.denoising import DrawNoise
 from lexalcm.generate.predictor import ConceptPredictor
 from lexalcm.generate.prompt import check_seed
 from lexalcm.model.lcm import LCM, evaluating

@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from lexalcm.diffusion.guidance import Observer
-from lexalcm.generate.denoising import DrawNoise
+from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.generate.stations import NextConcept
 from lexalcm.generate.step_transformer import StepTransformer, causal_step_mask
 from lexalcm.model.base import BaseLCM

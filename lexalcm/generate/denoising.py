@@ -2,86 +2,94 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from numbers import Integral
 
 from torch import Tensor
 
-from lexalcm.diffusion.guidance import Observer, guided, limited, observed, unguided
-from lexalcm.diffusion.samplers import (
-    CLEAN,
-    fresh_noise,
-    log_snr_timesteps,
-    sample_ddim,
-    sample_dpm_solver,
-    trailing_timesteps,
-)
+from lexalcm.diffusion.guidance import guided, limited, unguided
+from lexalcm.diffusion.samplers import DrawNoise, Observer, dry_run, ignore
 from lexalcm.diffusion.schedule import NoiseSchedule
+from lexalcm.errors import UserError
 from lexalcm.generate.options import GenerationOptions
-
-DrawNoise = Callable[[], Tensor]
-"""Makes standard normal noise of the shape of the concepts, new at each call."""
+from lexalcm.registries import SAMPLERS
 
 NetworkAnswers = Callable[[Tensor, int], tuple[Tensor, ...]]
 """From x_t and t to what the network predicts with conditioning and, with guidance, without."""
 
 
-def denoise(
-    network: NetworkAnswers,
-    schedule: NoiseSchedule,
-    options: GenerationOptions,
-    timesteps: Sequence[int],
-    draw_noise: DrawNoise,
-    observe: Observer | None = None,
-) -> Tensor:
-    """Sample normalized concepts, of the shape that `draw_noise` gives.
+class Denoising:
+    """How concepts come out of noise; what it asks of a network and of noise is known before.
 
     Args:
-        network: the model; answers with a pair if the options ask for guidance, see `needs_pair`.
         schedule: the model's.
         options: sampler, guidance, limits.
-        timesteps: descending.
-        draw_noise: called once, and with `eta` once more for each step.
-        observe: is shown the normalized concept that each step predicts; changes nothing.
-    """
+        timesteps: where the sampler's steps begin, strictly descending, from T - 1 to 0 at most; default: as suits the
+            sampler.
 
-    def pair(x: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
-        conditional, unconditional = network(x, timestep)
-        return conditional, unconditional
-
-    predict = limited(
-        guided(pair, schedule, options.guidance_scale, options.guidance_rescale)
-        if needs_pair(options)
-        else unguided(lambda x, t: network(x, t)[0], schedule),
-        clip_noisy=options.clip_noisy,
-        epsilon_scaling=options.epsilon_scaling,
-        clip_x0=options.clip_x0,
-        dynamic_threshold=options.dynamic_threshold,
-        dynamic_threshold_max=options.dynamic_threshold_max,
-    )
-    if observe is not None:
-        predict = observed(predict, observe)
-    x = options.initial_noise_scale * draw_noise()
-    if options.sampler == "dpm-solver++":
-        return sample_dpm_solver(predict, x, schedule, timesteps)
-    return sample_ddim(predict, x, schedule, timesteps, eta=options.eta, draw_noise=draw_noise)
-
-
-def count_draws(schedule: NoiseSchedule, options: GenerationOptions, timesteps: Sequence[int]) -> int:
-    """How often `denoise` draws noise."""
-    steps = pairwise([*timesteps, CLEAN])
-    return 1 + sum(fresh_noise(schedule, *step, options.eta) != 0 for step in steps)
-
-
-def choose_timesteps(options: GenerationOptions, schedule: NoiseSchedule) -> list[int]:
-    """The timesteps that suit the sampler, descending.
+    Attributes:
+        guided: whether the network is to answer without conditioning too.
+        timesteps: where steps begin.
+        evaluations: how often the network is asked for a concept.
+        evaluated: the timesteps that it is asked for, each once.
+        draws: how often noise is drawn for a concept.
 
     Raises:
-        UserError: more steps than the model was trained with.
+        UserError: more steps than the model was trained with, or timesteps that it does not have.
     """
-    if options.sampler == "dpm-solver++":
-        return log_snr_timesteps(options.steps, schedule)
-    return trailing_timesteps(options.steps, schedule.steps)
+
+    def __init__(
+        self, schedule: NoiseSchedule, options: GenerationOptions, timesteps: Sequence[int] | None = None
+    ) -> None:
+        self.schedule = schedule
+        self.options = options
+        self.sampler = SAMPLERS.load(options.sampler)
+        self.guided = options.guidance_scale != 1
+        if timesteps is None:
+            self.timesteps = self.sampler.timesteps(options.steps, schedule)
+        else:
+            self.timesteps = _check_timesteps(timesteps, schedule.steps)
+        calls = dry_run(self.sampler, schedule, self.timesteps, options.eta)
+        self.evaluations = len(calls.evaluated)
+        self.evaluated = list(dict.fromkeys(calls.evaluated))
+        self.draws = 1 + calls.draws
+
+    def __call__(self, network: NetworkAnswers, draw_noise: DrawNoise, observe: Observer | None = None) -> Tensor:
+        """Sample normalized concepts, of the shape that `draw_noise` gives.
+
+        Args:
+            network: the model; answers with a pair if `guided`.
+            draw_noise: called `draws` times.
+            observe: is told of each step; changes nothing.
+        """
+
+        def pair(x: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+            conditional, unconditional = network(x, timestep)
+            return conditional, unconditional
+
+        schedule, options = self.schedule, self.options
+        predict = limited(
+            guided(pair, schedule, options.guidance_scale, options.guidance_rescale)
+            if self.guided
+            else unguided(lambda x, t: network(x, t)[0], schedule),
+            clip_noisy=options.clip_noisy,
+            epsilon_scaling=options.epsilon_scaling,
+            clip_x0=options.clip_x0,
+            dynamic_threshold=options.dynamic_threshold,
+            dynamic_threshold_max=options.dynamic_threshold_max,
+        )
+        x = options.initial_noise_scale * draw_noise()
+        return self.sampler(
+            predict, x, schedule, self.timesteps, observe=observe or ignore, eta=options.eta, draw_noise=draw_noise
+        )
 
 
-def needs_pair(options: GenerationOptions) -> bool:
-    """Whether the options ask for the unconditional prediction too."""
-    return options.guidance_scale != 1
+def _check_timesteps(timesteps: Sequence[int], train_steps: int) -> list[int]:
+    listed = list(timesteps)
+    if not listed:
+        raise UserError("no timesteps: give at least one, or leave them to the options")
+    for timestep in listed:
+        if not isinstance(timestep, Integral) or isinstance(timestep, bool) or not 0 <= timestep < train_steps:
+            raise UserError(f"timestep {timestep!r}: this model has whole numbers from 0 to {train_steps - 1}")
+    if any(later >= earlier for earlier, later in pairwise(listed)):
+        raise UserError(f"timesteps {listed}: give each one once, the highest first")
+    return [int(timestep) for timestep in listed]

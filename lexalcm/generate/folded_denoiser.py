@@ -3,12 +3,12 @@
 In generation all positions share a timestep and few of them are computed at once, so that reading the weights is the
 work, not multiplying by them. Hence:
 
-- Shift, scale and gate of every step are made once, the scale multiplied into the norm's own.
+- Shift, scale and gate of every timestep are made once, the scale multiplied into the norm's own.
 - Self-projection's two matrices become their product: one matrix fewer of seven to read.
 - The unconditional half of guidance sees the zero vector alone: what its cross-attention adds is the same for all
   concepts, and made once. Both halves go through the other matrices together, which are read once for both.
 
-Shapes: B rows, Q positions, P = 2 halves with guidance (conditional, unconditional) or 1, N = P B Q, S steps,
+Shapes: B rows, Q positions, P = 2 halves with guidance (conditional, unconditional) or 1, N = P B Q, S timesteps,
 D embedding dimension, W width.
 """
 
@@ -27,7 +27,7 @@ from lexalcm.model.norm import inverse_rms
 
 
 class StepModulation(NamedTuple):
-    """What one step does to one layer, [W] each; a gain is the norm's scale times the modulation's."""
+    """What one timestep does to one layer, [W] each; a gain is the norm's scale times the modulation's."""
 
     shift: Tensor
     gain: Tensor
@@ -47,7 +47,7 @@ class FoldedDenoiser:
     Args:
         denoiser: the model's; its weights must not change afterwards. They are used, not copied, unless `FixedLinear`
             packs them.
-        timesteps: S of them.
+        timesteps: those that it will be asked for, S of them.
     """
 
     def __init__(self, denoiser: Denoiser, timesteps: Sequence[int]) -> None:
@@ -57,7 +57,7 @@ class FoldedDenoiser:
         self.dtype = denoiser.input_proj.weight.dtype
         self.input_proj = FixedLinear.of(denoiser.input_proj)
         self.output_proj = FixedLinear.of(denoiser.output_proj)
-        self.layers = [FoldedLayer(layer, time_SW) for layer in denoiser.layers]
+        self.layers = [FoldedLayer(layer, timesteps, time_SW) for layer in denoiser.layers]
 
     def attend(self, keys_values: Sequence[KeysValues], mask: Mask, positions: int) -> list[CrossAttention]:
         """Each layer's cross-attention over contexts, for all steps of Q concepts in each of B rows.
@@ -73,13 +73,13 @@ class FoldedDenoiser:
         ]
 
     def __call__(
-        self, noisy_BQD: Tensor, step: int, attentions: Sequence[CrossAttention], *, guided: bool
+        self, noisy_BQD: Tensor, timestep: int, attentions: Sequence[CrossAttention], *, guided: bool
     ) -> tuple[Tensor, ...]:
         """The network's prediction with conditioning and, if `guided`, without, float32 [B, Q, D] each.
 
         Args:
             noisy_BQD: normalized concepts with noise.
-            step: number of the timestep in the list.
+            timestep: one of the list.
             attentions: from `attend`, for B rows of Q positions.
             guided: whether the unconditional prediction is wanted too.
         """
@@ -88,15 +88,15 @@ class FoldedDenoiser:
         if guided:
             x_NW = x_NW.repeat(2, 1)
         for layer, attention in zip(self.layers, attentions, strict=True):
-            x_NW = layer(x_NW, step, attention, seeing=rows * positions)
+            x_NW = layer(x_NW, timestep, attention, seeing=rows * positions)
         output_ND = self.output_proj(self.norm(x_NW)).float()
         return output_ND.view(-1, rows, positions, dim).unbind()
 
 
 class FoldedLayer:
-    """One layer, with what each step does to it."""
+    """One layer, with what each timestep does to it."""
 
-    def __init__(self, layer: DenoiserLayer, time_SW: Tensor) -> None:
+    def __init__(self, layer: DenoiserLayer, timesteps: Sequence[int], time_SW: Tensor) -> None:
         self.self_projection = FixedLinear(*layer.self_projection.product())
         self.queries = FixedLinear.of(layer.cross_attention.q_proj)
         self.attended = FixedLinear.of(layer.cross_attention.output_proj)
@@ -114,14 +114,14 @@ class FoldedLayer:
         cross_gate_SW = modulation_S9W[:, StepModulation._fields.index("cross_gate")]
         zero_value_W = layer.cross_attention.v_proj.bias
         unseeing_SW = cross_gate_SW * layer.cross_attention.output_proj(zero_value_W)
-        self.steps = [
-            StepModulation._make([*modulation_9W.unbind(), unseeing_W])
-            for modulation_9W, unseeing_W in zip(modulation_S9W, unseeing_SW, strict=True)
-        ]
+        self.modulations = {
+            timestep: StepModulation._make([*modulation_9W.unbind(), unseeing_W])
+            for timestep, modulation_9W, unseeing_W in zip(timesteps, modulation_S9W, unseeing_SW, strict=True)
+        }
 
-    def __call__(self, x_NW: Tensor, step: int, attention: CrossAttention, *, seeing: int) -> Tensor:
-        """One step of it, [N, W]; the first `seeing` positions attend, the others see the zero vector alone."""
-        at = self.steps[step]
+    def __call__(self, x_NW: Tensor, timestep: int, attention: CrossAttention, *, seeing: int) -> Tensor:
+        """Its output at one timestep; the first `seeing` positions attend, the others see the zero vector alone."""
+        at = self.modulations[timestep]
 
         hidden_NW = modulate(x_NW, at.gain, at.shift, self.eps)
         x_NW = torch.addcmul(x_NW, at.gate, self.self_projection(hidden_NW))

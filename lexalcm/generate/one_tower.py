@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.guidance import Observer
-from lexalcm.generate.denoising import DrawNoise, count_draws, denoise, needs_pair
-from lexalcm.generate.options import GenerationOptions
+from lexalcm.diffusion.samplers import DrawNoise, Observer
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.stations import NextConcept
 from lexalcm.generate.step_transformer import StepTransformer, additive, causal_step_mask
 from lexalcm.model.cache import KeysValues, LayerCache
@@ -23,20 +22,14 @@ from lexalcm.model.one_tower import OneTowerLCM
 class OneTowerPredictor:
     """See `ConceptPredictor`."""
 
-    def __init__(
-        self,
-        model: OneTowerLCM,
-        options: GenerationOptions,
-        timesteps: Sequence[int],
-        observe: Observer | None = None,
-    ) -> None:
+    def __init__(self, model: OneTowerLCM, denoising: Denoising, observe: Observer | None = None) -> None:
         self.model = model
-        self.options = options
-        self.timesteps = timesteps
+        self.denoising = denoising
         self.observe = observe
-        self.halves = 2 if needs_pair(options) else 1
-        times_TW = model.times(torch.tensor([*timesteps, model.clean], device=model.device))
-        self.time = dict(zip([*timesteps, model.clean], times_TW, strict=True))
+        self.halves = 2 if denoising.guided else 1
+        timesteps = [*denoising.evaluated, model.clean]
+        times_TW = model.times(torch.tensor(timesteps, device=model.device))
+        self.time = dict(zip(timesteps, times_TW, strict=True))
 
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> "_Reader":
         """See `ConceptPredictor.new_reader`."""
@@ -66,7 +59,7 @@ class OneTowerPredictor:
             noisy_BLD, repeated_BL = x_BLD.repeat(1, halves, 1), positions_BL.repeat(1, halves)
             return self.model.denoise(noisy_BLD, self.time[timestep], repeated_BL, mask, clean).chunk(halves, dim=1)
 
-        return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise, self.observe)
+        return self.denoising(network, draw_noise, self.observe)
 
 
 class _Reader:
@@ -98,7 +91,7 @@ class _Next:
         model = predictor.model
         self.predictor = predictor
         self.transformer = StepTransformer(model.transformer)
-        self.draws = count_draws(model.schedule, predictor.options, predictor.timesteps)
+        self.draws = predictor.denoising.draws
         self.other_slots = predictor.halves
         self.new_cache = model.new_cache
         self.read = predictor.read
@@ -131,4 +124,4 @@ class _Next:
             return model.output_proj(hidden_RPW).float().split(1, dim=1)
 
         draw_noise = iter(noise_CR1D.unbind()).__next__
-        return denoise(network, model.schedule, predictor.options, predictor.timesteps, draw_noise, observe)[:, 0]
+        return predictor.denoising(network, draw_noise, observe)[:, 0]

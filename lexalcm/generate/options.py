@@ -6,13 +6,14 @@ model folder may carry its own in `generation_config.json`; what a caller asks f
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
 from lexalcm.config import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, Settings, validate
 from lexalcm.errors import ConfigError
+from lexalcm.registries import SAMPLERS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Similarity = Annotated[float, Field(ge=-1, le=1)]
@@ -25,7 +26,7 @@ class GenerationOptions(Settings):
         ConfigError: options that contradict each other.
     """
 
-    sampler: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
+    sampler: Annotated[str, AfterValidator(SAMPLERS.check)] = "dpm-solver++"
     steps: PositiveInt = 12  # denoising steps for a concept; exactly so many are run
     guidance_scale: NonNegativeFloat = 3.0  # 1: no guidance
     guidance_rescale: Fraction = 0.7  # arXiv 2305.08891, algorithm 2
@@ -44,7 +45,7 @@ class GenerationOptions(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.eta and self.sampler != "ddim":
+        if self.eta and not SAMPLERS.load(self.sampler).adds_noise:
             raise ConfigError(
                 f"eta={self.eta}: {self.sampler} adds no noise, set sampler=ddim (and some 40 steps) or eta=0"
             )

@@ -9,17 +9,14 @@ Shapes: B rows, L positions, D embedding dimension.
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
-from numbers import Integral
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.guidance import Observer
-from lexalcm.errors import UserError
+from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.generate.base import BasePredictor
-from lexalcm.generate.denoising import DrawNoise, choose_timesteps
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.graphs import Capture, CudaGraphs
 from lexalcm.generate.one_tower import OneTowerPredictor
 from lexalcm.generate.options import GenerationOptions
@@ -120,21 +117,17 @@ def prepare(
     Args:
         model: any architecture; its weights must not change while the predictor is in use.
         options: how a diffusion model generates; a base model takes no notice.
-        timesteps: strictly descending, from T - 1 to 0 at most, in place of those that `options.steps` gives.
-        observe: is shown the normalized concept that each denoising step predicts; a base model has no steps. On a GPU,
-            once all steps of a concept are done.
+        timesteps: where the sampler's steps begin, strictly descending, from T - 1 to 0 at most, in place of those that
+            `options.steps` gives.
+        observe: is told of each denoising step, with normalized concepts; a base model has no steps. On a GPU, once all
+            steps of a concept are done.
         graphs: whether concepts are made by CUDA graphs where their work can be captured; none: on a GPU.
 
     Raises:
         UserError: more denoising steps than the model was trained with, or timesteps that it does not have.
     """
-    if model.schedule is not None:
-        if timesteps is None:
-            timesteps = choose_timesteps(options, model.schedule)
-        else:
-            timesteps = _check_timesteps(timesteps, model.schedule.steps)
     with evaluating(model):
-        predictor = _of_architecture(model, options, timesteps or [], observe)
+        predictor = _of_architecture(model, options, timesteps, observe)
     on_gpu = model.device.type == "cuda"
     if on_gpu or graphs:
         capture = CudaGraphs(model.device) if graphs or graphs is None else None
@@ -143,25 +136,13 @@ def prepare(
 
 
 def _of_architecture(
-    model: LCM, options: GenerationOptions, timesteps: Sequence[int], observe: Observer | None
+    model: LCM, options: GenerationOptions, timesteps: Sequence[int] | None, observe: Observer | None
 ) -> ArchitecturePredictor:
     match model:
         case BaseLCM():
             return BasePredictor(model)
         case OneTowerLCM():
-            return OneTowerPredictor(model, options, timesteps, observe)
+            return OneTowerPredictor(model, Denoising(model.schedule, options, timesteps), observe)
         case TwoTowerLCM():
-            return TwoTowerPredictor(model, options, timesteps, observe)
+            return TwoTowerPredictor(model, Denoising(model.schedule, options, timesteps), observe)
     raise TypeError(f"no way to generate with {type(model).__name__}")
-
-
-def _check_timesteps(timesteps: Sequence[int], train_steps: int) -> list[int]:
-    listed = list(timesteps)
-    if not listed:
-        raise UserError("no timesteps: give at least one, or leave them to the options")
-    for timestep in listed:
-        if not isinstance(timestep, Integral) or isinstance(timestep, bool) or not 0 <= timestep < train_steps:
-            raise UserError(f"timestep {timestep!r}: this model has whole numbers from 0 to {train_steps - 1}")
-    if any(later >= earlier for earlier, later in pairwise(listed)):
-        raise UserError(f"timesteps {listed}: give each one once, the highest first")
-    return [int(timestep) for timestep in listed]

@@ -20,9 +20,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.guidance import Observer
+from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.diffusion.schedule import Prediction
-from lexalcm.generate.denoising import DrawNoise
 from lexalcm.generate.graphs import Capture, Work
 from lexalcm.model.cache import LayerCache
 
@@ -87,7 +86,7 @@ class Station:
         self.positions_R = torch.zeros(rows, dtype=torch.int64, device=device)
         self.noise_CR1D = torch.zeros(next_concept.draws, rows, 1, dim, device=device)
         self.guess_RD = torch.zeros(rows, dim, device=device)
-        self.seen: list[tuple[int, Prediction]] = []
+        self.seen: list[tuple[int, int, Prediction]] = []
         self._next_concept = next_concept
         self._observe = observe
         self._done_once = False
@@ -102,7 +101,7 @@ class Station:
     def work(self) -> None:
         """Make the next concept from the inputs, operation by operation."""
         self.seen = []
-        observe = (lambda timestep, prediction: self.seen.append((timestep, prediction))) if self._observe else None
+        observe = (lambda *step: self.seen.append(step)) if self._observe else None
         guess_RD = self._next_concept(self.concept_RD, self.positions_R, self.noise_CR1D, self.cache, observe)
         self.guess_RD.copy_(guess_RD)
 
@@ -178,8 +177,8 @@ class Stations:
                 logger.warning("no CUDA graphs, so that generation is slower: %s", cause)
         station.run()
         if self._observe is not None:
-            for timestep, prediction in station.seen:
-                self._observe(timestep, Prediction(*(part[:rows].clone() for part in prediction)))
+            for step, steps, prediction in station.seen:
+                self._observe(step, steps, Prediction(*(part[:rows].clone() for part in prediction)))
         return station.guess_RD[:rows].clone()
 
     def _make(self, rows: int, slots: int) -> Station:

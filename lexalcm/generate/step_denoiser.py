@@ -2,12 +2,12 @@
 
 As `StepTransformer`, of which see why, with three differences from `FoldedDenoiser` at equal results:
 
-- A shift before a matrix is a bias behind it: W (x + shift) + b = W x + (W shift + b), made once for each step.
+- A shift before a matrix is a bias behind it: W (x + shift) + b = W x + (W shift + b), made once for each timestep.
 - Both halves of guidance go through cross-attention, as two queries of a row: the unconditional one sees the zero
   vector alone. A GPU does not notice the positions, but would the kernels that keep them apart.
 - The feed-forward's first two matrices are one.
 
-Shapes: B rows, P = 2 halves with guidance (conditional, unconditional) or 1, N = B P, K slots, S steps, D embedding
+Shapes: B rows, P = 2 halves with guidance (conditional, unconditional) or 1, N = B P, K slots, S timesteps, D embedding
 dimension, W width, H heads, E size of a head.
 """
 
@@ -24,7 +24,7 @@ from lexalcm.model.denoiser import Denoiser, DenoiserLayer
 
 
 class StepVectors(NamedTuple):
-    """What one step does to one layer: gains and gates as in `StepModulation`, [W]; biases with the shifts in them."""
+    """What a timestep does to a layer: gains and gates as in `StepModulation`, [W]; biases with the shifts in them."""
 
     gain: Tensor
     bias: Tensor
@@ -54,13 +54,13 @@ class StepDenoiser:
         ]
 
     def __call__(
-        self, noisy_B1D: Tensor, step: int, memory: Sequence[LayerCache], mask_B1PK: Tensor
+        self, noisy_B1D: Tensor, timestep: int, memory: Sequence[LayerCache], mask_B1PK: Tensor
     ) -> tuple[Tensor, ...]:
         """The network's prediction of each half, float32 [B, 1, D].
 
         Args:
             noisy_B1D: normalized concepts with noise.
-            step: number of the timestep in the list.
+            timestep: one of the folded denoiser's.
             memory: keys and values of the contexts in each layer, [B, H, K, E].
             mask_B1PK: which of them each half sees; see `next_context_mask`.
         """
@@ -68,7 +68,7 @@ class StepDenoiser:
         x_B1W = self.input_proj(noisy_B1D.to(self.input_proj.weight.dtype))
         x_NW = x_B1W.expand(-1, halves, -1).reshape(rows * halves, -1)
         for layer, cache in zip(self.layers, memory, strict=True):
-            x_NW = layer(x_NW, step, cache, mask_B1PK)
+            x_NW = layer(x_NW, timestep, cache, mask_B1PK)
         output_ND = self.output_proj(nn.functional.rms_norm(x_NW, x_NW.shape[-1:], self.norm.weight, self.norm.eps))
         return output_ND.float().view(rows, halves, -1).split(1, dim=1)
 
@@ -84,13 +84,13 @@ class _StepLayer:
         linear = nn.functional.linear
 
         def stacked(name: str) -> Tensor:
-            return torch.stack([getattr(step, name) for step in folded.steps])
+            return torch.stack([getattr(at, name) for at in folded.modulations.values()])
 
         biases_S = linear(stacked("shift"), self.self_weight, folded.self_projection.bias)
         cross_biases_S = linear(stacked("cross_shift"), self.query_weight, layer.cross_attention.q_proj.bias)
         ffn_biases_S = linear(stacked("ffn_shift"), self.ffn.weight, self.ffn.bias)
-        self.steps = [
-            StepVectors(
+        self.vectors = {
+            timestep: StepVectors(
                 gain=at.gain,
                 bias=bias,
                 gate=at.gate,
@@ -101,11 +101,13 @@ class _StepLayer:
                 ffn_bias=ffn_bias,
                 ffn_gate=at.ffn_gate,
             )
-            for at, bias, cross_bias, ffn_bias in zip(folded.steps, biases_S, cross_biases_S, ffn_biases_S, strict=True)
-        ]
+            for (timestep, at), bias, cross_bias, ffn_bias in zip(
+                folded.modulations.items(), biases_S, cross_biases_S, ffn_biases_S, strict=True
+            )
+        }
 
-    def __call__(self, x_NW: Tensor, step: int, cache: LayerCache, mask_B1PK: Tensor) -> Tensor:
-        at = self.steps[step]
+    def __call__(self, x_NW: Tensor, timestep: int, cache: LayerCache, mask_B1PK: Tensor) -> Tensor:
+        at = self.vectors[timestep]
         shape, linear, normalize = x_NW.shape[-1:], nn.functional.linear, nn.functional.rms_norm
 
         hidden_NW = normalize(x_NW, shape, at.gain, self.eps)

@@ -9,7 +9,7 @@ Shapes: B rows, L positions, D embedding dimension.
 import torch
 from torch import Tensor
 
-from lexalcm.generate.denoising import DrawNoise
+from lexalcm.diffusion.samplers import DrawNoise
 from lexalcm.generate.predictor import ConceptPredictor
 from lexalcm.model.lcm import check_rows, evaluating
 

@@ -19,12 +19,11 @@ from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE, read_special
 from lexalcm.data.chat import Turn
 from lexalcm.data.progress import Progress, silent
-from lexalcm.diffusion.schedule import Prediction
 from lexalcm.errors import CodecError, UserError
 from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.chat import Roles, chat_prompt, spoken
 from lexalcm.generate.continuation import Continuation, Continuations, WrittenSentence, embed
-from lexalcm.generate.denoising import choose_timesteps
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import ConceptPredictor, prepare
 from lexalcm.generate.prompt import Prompt, read_prompt
@@ -159,7 +158,7 @@ class TextModel:
         """
         options = GenerationOptions.for_model(self.model.generation_config, **changes)
         if self.model.schedule is not None:
-            choose_timesteps(options, self.model.schedule)
+            Denoising(self.model.schedule, options)
         return options
 
     def prompt(
@@ -256,14 +255,8 @@ class TextModel:
 
     def _prepare(self, options: GenerationOptions) -> ConceptPredictor:
         on_step = self.on_step
-        if on_step is None or self.model.schedule is None:
-            return prepare(self.model, options)
-        timesteps = choose_timesteps(options, self.model.schedule)
-
-        def observe(timestep: int, _prediction: Prediction) -> None:
-            on_step(timesteps.index(timestep) + 1, len(timesteps))
-
-        return prepare(self.model, options, timesteps, observe)
+        observe = None if on_step is None else lambda step, steps, _prediction: on_step(step, steps)
+        return prepare(self.model, options, observe=observe)
 
 
 def read_end_of_text(folder: Path) -> Tensor | None:

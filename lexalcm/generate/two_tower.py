@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.guidance import Observer
-from lexalcm.generate.denoising import DrawNoise, count_draws, denoise, needs_pair
+from lexalcm.diffusion.samplers import DrawNoise, Observer
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.folded_denoiser import FoldedDenoiser
-from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.stations import NextConcept
 from lexalcm.generate.step_denoiser import StepDenoiser, next_context_mask
 from lexalcm.generate.step_transformer import StepTransformer, causal_step_mask
@@ -24,19 +23,11 @@ from lexalcm.model.two_tower import TwoTowerCache, TwoTowerLCM
 class TwoTowerPredictor:
     """See `ConceptPredictor`."""
 
-    def __init__(
-        self,
-        model: TwoTowerLCM,
-        options: GenerationOptions,
-        timesteps: Sequence[int],
-        observe: Observer | None = None,
-    ) -> None:
+    def __init__(self, model: TwoTowerLCM, denoising: Denoising, observe: Observer | None = None) -> None:
         self.model = model
-        self.options = options
-        self.timesteps = timesteps
+        self.denoising = denoising
         self.observe = observe
-        self.denoiser = FoldedDenoiser(model.denoiser, timesteps)
-        self.step = {timestep: step for step, timestep in enumerate(timesteps)}
+        self.denoiser = FoldedDenoiser(model.denoiser, denoising.evaluated)
 
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> "_Reader":
         """See `ConceptPredictor.new_reader`."""
@@ -56,13 +47,12 @@ class TwoTowerPredictor:
 
     def denoise(self, keys_values: Sequence[KeysValues], mask: Mask, positions: int, draw_noise: DrawNoise) -> Tensor:
         """Sample normalized concepts, `positions` in each row, each seeing the contexts that the mask says."""
-        guided = needs_pair(self.options)
         attentions = self.denoiser.attend(keys_values, mask, positions)
 
         def network(x_BLD: Tensor, timestep: int) -> tuple[Tensor, ...]:
-            return self.denoiser(x_BLD, self.step[timestep], attentions, guided=guided)
+            return self.denoiser(x_BLD, timestep, attentions, guided=self.denoising.guided)
 
-        return denoise(network, self.model.schedule, self.options, self.timesteps, draw_noise, self.observe)
+        return self.denoising(network, draw_noise, self.observe)
 
 
 class _Reader:
@@ -99,8 +89,8 @@ class _Next:
         self.predictor = predictor
         self.contextualizer = StepTransformer(model.contextualizer)
         self.denoiser = StepDenoiser(model.denoiser, predictor.denoiser)
-        self.draws = count_draws(model.schedule, predictor.options, predictor.timesteps)
-        self.halves = 2 if needs_pair(predictor.options) else 1
+        self.draws = predictor.denoising.draws
+        self.halves = 2 if predictor.denoising.guided else 1
 
     def new_cache(self, rows: int, slots: int) -> list[LayerCache]:
         model = self.predictor.model
@@ -124,7 +114,7 @@ class _Next:
         cache: list[LayerCache],
         observe: Observer | None,
     ) -> Tensor:
-        model, options, parts = self.predictor.model, self.predictor.options, self._parts(cache)
+        model, parts = self.predictor.model, self._parts(cache)
         keys, positions_R1 = cache[0].keys, positions_R[:, None]
         x_R1W = model.contextualizer.project(concept_RD[:, None])
         mask_R11K = causal_step_mask(positions_R1, keys)
@@ -134,10 +124,10 @@ class _Next:
         mask_R1PK = next_context_mask(positions_R, self.halves, keys)
 
         def network(x_R1D: Tensor, timestep: int) -> tuple[Tensor, ...]:
-            return self.denoiser(x_R1D, self.predictor.step[timestep], parts.denoiser, mask_R1PK)
+            return self.denoiser(x_R1D, timestep, parts.denoiser, mask_R1PK)
 
         draw_noise = iter(noise_CR1D.unbind()).__next__
-        return denoise(network, model.schedule, options, self.predictor.timesteps, draw_noise, observe)[:, 0]
+        return self.predictor.denoising(network, draw_noise, observe)[:, 0]
 
     def _remember(self, memory_R1W: Tensor, slots_R1: Tensor, cache: Sequence[LayerCache]) -> None:
         for layer, keys_values in zip(cache, self.predictor.model.keys_values(memory_R1W), strict=True):

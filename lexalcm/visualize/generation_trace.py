@@ -17,7 +17,7 @@ from torch import Tensor
 from lexalcm.diffusion.schedule import Prediction
 from lexalcm.errors import UserError
 from lexalcm.generate.autoregressive import generate
-from lexalcm.generate.denoising import choose_timesteps
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.text import TextModel
@@ -31,7 +31,7 @@ class Way:
     Attributes:
         name: in words.
         guidance: the scale; 1 is none.
-        timesteps: S of them, descending.
+        timesteps: where the steps begin, S of them, descending.
         estimates: the concept as it is taken for after each step, in the codec's space, float32 [S, N, D].
         squared_l2: to the true concept, in normalized space, [S, N].
         cosine: with the true concept, in the codec's space, [S, N].
@@ -100,13 +100,12 @@ def trace(model: TextModel, concepts: Tensor, options: GenerationOptions, seeds:
 
 def _go(model: LCM, name: str, concepts: Tensor, options: GenerationOptions, seeds: Sequence[int]) -> Way:
     assert model.schedule is not None  # it denoises
-    timesteps = choose_timesteps(options, model.schedule)
     seen: list[Tensor] = []
 
-    def observe(_timestep: int, prediction: Prediction) -> None:
+    def observe(_step: int, _steps: int, prediction: Prediction) -> None:
         seen.append(prediction.x0[:, 0].float().cpu())
 
-    predictor = prepare(model, options, timesteps, observe)
+    predictor = prepare(model, options, observe=observe)
     next(generate(predictor, [concepts[:-1]] * len(seeds), seeds, 1))
     normalized_SND = torch.stack(seen)
     truth_D = _normalize(model, concepts[-1])
@@ -117,7 +116,7 @@ def _go(model: LCM, name: str, concepts: Tensor, options: GenerationOptions, see
     return Way(
         name=name,
         guidance=options.guidance_scale,
-        timesteps=timesteps,
+        timesteps=Denoising(model.schedule, options).timesteps,
         estimates=estimates_SND,
         squared_l2=(normalized_SND - truth_D).square().sum(-1).numpy(),
         cosine=torch.cosine_similarity(estimates_SND, concepts[-1], dim=-1).numpy(),

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.visualize.style import colour, ink, new_axes
 
-MARKERS = ("o", "D")
+MARKERS = ("o", "D", "s", "^", "v", "P")
 TIMESTEP = "timestep: noise grows to the right"
 
 
@@ -52,7 +52,7 @@ def log_snr(schedules: Mapping[str, NoiseSchedule]) -> Figure:
 
 
 def taken_steps(schedule: NoiseSchedule, steps: Mapping[str, Sequence[int]]) -> Figure:
-    """Which timesteps samplers take, on the log-SNR curve; pure noise is drawn at the bottom.
+    """Where the steps of samplers begin, on the log-SNR curve; pure noise is drawn at the bottom.
 
     Args:
         schedule: the curve.
@@ -67,12 +67,14 @@ def taken_steps(schedule: NoiseSchedule, steps: Mapping[str, Sequence[int]]) -> 
     axes.plot(np.flatnonzero(known), values[known], color=ink("muted"), linewidth=1.2)
     for number, (name, timesteps) in enumerate(steps.items()):
         style: dict[str, Any] = {
-            "markersize": 8 - 2.5 * number,
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": "none",
+            "markersize": max(8 - 2.5 * number, 3),
             "fillstyle": "full" if number else "none",
             "markeredgewidth": 1.6,
         }
         label = f"{name}, {len(timesteps)} steps"
-        axes.plot(timesteps, heights[timesteps], MARKERS[number], color=colour(number), label=label, **style)
+        axes.plot(timesteps, heights[timesteps], color=colour(number), label=label, **style)
     if not known.all():
         axes.annotate(
             "pure noise: −∞",

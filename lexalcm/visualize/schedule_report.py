@@ -12,17 +12,18 @@ from typing import Any
 from lexalcm.atomic import check_output
 from lexalcm.config import load_settings
 from lexalcm.data.progress import Progress, silent
+from lexalcm.diffusion.samplers import Sampler
 from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule
 from lexalcm.errors import UserError
-from lexalcm.generate.denoising import choose_timesteps
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model.folder import model_folder, read_config, read_generation_config
+from lexalcm.registries import SAMPLERS
 from lexalcm.visualize import schedule_figures as figures
 from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
 from lexalcm.visualize.style import Format
 
 SCHEDULES = ("cosine", "quadratic", "sigmoid")
-SAMPLERS = {"ddim": "DDIM", "dpm-solver++": "DPM-Solver++"}
 FORMULAS = {
     "cosine": "Cosine: the share of the concept falls as cos² of time (arXiv 2102.09672).",
     "quadratic": "Quadratic: the square root of each timestep's share of new noise grows evenly.",
@@ -32,13 +33,22 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class Step:
-    """A timestep that a sampler takes; the log-SNR of pure noise, minus infinity, is None."""
+    """Where a sampler's step begins; the log-SNR of pure noise, minus infinity, is None."""
 
     number: int
     timestep: int
     alpha: float
     sigma: float
     log_snr: float | None
+
+
+@dataclass(frozen=True)
+class SamplerSteps:
+    """The steps of a sampler on a schedule, and how often they ask the network."""
+
+    sampler: Sampler
+    steps: list[Step]
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -72,14 +82,14 @@ def report_schedule(
         model: a model or run folder whose schedule to show; None: schedules by name.
         schedule: one by name; None: all, or the model's.
         overrides: changes such as `diffusion.steps=200`.
-        sampler: the one whose steps to mark; None: both.
+        sampler: the one whose steps to mark; None: all.
         steps: how many it takes; None: the model's own number, or the default's.
         format: of the pictures.
         overwrite: replace `out` if it exists.
         progress: opens a report of long work.
 
     Returns:
-        What was written, every schedule's alphas and the timesteps taken.
+        What was written, every schedule's alphas, where the samplers' steps begin and how often they ask the network.
 
     Raises:
         UserError: no such model, a base model, unknown settings, too many steps, or `out` cannot be written.
@@ -88,13 +98,11 @@ def report_schedule(
     schedules, own = _schedules(model, schedule, overrides)
     # a value that a folder keeps for another sampler must not stand in the way of showing this one
     own = {name: value for name, value in own.items() if name in ("sampler", "steps")}
-    taken = {
-        name: {SAMPLERS[kind]: _steps(table, own, kind, steps) for kind in ([sampler] if sampler else SAMPLERS)}
-        for name, table in schedules.items()
-    }
+    samplers = [sampler] if sampler else SAMPLERS.names()
+    taken = {name: [_steps_of(table, own, kind, steps) for kind in samplers] for name, table in schedules.items()}
     cards = draw_cards(_plans(schedules, taken), format, progress)
     rows = [_row(name, table) for name, table in schedules.items()]
-    number = len(next(iter(next(iter(taken.values())).values())))
+    number = len(next(iter(taken.values()))[0].steps)
     values = {
         "title": f"Noise schedule of {model}" if model else f"Noise schedule{'s' if len(schedules) > 1 else ''}",
         "command": " ".join(
@@ -118,8 +126,9 @@ def report_schedule(
         "schedules": [asdict(row) for row in rows],
         "alphas_cumprod": {name: table.alphas_cumprod.tolist() for name, table in schedules.items()},
         "steps": {
-            name: {kind: [step.timestep for step in steps] for kind, steps in of.items()} for name, of in taken.items()
+            name: {one.sampler.title: [step.timestep for step in one.steps] for one in of} for name, of in taken.items()
         },
+        "evaluations": {name: {one.sampler.title: one.evaluations for one in of} for name, of in taken.items()},
     }
 
 
@@ -144,13 +153,13 @@ def _schedules(
     return {one.schedule: NoiseSchedule(one) for one in settings}, own
 
 
-def _steps(table: NoiseSchedule, own: Mapping[str, Any], sampler: str, steps: int | None) -> list[Step]:
-    options = GenerationOptions.for_model(own, sampler=sampler, steps=steps)
+def _steps_of(table: NoiseSchedule, own: Mapping[str, Any], sampler: str, steps: int | None) -> SamplerSteps:
+    denoising = Denoising(table, GenerationOptions.for_model(own, sampler=sampler, steps=steps))
     found = []
-    for number, timestep in enumerate(choose_timesteps(options, table), start=1):
+    for number, timestep in enumerate(denoising.timesteps, start=1):
         alpha, sigma = table.alpha_sigma(timestep)
         found.append(Step(number, timestep, alpha, sigma, 2 * math.log(alpha / sigma) if alpha else None))
-    return found
+    return SamplerSteps(denoising.sampler, found, denoising.evaluations)
 
 
 def _row(name: str, table: NoiseSchedule) -> ScheduleRow:
@@ -160,7 +169,7 @@ def _row(name: str, table: NoiseSchedule) -> ScheduleRow:
     return ScheduleRow(name, table.steps, first, last, int(even[0]) if len(even) else None)
 
 
-def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Mapping[str, Sequence[Step]]]) -> list[Plan]:
+def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Sequence[SamplerSteps]]) -> list[Plan]:
     plans = [
         Plan(
             "signal_and_noise",
@@ -180,10 +189,10 @@ def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Mapping[s
         ),
     ]
     for name, samplers in taken.items():
-        steps = {sampler: [step.timestep for step in steps] for sampler, steps in samplers.items()}
+        steps = {one.sampler.title: [step.timestep for step in one.steps] for one in samplers}
         caption = "Denoising begins at the right and ends at the left."
-        if len(samplers) > 1:
-            caption += " DDIM takes even steps of time; DPM-Solver++, which extrapolates, even steps of log-SNR."
+        for one in samplers:
+            caption += f" {one.sampler.title}: {one.sampler.about}, {one.evaluations} network evaluations."
         arguments = (schedules[name], steps)
         plans.append(Plan(f"steps_{name}", f"Steps taken, {name}", caption, figures.taken_steps, arguments))
     for name, table in schedules.items():

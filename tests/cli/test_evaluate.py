@@ -85,7 +85,7 @@ def test_json_goes_to_stdout_and_to_a_file_alike(lcm, model, dataset, tmp_path):
         (["--neighbours", "5", "--baselines", "mean"], "--neighbours has no meaning without the baseline nearest"),
         (["--codec", "nonsense"], "--codec has no meaning where no metric is of text"),
         (["--beam", "2"], "--beam has no meaning where no metric is of text"),
-        (["--sampler", "magic"], "expected 'ddim' or 'dpm-solver++', got 'magic'"),
+        (["--sampler", "magic"], "unknown sampler 'magic': known are ddim, dpm-solver++"),
         (["--eta", "0.5", "--sampler", "dpm-solver++"], "adds no noise"),
     ],
 )

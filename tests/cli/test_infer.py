@@ -190,7 +190,7 @@ MISTAKES = [
     ("infer Привет.", "the text is in Cyrillic script: say its language with --lang"),
     ("infer Hello. --to fr", "no sentence in fra_Latn"),
     ("infer Hello. --lang klingon", "unknown language"),
-    ("infer Hello. --sampler magic", "expected 'ddim' or 'dpm-solver++'"),
+    ("infer Hello. --sampler magic", "unknown sampler 'magic': known are ddim, dpm-solver++"),
     ("infer Hello. --eta 0.5 --sampler dpm-solver++", "adds no noise"),
     ("infer Hello. --steps 101", "trained with 100"),
     ("infer Hello. --stop-similarity 2", "--stop-similarity"),

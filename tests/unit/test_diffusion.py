@@ -114,12 +114,12 @@ def test_clamped_snr_weights_average_one_and_follow_the_snr() -> None:
     ("steps", "expected"), [(1, [99]), (2, [99, 49]), (10, [99, 89, 79, 69, 59, 49, 39, 29, 19, 9])]
 )
 def test_timesteps_are_spread_from_the_last_one(steps: int, expected: list[int]) -> None:
-    assert trailing_timesteps(steps, 100) == expected
+    assert trailing_timesteps(steps, NoiseSchedule(DiffusionSettings())) == expected
 
 
 @pytest.mark.parametrize("steps", [7, 12, 40, 60, 99, 100])
 def test_as_many_steps_as_asked_for(steps: int) -> None:
-    timesteps = trailing_timesteps(steps, 100)
+    timesteps = trailing_timesteps(steps, NoiseSchedule(DiffusionSettings()))
     assert len(set(timesteps)) == steps
     assert timesteps == sorted(timesteps, reverse=True)
     assert timesteps[0] == 99
@@ -142,7 +142,7 @@ def test_log_snr_timesteps_are_as_many_as_asked_for_and_even(steps: int, zero_te
 
 def test_more_steps_than_trained_is_an_error() -> None:
     with pytest.raises(UserError, match="100"):
-        trailing_timesteps(101, 100)
+        trailing_timesteps(101, NoiseSchedule(DiffusionSettings()))
     with pytest.raises(UserError, match="100"):
         log_snr_timesteps(101, NoiseSchedule(DiffusionSettings()))
 
@@ -158,16 +158,16 @@ def gaussian_predictor(schedule: NoiseSchedule, mean: float, deviation: float) -
     return unguided(network, schedule)
 
 
-Sampler = Callable[[Predictor, Tensor, NoiseSchedule, list[int]], Tensor]
+Sample = Callable[[Predictor, Tensor, NoiseSchedule, list[int]], Tensor]
 
 
-def gaussian_error(sampler: Sampler, steps: int) -> float:
+def gaussian_error(sample: Sample, steps: int) -> float:
     """Distance from the exact solution of the probability flow, which maps noise z to mean + deviation * z."""
     schedule = NoiseSchedule(DiffusionSettings())
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
-    second_order = sampler is sample_dpm_solver
-    timesteps = log_snr_timesteps(steps, schedule) if second_order else trailing_timesteps(steps, 100)
-    result = sampler(gaussian_predictor(schedule, 1.5, 0.5), noise, schedule, timesteps)
+    second_order = sample is sample_dpm_solver
+    timesteps = (log_snr_timesteps if second_order else trailing_timesteps)(steps, schedule)
+    result = sample(gaussian_predictor(schedule, 1.5, 0.5), noise, schedule, timesteps)
     return float((result - (1.5 + 0.5 * noise)).abs().max())
 
 

@@ -144,8 +144,8 @@ def test_the_folded_denoiser_computes_what_the_denoiser_does(positions: int) -> 
     memory = shift_contexts(model.contexts(concepts, rows["positions"], mask), documents)
     with torch.inference_mode():
         attentions = folded.attend(model.keys_values(memory), mask, positions)
-        pair = folded(noisy, 1, attentions, guided=True)
-        (alone,) = folded(noisy, 1, attentions, guided=False)
+        pair = folded(noisy, 40, attentions, guided=True)
+        (alone,) = folded(noisy, 40, attentions, guided=False)
     assert len(pair) == 2
     for dropped, output in [(False, pair[0]), (True, pair[1]), (False, alone)]:
         drop = torch.full((1, positions), dropped)

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from lexalcm.diffusion.schedule import Prediction
 from lexalcm.generate import autoregressive, predictor, stations
 from lexalcm.generate.autoregressive import GoOn, generate, generate_from_noise
-from lexalcm.generate.denoising import choose_timesteps, count_draws
+from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import ConceptPredictor, StationaryPredictor, prepare
 from lexalcm.model import LCM, DiffusionLCM
@@ -187,7 +187,7 @@ def test_what_a_station_held_before_is_forgotten(tapes: Tapes) -> None:
 @pytest.mark.parametrize("architecture", ["one-tower", "two-tower"])
 def test_an_observer_sees_each_step(architecture: str, tapes: Tapes) -> None:
     model = lively_model(architecture)
-    seen: dict[bool, list[tuple[int, Prediction]]] = {False: [], True: []}
+    seen: dict[bool, list[tuple[int, int, Prediction]]] = {False: [], True: []}
     for graphs in (False, True):
         prepared = prepare(
             model,
@@ -196,9 +196,8 @@ def test_an_observer_sees_each_step(architecture: str, tapes: Tapes) -> None:
             graphs=graphs,
         )
         all_of(prepared, LENGTHS, 3)
-    assert [timestep for timestep, _ in seen[True]] == [timestep for timestep, _ in seen[False]]
-    assert len(seen[True]) == 15
-    for (_, found), (_, expected) in zip(seen[True], seen[False], strict=True):
+    assert [step for *step, _ in seen[True]] == [step for *step, _ in seen[False]] == [[n, 5] for n in range(1, 6)] * 3
+    for (*_, found), (*_, expected) in zip(seen[True], seen[False], strict=True):
         close(torch.stack(found), torch.stack(expected))
     assert tapes.replayed == 2
 
@@ -214,7 +213,7 @@ def test_draws_of_noise_are_known_before(options: GenerationOptions) -> None:
         return torch.zeros(1, 1, DIM)
 
     next(generate_from_noise(prepare(model, options), prompts_of([2]), draw, 1))
-    assert len(drawn) == count_draws(model.schedule, options, choose_timesteps(options, model.schedule))
+    assert len(drawn) == Denoising(model.schedule, options).draws
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

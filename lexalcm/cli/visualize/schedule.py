@@ -7,6 +7,7 @@ import typer
 
 from lexalcm.cli.console import progress
 from lexalcm.cli.visualize.options import FileFormat, Json, Overwrite, show_result
+from lexalcm.registries import SAMPLERS
 
 
 def schedule(
@@ -19,8 +20,10 @@ def schedule(
         typer.Option("--schedule", help="Show one.  \\[default: the model's, or all three]"),
     ] = None,
     sampler: Annotated[
-        Literal["ddim", "dpm-solver++"] | None,
-        typer.Option("--sampler", help="Mark the steps of one.  \\[default: both]"),
+        str | None,
+        typer.Option(
+            "--sampler", metavar="NAME", help=f"Mark the steps of one: {', '.join(SAMPLERS.names())}.  \\[default: all]"
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Denoising steps to mark.  \\[default: the model's, or 12]")
