@@ -5,12 +5,13 @@ meaning is the text under it. Those of a training are composed in `lexalcm.train
 way from files and command-line text to a checked object, and turns each mistake into one line that names the key.
 """
 
+import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +31,9 @@ class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error. A text under a field is its description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """What other programs call a setting, to our name for it: for messages alone."""
 
     def __hash__(self) -> int:  # pydantic's fails where a field is a list or a dict
         return hash(self.model_dump_json())
@@ -70,7 +74,8 @@ def load_settings(
         path = key.strip().split(".")
         if prefix:
             if path[0] != prefix:
-                raise ConfigError(f"--set {key}: only {prefix}.* can be set here{nearest(path[0], [prefix])}")
+                hint = _did_you_mean(settings, path, prefix)
+                raise ConfigError(f"--set {key}: only {prefix}.* can be set here{hint}")
             path = path[1:]
         _assign(tree, path, value, key)
         overridden.append(path)
@@ -106,8 +111,7 @@ def validate(
         from_source = source and not any(key == path[: len(key)] for key in overridden)
         where = f" (in {source})" if from_source else ""
         if first["type"] == "extra_forbidden":
-            known = _keys_at(settings, path[:-1])
-            raise ConfigError(f"unknown setting {name}{where}{nearest(path[-1], known)}") from error
+            raise ConfigError(f"unknown setting {name}{where}{_did_you_mean(settings, path, prefix)}") from error
         if first["type"] == "model_type":
             inner = ", ".join(f"{name}.{key}" for key in _keys_at(settings, path))
             raise ConfigError(f"{name} is no value, it has settings of its own{where}: {inner}") from error
@@ -169,15 +173,45 @@ def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
 
 
-def _keys_at(settings: type[BaseModel], path: list[str]) -> list[str]:
+def nested_settings(annotation: Any) -> type["Settings"] | None:
+    """The settings class within a field's annotation: that of `Inner`, `Inner | None` or `tuple[Inner, ...]`."""
+    for option in typing.get_args(annotation) or (annotation,):
+        if isinstance(option, type) and not isinstance(option, types.GenericAlias) and issubclass(option, Settings):
+            return option
+    return None
+
+
+def setting_names(settings: type[Settings], prefix: str = "") -> Iterator[str]:
+    """The names of all settings and groups of settings of a class, with dots: `train`, `train.steps`, ..."""
+    for key, field in settings.model_fields.items():
+        name = f"{prefix}.{key}" if prefix else key
+        yield name
+        if (inner := nested_settings(field.annotation)) is not None:
+            yield from setting_names(inner, name)
+
+
+def _did_you_mean(settings: type[Settings], path: list[str], prefix: str) -> str:
+    """The end of a message about an unknown key: where there is one of that name, or the nearest, or all beside it."""
+    key, beside = path[-1], _keys_at(settings, path[:-1])
+    if key in settings.other_names:
+        return f": did you mean {settings.other_names[key]}?"
+    anywhere: dict[str, list[str]] = {}
+    for name in setting_names(settings, prefix):
+        anywhere.setdefault(name.rpartition(".")[2], []).append(name)
+    if key in anywhere:
+        return f": did you mean {' or '.join(anywhere[key])}?"
+    if difflib.get_close_matches(key, beside, n=1):
+        return nearest(key, beside)
+    close = difflib.get_close_matches(key, anywhere, n=1)
+    return f": did you mean {' or '.join(anywhere[close[0]])}?" if close else nearest(key, beside)
+
+
+def _keys_at(settings: type[Settings], path: list[str]) -> list[str]:
     for part in path:
-        annotation = settings.model_fields[part].annotation if part in settings.model_fields else None
-        nested = [
-            option
-            for option in (typing.get_args(annotation) or (annotation,))
-            if isinstance(option, type) and not isinstance(option, types.GenericAlias) and issubclass(option, BaseModel)
-        ]
-        if not nested:
+        if part.isdigit():  # a place in a list
+            continue
+        inner = nested_settings(settings.model_fields[part].annotation) if part in settings.model_fields else None
+        if inner is None:
             return []
-        settings = nested[0]
+        settings = inner
     return list(settings.model_fields)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lexalcm.cli import bootstrap, data, evaluate, infer, train, verify, visualize
+from lexalcm.cli import bootstrap, data, evaluate, infer, settings, train, verify, visualize
 from lexalcm.cli.console import complain, out, say_what_it_took, set_verbosity
 from lexalcm.cli.streams import forget_unwritten
 from lexalcm.errors import LexaError
@@ -75,6 +75,7 @@ def _options(
 app.add_typer(data.app, name="data")
 app.command("bootstrap")(bootstrap.bootstrap)
 app.command("train")(train.train)
+app.command("settings")(settings.settings)
 app.command("infer")(infer.infer)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(verify.app, name="verify")

@@ -1,6 +1,7 @@
 """All settings of `lcm train`, composed from those of its parts."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -14,6 +15,34 @@ from lexalcm.train.monitor_settings import SampleSettings, WandbSettings, WatchS
 ActivationCheckpointing = Annotated[
     str, Field(pattern="^(none|full|every-[1-9][0-9]*)$", title="none, full, every-2, every-3, ...")
 ]
+
+
+OTHER_NAMES = {
+    "batch_size": "data.micro_batch or data.global_batch",
+    "per_device_train_batch_size": "data.micro_batch",
+    "gradient_accumulation_steps": "data.global_batch",
+    "seq_len": "data.row_length",
+    "max_seq_length": "data.row_length",
+    "dataset": "data.path",
+    "max_steps": "train.steps",
+    "num_epochs": "train.steps",
+    "num_train_epochs": "train.steps",
+    "learning_rate": "train.lr",
+    "lr_scheduler_type": "train.schedule",
+    "warmup": "train.warmup_steps",
+    "warmup_ratio": "train.warmup_steps",
+    "max_grad_norm": "train.clip_norm",
+    "gradient_checkpointing": "train.activation_checkpointing",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "mixed_precision": "train.precision",
+    "logging_steps": "train.log_every",
+    "eval_steps": "train.validate_every",
+    "save_steps": "train.checkpoint.every",
+    "save_total_limit": "train.checkpoint.keep",
+    "output_dir": "name",
+}
+"""What other trainers call our settings."""
 
 
 class EMASettings(Settings):
@@ -90,6 +119,8 @@ class TrainSettings(Settings):
 
 class RunConfig(Settings):
     """All settings of one `lcm train`; saved as `config.yaml` in the run folder."""
+
+    other_names: ClassVar[Mapping[str, str]] = OTHER_NAMES
 
     model: str = "models/base"
     """Model folder, or id on the Hugging Face Hub, to begin from."""
