@@ -21,6 +21,9 @@ LISTED = {
 }
 """The classes that are listed, by the first part of their settings' names, and where they are set."""
 
+KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+BOUNDS = {"gt": "above", "ge": "from", "lt": "to below", "le": "to"}
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -91,19 +94,18 @@ def in_words(field: FieldInfo) -> str:
         return _or([*other.split(" or "), "null"])
     if kind is dict:
         return "mapping"
-    words = {bool: "true or false", int: "whole number", float: "number", str: "text"}.get(field.annotation, "settings")
-    return words + _bounds(field)
+    return next((words for kind, words in KINDS.items() if field.annotation is kind), "settings") + _bounds(field)
 
 
 def _bounds(field: FieldInfo) -> str:
-    bound = {key: getattr(one, key) for one in field.metadata for key in ("gt", "ge", "lt", "le") if hasattr(one, key)}
+    bound = {key: getattr(one, key) for one in field.metadata for key in BOUNDS if hasattr(one, key)}
     if field.annotation is int and "gt" in bound:
         bound["ge"] = bound.pop("gt") + 1
     if field.annotation is int and "lt" in bound:
         bound["le"] = bound.pop("lt") - 1
-    shown = {key: f"{value:,}" for key, value in bound.items() if value is not None}
-    words = {"gt": "above", "ge": "from", "lt": "to below", "le": "to"}
-    return "".join(f" {words[key]} {value}" for key, value in shown.items())
+    if list(bound) == ["ge"]:
+        return f" of at least {bound['ge']:,}"
+    return "".join(f" {words} {bound[key]:,}" for key, words in BOUNDS.items() if key in bound)
 
 
 def _or(words: list[str]) -> str:

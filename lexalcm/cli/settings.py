@@ -38,10 +38,7 @@ def settings(
         out.print(page())
         return
     chosen = [
-        section
-        for first in LISTED
-        if first in ("", name.partition(".")[0])
-        for section in _within(listed(first), name)
+        section for first in LISTED if first in ("", name.partition(".")[0]) for section in _within(listed(first), name)
     ]
     if not chosen:
         known = [setting.name for section in listed("") for setting in section.settings]
@@ -57,16 +54,18 @@ def settings(
 
 def _within(sections: "list[Section]", name: str) -> "list[Section]":
     """What of sections has a name, or a name that it begins; sections that nothing is left of are left out."""
+    if not name:
+        return sections
     kept = []
     for section in sections:
-        inside = tuple(one for one in section.settings if not name or f"{one.name}.".startswith((f"{name}.", f"{name}[]")))
+        inside = tuple(one for one in section.settings if f"{one.name}.".startswith((f"{name}.", f"{name}[")))
         if inside:
             kept.append(dataclasses.replace(section, settings=inside))
     return kept
 
 
 def _print(section: "Section") -> None:
-    out.print(f"{section.name + ': ' if section.name else ''}{section.meaning}")
+    out.print(textwrap.fill(f"{section.name + ': ' if section.name else ''}{section.meaning}", WIDTH))
     for setting in section.settings:
         default = "must be given" if setting.default is None else f"= {setting.default}"
         out.print(f"\n  {setting.name} {default}", style="bold")

@@ -63,7 +63,8 @@ def train(
         typer.Option("--gpu-memory", metavar="12GB", help="With --plan: of each.  \\[default: that of the one here]"),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting, e.g. train.lr=1e-4. May be repeated.")
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, e.g. train.lr=1e-4; lcm settings lists them. May be repeated."),
     ] = None,
     nproc: Annotated[
         str | None,

@@ -27,18 +27,30 @@ COSINE_OFFSET = 0.008
 class DiffusionSettings(Settings):
     """The noise schedule and the training objective; part of a model's config, since its weights depend on it."""
 
-    steps: Annotated[int, Field(ge=2)] = 100  # T, diffusion timesteps in training
+    steps: Annotated[int, Field(ge=2)] = 100
+    """Diffusion timesteps in training."""
     schedule: Literal["cosine", "quadratic", "sigmoid"] = "cosine"
-    beta_start: PositiveFloat = 1e-4  # quadratic
-    beta_end: PositiveFloat = 0.02  # quadratic
-    sigmoid_alpha: PositiveFloat = 1.5  # sigmoid: steepness
-    sigmoid_beta: float = 0.0  # sigmoid: shift
+    """How noise grows over the timesteps."""
+    beta_start: PositiveFloat = 1e-4
+    """Of the quadratic schedule: the first timestep's beta."""
+    beta_end: PositiveFloat = 0.02
+    """Of the quadratic schedule: the last timestep's beta."""
+    sigmoid_alpha: PositiveFloat = 1.5
+    """Of the sigmoid schedule: steepness."""
+    sigmoid_beta: float = 0.0
+    """Of the sigmoid schedule: shift."""
     zero_terminal_snr: bool = True
+    """Rescale the schedule so that the last timestep is pure noise (arXiv 2305.08891)."""
     prediction: Literal["x0", "epsilon", "v"] = "x0"
-    condition_dropout: Probability = 0.15  # share of targets that see no context in training, for guidance
+    """What the network predicts: the clean concept, the noise, or the velocity."""
+    condition_dropout: Probability = 0.15
+    """Share of targets that see no context in training, for guidance."""
     loss_weighting: Literal["none", "clamped-snr"] = "none"
-    min_weight: NonNegativeFloat = 0.0  # clamped-snr, before weights are scaled to average one
-    max_weight: PositiveFloat = 5.0  # clamped-snr
+    """Weight of a timestep in the loss; clamped-snr: its signal-to-noise ratio between two bounds."""
+    min_weight: NonNegativeFloat = 0.0
+    """Of clamped-snr: the lower bound, before weights are scaled to average one."""
+    max_weight: PositiveFloat = 5.0
+    """Of clamped-snr: the upper bound."""
 
     @model_validator(mode="after")
     def _check_terminal_snr(self) -> Self:

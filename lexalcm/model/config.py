@@ -26,20 +26,34 @@ class ModelConfig(Settings):
             positions turn pairs), or what the architecture refuses (`LCM.check_config`).
     """
 
-    architecture: str  # of `lexalcm.registries.ARCHITECTURES`
-    preset: str | None = None  # the preset it was made from; its sizes may have been changed since
-    dim: Annotated[int, Field(gt=0, le=2**20)]  # D, numbers in a concept
-    width: Annotated[int, Field(gt=0, le=2**20)]  # W, numbers in a hidden state
+    architecture: str
+    """Which network, among the registered ones: lcm bootstrap --list shows them."""
+    preset: str | None = None
+    """The preset that it was made from; its sizes may have been changed since."""
+    dim: Annotated[int, Field(gt=0, le=2**20)]
+    """Numbers in a concept; given by the data set."""
+    width: Annotated[int, Field(gt=0, le=2**20)]
+    """Numbers in a hidden state."""
     num_heads: PositiveInt
-    ffn_dim: Annotated[int, Field(gt=0, le=2**22)]  # inner size of the gated feed-forward network
-    num_layers: Annotated[int, Field(gt=0, le=10_000)]  # of the tower that predicts: the only one, or the denoiser
-    context_layers: Annotated[int, Field(ge=0, le=10_000)] = 0  # of a contextualizer beside that tower
-    dropout: Probability = 0.1  # on the output of every attention and feed-forward block
+    """Attention heads of a layer; must divide the width into even parts."""
+    ffn_dim: Annotated[int, Field(gt=0, le=2**22)]
+    """Inner size of the gated feed-forward network."""
+    num_layers: Annotated[int, Field(gt=0, le=10_000)]
+    """Layers of the tower that predicts: the only one, or the denoiser."""
+    context_layers: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Layers of a contextualizer beside that tower."""
+    dropout: Probability = 0.1
+    """On the output of every attention and feed-forward block."""
     rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary positions."""
     norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
-    attention: AttentionKernel = "auto"  # over packed rows; auto: FlexAttention on a GPU, SDPA elsewhere
-    diffusion: DiffusionSettings | None = None  # of an architecture that denoises; filled with its defaults
-    codec: CodecRecord | None = None  # which embeddings the weights were made for
+    """Added to the variance in norms."""
+    attention: AttentionKernel = "auto"
+    """The kernel of attention over packed rows; auto: FlexAttention on a GPU, SDPA elsewhere."""
+    diffusion: DiffusionSettings | None = None
+    """Of an architecture that denoises; filled with its defaults."""
+    codec: CodecRecord | None = None
+    """Which embeddings the weights were made for; given by the data set."""
 
     @model_validator(mode="before")
     @classmethod

@@ -32,6 +32,15 @@ def test_settings_survive_a_round_trip(tmp_path: Path) -> None:
         ("train.learning_rate=1", "unknown setting train.learning_rate"),
         ("train.step=1", "unknown setting train.step: did you mean steps?"),
         ("trian.lr=1", "unknown setting trian: did you mean train?"),
+        ("lr=1e-4", r"^unknown setting lr: did you mean train\.lr\?$"),
+        ("data.lr=1e-4", r"^unknown setting data\.lr: did you mean train\.lr\?$"),
+        ("checkpoint.every=5", r"^unknown setting checkpoint: did you mean train\.checkpoint\?$"),
+        ("step=5", r"^unknown setting step: did you mean train\.steps\?$"),
+        ("every=5", r"mean train\.checkpoint\.every or train\.watch\.every or train\.samples\.every\?$"),
+        ("train.learning_rate=1", r"did you mean train\.lr\?$"),
+        ("batch_size=8", r"did you mean data\.micro_batch or data\.global_batch\?$"),
+        ("data.sets=[{path: a, wieght: 2}]", r"^unknown setting data\.sets\.0\.wieght: did you mean weight\?$"),
+        ("qqq=1", "^unknown setting qqq: known are model, name, deepspeed, data, train$"),
         ("train.lr=fast", "train.lr: expected a valid number.*got 'fast'"),
         ("train.ema=0.9", "train.ema is no value, it has settings of its own: train.ema.decay"),
         ("train.steps=0", "train.steps: expected greater than 0, got 0"),
@@ -56,6 +65,8 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
         ("- a\n- b", "must hold settings"),
         ("a: [", "not valid YAML"),
         ("speed: 1", "unknown setting speed"),
+        ("lr: 1.0e-4", r"^unknown setting lr \(in .*bad.yaml\): did you mean train\.lr\?$"),
+        ("train: {bf16: true}", r"^unknown setting train\.bf16 \(in .*bad.yaml\): did you mean train\.precision\?$"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -76,6 +87,8 @@ def test_a_prefix_keeps_to_its_part() -> None:
     assert config.num_layers == 3
     with pytest.raises(ConfigError, match=r"only model\.\* can be set"):
         load_settings(ModelConfig, overrides=["train.lr=3"], base=base, prefix="model")
+    with pytest.raises(ConfigError, match=r"only model\.\* can be set here: did you mean model\.num_layers\?$"):
+        load_settings(ModelConfig, overrides=["num_layers=3"], base=base, prefix="model")
     with pytest.raises(ConfigError, match=r"unknown setting model\.num_layer: did you mean num_layers"):
         load_settings(ModelConfig, overrides=["model.num_layer=3"], base=base, prefix="model")
 
