@@ -30,7 +30,8 @@ def bootstrap(
     to: Annotated[Path | None, typer.Option("--out", help="Folder to make.  \\[default: models/base]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a size, e.g. model.num_layers=4; lcm settings model lists them."),
+        list[str] | None,
+        typer.Option("--set", help="Change a size, e.g. model.num_layers=4; lcm settings model lists them."),
     ] = None,
     from_fairseq2: Annotated[
         Path | None,
