@@ -15,6 +15,7 @@ import typer
 
 from lexalcm.cli import bootstrap, data, evaluate, infer, settings, train, verify, visualize
 from lexalcm.cli.console import complain, out, say_what_it_took, set_verbosity
+from lexalcm.cli.settings_options import SettingsCommand
 from lexalcm.cli.streams import forget_unwritten
 from lexalcm.errors import LexaError
 
@@ -76,8 +77,8 @@ app.add_typer(data.app, name="data")
 app.command("bootstrap")(bootstrap.bootstrap)
 app.command("train")(train.train)
 app.command("settings")(settings.settings)
-app.command("infer")(infer.infer)
-app.command("evaluate")(evaluate.evaluate)
+app.command("infer", cls=SettingsCommand)(infer.infer)
+app.command("evaluate", cls=SettingsCommand)(evaluate.evaluate)
 app.add_typer(verify.app, name="verify")
 app.add_typer(visualize.app, name="visualize")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lexalcm.cli import infer_options as o
-from lexalcm.cli.codec_options import PANEL, Batch, Beam, Device, Dtype, codec_run_options
+from lexalcm.cli.codec_options import CodecRun, codec_run_options
 from lexalcm.cli.console import out, print_json, progress
 from lexalcm.cli.evaluate_refusals import refuse_useless
 from lexalcm.evaluate.metric import GROUPS
@@ -43,15 +43,12 @@ def evaluate(
         ),
     ] = None,
     free: Annotated[
-        bool, typer.Option("--free", help="Free-running: continue documents, instead of predicting each sentence.")
+        bool,
+        typer.Option(
+            "--free", help="Free-running: continue documents, by -n sentences (10), instead of predicting each one."
+        ),
     ] = False,
     prefix: Annotated[int, typer.Option("--prefix", min=1, help="--free: sentences given of each document.")] = 5,
-    sentences: Annotated[
-        int | None,
-        typer.Option(
-            "--sentences", "-n", min=1, help="Sentences written at most.  \\[default: 10; a task: the model's]"
-        ),
-    ] = None,
     task: Annotated[
         Path | None,
         typer.Option("--task", metavar="FILE", help="JSONL of source, reference (and lang): continue each source."),
@@ -80,23 +77,13 @@ def evaluate(
     window: Annotated[
         int, typer.Option("--window", min=2, help="Longest context, in concepts; the row length of training is right.")
     ] = 128,
-    sampler: o.Sampler = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    guidance_rescale: o.GuidanceRescale = None,
-    noise_scale: o.NoiseScale = None,
-    eta: o.Eta = None,
+    *,
+    generation: o.Generation,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and of the resampling.")] = 0,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples of documents.")] = 2000,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    codec: Annotated[
-        str | None,
-        typer.Option("--codec", help="Another implementation of the codec, e.g. sonar-hf.", rich_help_panel=PANEL),
-    ] = None,
-    codec_device: Device = None,
-    codec_dtype: Dtype = "auto",
-    codec_batch: Batch = None,
-    beam: Beam = None,
+    codec: o.CodecName = None,
+    codec_run: CodecRun,
     to: Annotated[
         list[Path] | None,
         typer.Option("--out", "-o", help="Also write the report here, .json, .md or .html; may be given again."),
@@ -144,6 +131,9 @@ def evaluate(
     from lexalcm.train.world import find_world, joined
 
     world = find_world()
+    continued = {"prefix": prefix}
+    if free and "max_sentences" in generation:
+        continued["sentences"] = generation.pop("max_sentences")
     settings = validate(
         EvaluationSettings,
         {
@@ -154,19 +144,11 @@ def evaluate(
             "metrics": _names(metrics),
             "baselines": _names(baselines) if baselines != "none" else (),
             "neighbours": neighbours,
-            "free": {"prefix": prefix, "sentences": sentences or 10} if free else None,
+            "free": continued if free else None,
             "language_model": {"name": lm} if lm else None,
-            "codec": {"name": codec, "run": codec_run_options(codec_device, codec_dtype, codec_batch, beam=beam)},
+            "codec": {"name": codec, "run": codec_run_options(codec_run)},
             "window": window,
-            "generation": {
-                "sampler": sampler,
-                "steps": steps,
-                "guidance_scale": guidance,
-                "guidance_rescale": guidance_rescale,
-                "initial_noise_scale": noise_scale,
-                "eta": eta,
-                "max_sentences": None if free else sentences,
-            },
+            "generation": generation,
             "device": str(world.device) if device == "auto" and world.size > 1 else device,
             "resamples": resamples,
             "seed": seed,

@@ -1,12 +1,12 @@
 """`lcm infer`: continue a text, many documents, or take turns; or guess each sentence of a text."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lexalcm.cli import infer_options as o
-from lexalcm.cli.codec_options import Batch, Beam, Device, Dtype, MaxTokens, RepetitionPenalty, codec_run_options
+from lexalcm.cli.codec_options import CodecRun, codec_run_options
 from lexalcm.cli.console import err, progress
 from lexalcm.cli.denoising_line import DenoisingLine
 
@@ -23,18 +23,9 @@ def infer(
     interactive: o.Interactive = False,
     chat: o.Chat = False,
     system: o.System = None,
-    max_prompt: o.MaxPrompt = None,
-    sentences: o.MaxSentences = None,
-    stop_similarity: o.StopSimilarity = None,
-    stop_repetition: o.StopRepetition = None,
+    *,
+    generation: o.Generation,
     seed: o.Seed = 0,
-    sampler: o.Sampler = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    guidance_rescale: o.GuidanceRescale = None,
-    noise_scale: o.NoiseScale = None,
-    eta: o.Eta = None,
-    reencode: o.Reencode = None,
     as_json: o.Json = False,
     save_embeddings: o.SaveEmbeddings = None,
     input_file: o.InputFile = None,
@@ -44,12 +35,7 @@ def infer(
     device: o.ModelDevice = "auto",
     dtype: o.ModelDtype = "auto",
     codec: o.CodecName = None,
-    codec_device: Device = None,
-    codec_dtype: Dtype = "auto",
-    codec_batch: Batch = None,
-    beam: Beam = None,
-    max_tokens: MaxTokens = None,
-    repetition_penalty: RepetitionPenalty = None,
+    codec_run: CodecRun,
 ) -> None:
     """Continue a text, sentence by sentence.
 
@@ -83,27 +69,7 @@ def infer(
 
         check_embedding_file(save_embeddings, samples)
     lang, to = (find_language(given) if given else None for given in (lang, to))
-    changes: dict[str, Any] = {
-        "max_prompt": max_prompt,
-        "max_sentences": sentences,
-        "stop_similarity": stop_similarity,
-        "repetition": stop_repetition,
-        "sampler": sampler,
-        "steps": steps,
-        "guidance_scale": guidance,
-        "guidance_rescale": guidance_rescale,
-        "initial_noise_scale": noise_scale,
-        "eta": eta,
-        "reencode": reencode,
-    }
-    codec_options = codec_run_options(
-        codec_device,
-        codec_dtype,
-        codec_batch,
-        beam=beam,
-        max_tokens=max_tokens,
-        repetition_penalty=repetition_penalty,
-    )
+    codec_options = codec_run_options(codec_run)
     given_text = _read_stdin() if text == ["-"] else "\n".join(text or [])
     line = DenoisingLine()
     writer = TextModel.open(
@@ -117,7 +83,7 @@ def infer(
     )
     if writer.note:
         err.print(f"note: {writer.note}")
-    options = writer.options(**changes)
+    options = writer.options(**generation)
     writer.check_samples(samples)
 
     if mode == "--interactive":
@@ -127,9 +93,9 @@ def infer(
         if chat:
             from lexalcm.generate.chat_session import ChatSession
 
-            session: Session = ChatSession(writer, changes, system=system, seed=seed, lang=lang, to=to)
+            session: Session = ChatSession(writer, generation, system=system, seed=seed, lang=lang, to=to)
         else:
-            session = Session(writer, changes, seed=seed, lang=lang, to=to)
+            session = Session(writer, generation, seed=seed, lang=lang, to=to)
         converse(session, line, given_text)
         return
     if input_file is not None:

@@ -1,14 +1,14 @@
 """The options of `lcm infer`, in the panels of its help."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lexalcm.registries import SAMPLERS
+from lexalcm.cli.codec_options import PANEL
+from lexalcm.cli.settings_options import FromSettings
 
 _WHAT = "What to read and write"
-_STOP = "When to stop"
 _SAMPLING = "How to sample"
 _OUT = "How to show it"
 _FILES = "Many documents"
@@ -63,99 +63,8 @@ Samples = Annotated[
         "--samples", min=1, help="Alternatives, with the seed and those above it.", rich_help_panel=_WHAT, metavar="N"
     ),
 ]
-MaxPrompt = Annotated[
-    int | None,
-    typer.Option(
-        "--max-prompt",
-        metavar="N",
-        min=1,
-        help="A prompt of more sentences is taken for a mistake.  \\[default: 256]",
-        rich_help_panel=_WHAT,
-    ),
-]
+Generation = Annotated[dict[str, Any], FromSettings("lexalcm.generate.options:GenerationOptions")]
 
-MaxSentences = Annotated[
-    int | None,
-    typer.Option(
-        "--max-sentences",
-        "--sentences",
-        "-n",
-        metavar="N",
-        min=1,
-        help="Write at most so many sentences.",
-        rich_help_panel=_STOP,
-    ),
-]
-StopSimilarity = Annotated[
-    float | None,
-    typer.Option(
-        "--stop-similarity",
-        metavar="X",
-        min=-1,
-        max=1,
-        help="End at a concept so near (cosine) to end of text; 1: never.",
-        rich_help_panel=_STOP,
-    ),
-]
-StopRepetition = Annotated[
-    float | None,
-    typer.Option(
-        "--stop-repetition",
-        metavar="X",
-        min=-1,
-        max=1,
-        help="End at a concept so near (cosine) to an earlier one; 1: never.",
-        rich_help_panel=_STOP,
-    ),
-]
-
-Sampler = Annotated[
-    str | None,
-    typer.Option("--sampler", metavar="NAME", help=f"One of {', '.join(SAMPLERS.names())}.", rich_help_panel=_SAMPLING),
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        "--steps", metavar="N", min=1, help="Denoising steps of a diffusion model.", rich_help_panel=_SAMPLING
-    ),
-]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        "--guidance", metavar="X", min=0, help="Classifier-free guidance scale; 1 is none.", rich_help_panel=_SAMPLING
-    ),
-]
-GuidanceRescale = Annotated[
-    float | None,
-    typer.Option(
-        "--guidance-rescale",
-        metavar="X",
-        min=0,
-        max=1,
-        help="How far guided noise gets the spread of the unguided.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-NoiseScale = Annotated[
-    float | None,
-    typer.Option(
-        "--noise-scale",
-        metavar="X",
-        help="Size of the starting noise; smaller is nearer to the average.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-Eta = Annotated[
-    float | None,
-    typer.Option(
-        "--eta",
-        metavar="X",
-        min=0,
-        max=1,
-        help="Share of fresh noise at each step, of a sampler that adds some, as ddim does.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
 Seed = Annotated[
     int,
     typer.Option(
@@ -167,15 +76,6 @@ Seed = Annotated[
         rich_help_panel=_SAMPLING,
     ),
 ]
-Reencode = Annotated[
-    bool | None,
-    typer.Option(
-        "--reencode/--no-reencode",
-        help="Read on from the decoded text, not from the model's own concepts.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON, with each embedding's statistics.", rich_help_panel=_OUT)
 ]
@@ -229,7 +129,5 @@ ModelDtype = Annotated[
 ]
 CodecName = Annotated[
     str | None,
-    typer.Option(
-        "--codec", help="Another implementation of the model's codec, e.g. sonar-hf.", rich_help_panel="Codec"
-    ),
+    typer.Option("--codec", help="Another implementation of the model's codec, e.g. sonar-hf.", rich_help_panel=PANEL),
 ]

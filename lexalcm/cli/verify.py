@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 
-from lexalcm.cli.codec_options import Batch, Beam, Device, Dtype, MaxTokens, RepetitionPenalty, codec_run_options
+from lexalcm.cli.codec_options import CodecRun, codec_run_options
 from lexalcm.cli.console import err, out, print_json, progress
+from lexalcm.cli.settings_options import SettingsCommand
 
 app = typer.Typer(
     help="Check a data set, a model or the machine.\n\n"
@@ -84,8 +85,9 @@ def model(
     _finish(passed(found.checks), found.to_json() if as_json else None, tables, found.model)
 
 
-@app.command()
+@app.command(cls=SettingsCommand)
 def codec(
+    codec_run: CodecRun,
     path: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Data set or model folder whose codec to check.")
     ] = None,
@@ -100,12 +102,6 @@ def codec(
         list[str] | None,
         typer.Option("--lang", help="Language to try, by code or name. May be repeated.  \\[default: nine of them]"),
     ] = None,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    batch: Batch = None,
-    beam: Beam = None,
-    max_tokens: MaxTokens = None,
-    repetition_penalty: RepetitionPenalty = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a codec: sentences to embeddings, back, and there again.
@@ -125,10 +121,7 @@ def codec(
     from lexalcm.verify.open_codec import open_codec
 
     languages = [find_language(lang) for lang in langs or ()]
-    run_options = codec_run_options(
-        device, dtype, batch, beam=beam, max_tokens=max_tokens, repetition_penalty=repetition_penalty
-    )
-    shown, opened = open_codec(path, name, options or (), run_options, progress)
+    shown, opened = open_codec(path, name, options or (), codec_run_options(codec_run), progress)
     found = verify_codec(opened, shown, languages)
     _finish(found.ok, found.to_json() if as_json else None, [found.table(), found.lines()], shown)
 

@@ -5,6 +5,7 @@ rounding, so that a data set and a model do not note it. A codec that can be run
 `configure(options)`; the others take no such options.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from pydantic import Field
 from lexalcm.config import PositiveInt, Settings
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
+from lexalcm.option import Option
 
 if TYPE_CHECKING:  # commands that only read what a data set notes start without torch
     import torch
@@ -20,20 +22,38 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """What torch calls the number types."""
 
 
+_option = partial(Option, panel="Codec")
+
+
 class DecodingOptions(Settings):
     """How a codec that writes its sentences searches for them; named and meant as in Transformers' `generate`."""
 
-    beam: PositiveInt = 5  # hypotheses kept; 1 is greedy
-    max_tokens: Annotated[int, Field(ge=4)] = 256  # of a sentence, its start, language and end counted
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0  # above 1 a token that was there already is less likely
+    beam: Annotated[PositiveInt, _option("Beams that the codec decodes with; 1 is greedy.")] = 5
+    # of a sentence; its start, language and end are counted
+    max_tokens: Annotated[int, Field(ge=4), _option("Longest decoded sentence.")] = 256
+    repetition_penalty: Annotated[float, Field(gt=0), _option("Above 1, tokens are seldom repeated.")] = 1.0
 
 
 class CodecOptions(Settings):
     """How a codec is run on this machine."""
 
-    device: str | None = None  # as torch names it: cpu, cuda, cuda:1, mps; None: a GPU if there is one
-    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: fp16 on a GPU, fp32 on a CPU
-    batch: PositiveInt | None = None  # tokens embedded, or decoded with all beams, at once; None: by device
+    device: Annotated[
+        str | None,
+        _option("Where the codec computes: cpu, cuda, cuda:1.", ("--codec-device",), metavar="DEVICE", default="a GPU"),
+    ] = None
+    dtype: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16"],
+        _option("Its numbers: {choices}; auto is fp16 on a GPU.", ("--codec-dtype",), metavar="TYPE"),
+    ] = "auto"
+    batch: Annotated[
+        PositiveInt | None,
+        _option(
+            "Tokens embedded, or decoded with all beams, at once.",
+            ("--codec-batch",),
+            metavar="TOKENS",
+            default="by device",
+        ),
+    ] = None
     decoding: DecodingOptions = DecodingOptions()
 
     def chosen(self) -> list[str]:

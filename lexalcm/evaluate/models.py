@@ -21,7 +21,7 @@ from lexalcm.evaluate.predictions import predict_batch
 from lexalcm.evaluate.report import Evaluation
 from lexalcm.evaluate.scored_batch import BatchPrediction, Tools
 from lexalcm.evaluate.settings import EvaluationSettings
-from lexalcm.generate.options import GenerationOptions
+from lexalcm.generate.options import GenerationOptions, SamplingOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.text import TextModel
 from lexalcm.model.codec_match import check_codec
@@ -29,20 +29,6 @@ from lexalcm.model.folder import load_model, model_folder, read_config
 from lexalcm.model.lcm import LCM
 from lexalcm.model.place import choose_device, place_model
 from lexalcm.registries import METRICS
-
-SAMPLER_OPTIONS = (
-    "sampler",
-    "steps",
-    "guidance_scale",
-    "guidance_rescale",
-    "initial_noise_scale",
-    "epsilon_scaling",
-    "eta",
-    "clip_noisy",
-    "clip_x0",
-    "dynamic_threshold",
-)
-"""The generation options that one prediction depends on; stopping rules play no part."""
 
 UNFINISHED = ".unfinished"
 """What the folder beside a report is called until the report is there."""
@@ -147,7 +133,7 @@ def describe_model(model: LCM, folder: Path, options: GenerationOptions) -> dict
         "preset": model.config.preset,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(model.device),
-        "generation": options.model_dump(mode="json", include=set(SAMPLER_OPTIONS)) if diffuses else None,
+        "generation": options.model_dump(mode="json", include=set(SamplingOptions.model_fields)) if diffuses else None,
     }
 
 

@@ -19,6 +19,7 @@ from lexalcm.generate.continuation import WrittenSentence, embed
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt, check_languages, check_seed
 from lexalcm.generate.text import TextModel
+from lexalcm.option import option_fields
 
 HELP = """\
 /set NAME VALUE   change an option: steps, guidance, max-sentences, seed, lang, to, ...; VALUE - goes back
@@ -28,14 +29,6 @@ HELP = """\
 /help             show this
 /quit             end, as Ctrl-D does
 An empty line lets the model write on. Ctrl-C stops the sentence that is being made."""
-
-SHORT_NAMES = {
-    "guidance": "guidance_scale",
-    "noise_scale": "initial_noise_scale",
-    "stop_repetition": "repetition",
-    "sentences": "max_sentences",
-}
-"""Options as the command line calls them."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,6 @@ class Session:
             UserError: no such option, or a value that it cannot have; nothing is changed then.
         """
         field = name.lstrip("-").replace("-", "_")
-        field = SHORT_NAMES.get(field, field)
         if not field or not value:
             raise UserError("say what to set: /set steps 20")
         given = None if value == "-" else value
@@ -162,9 +154,10 @@ class Session:
         elif field in ("lang", "to"):
             setattr(self, field, find_language(given) if given else None)
         else:
-            if field not in GenerationOptions.model_fields:
+            option = next((one for one in option_fields(GenerationOptions) if field in one.names), None)
+            if option is None:
                 raise ConfigError(f"no option {name}: /options shows what there is")
-            changed = {**self.changes, field: None if given is None else _parsed(given)}
+            changed = {**self.changes, option.path[-1]: None if given is None else _parsed(given)}
             self.writer.options(**changed)
             self.changes = changed
         return f"{name} is {'as it was at first' if given is None else value}"

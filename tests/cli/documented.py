@@ -151,4 +151,5 @@ def options_of(arguments: list[str]) -> set[str]:
     command: Any = typer.main.get_command(app)
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
-    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    parameters = command.get_params(typer.Context(command))
+    return {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexalcm.codec import encode_special, fit_codec, load_codec, lsa
+from lexalcm.codec import lsa
 from lexalcm.codec.bank import SentenceBank
 from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.registry import fit_codec, load_codec
+from lexalcm.codec.special import encode_special
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
 from lexalcm.data.segment import segment

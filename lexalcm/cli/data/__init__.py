@@ -3,6 +3,7 @@
 import typer
 
 from lexalcm.cli.data import build, convert, embed, info, normalize, sample
+from lexalcm.cli.settings_options import SettingsCommand
 
 app = typer.Typer(help="Turn text into data sets of sentence embeddings.", no_args_is_help=True)
 
@@ -12,9 +13,9 @@ def _group() -> None:
     """Turn text into data sets of sentence embeddings."""
 
 
-app.command("sample")(sample.sample)
-app.command("build")(build.build)
-app.command("embed")(embed.embed)
+app.command("sample", cls=SettingsCommand)(sample.sample)
+app.command("build", cls=SettingsCommand)(build.build)
+app.command("embed", cls=SettingsCommand)(embed.embed)
 app.command("convert")(convert.convert)
 app.command("normalize")(normalize.normalize)
 app.command("info")(info.info)

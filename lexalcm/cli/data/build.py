@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lexalcm.cli.codec_options import Batch, Device, codec_run_options
-from lexalcm.cli.codec_options import Dtype as CodecDtype
+from lexalcm.cli.codec_options import EmbeddingRun, codec_run_options
 from lexalcm.cli.console import progress
 from lexalcm.cli.data.options import (
     AsJson,
@@ -43,6 +42,7 @@ def build(
         ),
     ],
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
+    codec_run: EmbeddingRun,
     chat: Chat = False,
     text_field: TextField = "text",
     lang: Lang = "eng_Latn",
@@ -54,9 +54,6 @@ def build(
     min_chars: MinChars = 1,
     codec: Codec = "lsa",
     codec_option: CodecOptions = None,
-    codec_device: Device = None,
-    codec_dtype: CodecDtype = "auto",
-    codec_batch: Batch = None,
     special: Special = None,
     validation: Validation = 0.1,
     shard_size: ShardSize = "256MiB",
@@ -107,7 +104,7 @@ def build(
         text_field=text_field,
         documents=documents.value,
         chat=chat,
-        codec_options=codec_run_options(codec_device, codec_dtype, codec_batch),
+        codec_options=codec_run_options(codec_run),
         overwrite=overwrite,
         progress=progress,
     )

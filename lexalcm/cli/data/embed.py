@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lexalcm.cli.codec_options import Batch, Device, codec_run_options
-from lexalcm.cli.codec_options import Dtype as CodecDtype
+from lexalcm.cli.codec_options import EmbeddingRun, codec_run_options
 from lexalcm.cli.console import err, print_json, progress
 from lexalcm.cli.data.options import (
     AsJson,
@@ -42,6 +41,7 @@ def embed(
         ),
     ],
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make or to go on with.")],
+    codec_run: EmbeddingRun,
     task: Annotated[
         str | None,
         typer.Option(
@@ -68,9 +68,6 @@ def embed(
     min_chars: MinChars = 1,
     codec: Codec = "lsa",
     codec_option: CodecOptions = None,
-    codec_device: Device = None,
-    codec_dtype: CodecDtype = "auto",
-    codec_batch: Batch = None,
     special: Special = None,
     validation: Validation = 0.1,
     shard_size: ShardSize = "256MiB",
@@ -126,7 +123,7 @@ def embed(
         text_field=text_field,
         documents=documents.value,
         chat=chat,
-        codec_options=codec_run_options(codec_device, codec_dtype, codec_batch),
+        codec_options=codec_run_options(codec_run),
     )
     if ray is None:
         result = work(job, choose_task(task), progress=progress)

@@ -5,18 +5,16 @@ from typing import Annotated
 
 import typer
 
-from lexalcm.cli.codec_options import Batch, Device, Dtype, codec_run_options
+from lexalcm.cli.codec_options import EmbeddingRun, codec_run_options
 from lexalcm.cli.console import progress
 from lexalcm.cli.data.options import AsJson, Codec, CodecOptions, Overwrite, Seed, show_built
 
 
 def sample(
+    codec_run: EmbeddingRun,
     to: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to make.  \\[default: data/sample]")] = None,
     codec: Codec = "lsa",
     codec_option: CodecOptions = None,
-    codec_device: Device = None,
-    codec_dtype: Dtype = "auto",
-    codec_batch: Batch = None,
     seed: Seed = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -41,6 +39,6 @@ def sample(
     base = {"codec": codec, "seed": seed}
     overrides = [f"codec_options.{option}" for option in codec_option or []]
     settings = load_settings(BuildSettings, overrides=overrides, base=base)
-    run = codec_run_options(codec_device, codec_dtype, codec_batch)
+    run = codec_run_options(codec_run)
     result = build_sample(to, settings, codec_options=run, overwrite=overwrite, progress=progress)
     show_built(result, as_json)

@@ -2,6 +2,7 @@
 
 import typer
 
+from lexalcm.cli.settings_options import SettingsCommand
 from lexalcm.cli.visualize import data, generation, model, run, schedule
 
 app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
@@ -15,5 +16,5 @@ def _group() -> None:
 app.command("data")(data.data)
 app.command("run")(run.run)
 app.command("schedule")(schedule.schedule)
-app.command("generation")(generation.generation)
+app.command("generation", cls=SettingsCommand)(generation.generation)
 app.command("model")(model.model)

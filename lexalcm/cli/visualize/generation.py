@@ -3,13 +3,14 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lexalcm.cli import infer_options as o
-from lexalcm.cli.codec_options import Batch, Beam, Device, Dtype, MaxTokens, RepetitionPenalty, codec_run_options
+from lexalcm.cli.codec_options import CodecRun, codec_run_options
 from lexalcm.cli.console import progress
+from lexalcm.cli.settings_options import FromSettings
 from lexalcm.cli.visualize.options import FileFormat, Json, Overwrite, show_result
 
 
@@ -31,24 +32,13 @@ def generation(
     ] = None,
     lang: o.Lang = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Ways from noise of their own.")] = 4,
-    sentences: o.MaxSentences = 5,
+    *,
+    generation: Annotated[dict[str, Any], FromSettings("lexalcm.generate.options:GenerationOptions", max_sentences=5)],
     seed: o.Seed = 0,
-    sampler: o.Sampler = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    guidance_rescale: o.GuidanceRescale = None,
-    noise_scale: o.NoiseScale = None,
-    eta: o.Eta = None,
-    reencode: o.Reencode = None,
     device: o.ModelDevice = "auto",
     dtype: o.ModelDtype = "auto",
     codec: o.CodecName = None,
-    codec_device: Device = None,
-    codec_dtype: Dtype = "auto",
-    codec_batch: Batch = None,
-    beam: Beam = None,
-    max_tokens: MaxTokens = None,
-    repetition_penalty: RepetitionPenalty = None,
+    codec_run: CodecRun,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/generation"),
     file_format: FileFormat = "png",
     overwrite: Overwrite = False,
@@ -77,27 +67,15 @@ def generation(
     if bool(text) == (data is not None):
         raise UserError("give a text of at least two sentences, or a data set with --data")
     check_output(to, overwrite=overwrite, marker=PAGE)
-    codec_options = codec_run_options(
-        codec_device,
-        codec_dtype,
-        codec_batch,
-        beam=beam,
-        max_tokens=max_tokens,
-        repetition_penalty=repetition_penalty,
-    )
     writer = TextModel.open(
-        model, device=device, dtype=dtype, codec=codec, codec_options=codec_options, progress=progress
+        model,
+        device=device,
+        dtype=dtype,
+        codec=codec,
+        codec_options=codec_run_options(codec_run),
+        progress=progress,
     )
-    options = writer.options(
-        max_sentences=sentences,
-        sampler=sampler,
-        steps=steps,
-        guidance_scale=guidance,
-        guidance_rescale=guidance_rescale,
-        initial_noise_scale=noise_scale,
-        eta=eta,
-        reencode=reencode,
-    )
+    options = writer.options(**generation)
     if data is not None:
         prompt = document_prompt(writer, data, split, document, sentence, seed)
     else:
