@@ -13,9 +13,10 @@ LCM = Path(sys.executable).with_name("lcm")
 HEAVY = ("torch", "pandas", "sklearn", "matplotlib", "pyarrow", "deepspeed", "numpy")
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("command", [[], ["infer"], ["evaluate"], ["data", "build"]], ids=" ".join)
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (
-        "import sys; sys.argv = ['lcm', '--help']\n"
+        f"import sys; sys.argv = ['lcm', *{command!r}, '--help']\n"
         "from lexalcm.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
