@@ -1,10 +1,11 @@
 """A settings field that users can set: what it is called and what it means is said once, where the field is.
 
     class GenerationOptions(Settings):
-        steps: Annotated[PositiveInt, Option("Denoising steps of a diffusion model.")] = 12
+        steps: Annotated[PositiveInt, Option(panel="How to sample")] = 12
+        "Denoising steps of a diffusion model."
 
 Options of commands with their help (`lexalcm.cli.settings_options`), `/set` of `lcm infer --interactive` and the tables
-of the documentation are made from this. Type, bounds and default are the field's own.
+of the documentation are made from this. Type, bounds, default and meaning are the field's own.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,18 +20,16 @@ from lexalcm.config import Settings
 
 @dataclass(frozen=True)
 class Option:
-    """What users are told of a settings field.
+    """Marks a settings field that users can set on a command line.
 
     Attributes:
-        help: one line; `{choices}` stands for the names that the field takes.
         flags: what command lines call it, as Typer writes it; default: the field's name.
         metavar: what stands for the value; default: N for a whole number, X for another.
         panel: of a command's help.
         default: what the help says of the default, empty for nothing; default: the field's own default.
-        choices: gives the names that the field takes; default: those of a `Literal`.
+        choices: gives the names that the field takes, for the help; default: those of a `Literal`.
     """
 
-    help: str
     flags: tuple[str, ...] = ()
     metavar: str | None = None
     panel: str | None = None
@@ -46,7 +45,8 @@ class OptionField:
         path: the field's name, behind those of the settings that it is within.
         type: of its values: bool, int, float, or str for all else.
         minimum, maximum: the least and the greatest value, where there are such.
-        help, flags, metavar, panel: as of `Option`.
+        help: the field's meaning, and its choices.
+        flags, metavar, panel: as of `Option`.
         default: in words; empty where there is nothing to say.
     """
 
@@ -86,14 +86,15 @@ def _read(name: str, field: FieldInfo, option: Option) -> OptionField:
     annotation, metadata = _without_none(field)
     kind = annotation if annotation in (bool, int, float) else str
     minimum, maximum = _bounds(metadata, kind)
-    literal = get_args(annotation) if get_origin(annotation) is Literal else ()
+    choices = option.choices() if option.choices else get_args(annotation) if get_origin(annotation) is Literal else ()
+    meaning = " ".join((field.description or "").split())
     flag = name.replace("_", "-")
     return OptionField(
         path=(name,),
         type=kind,
         minimum=minimum,
         maximum=maximum,
-        help=option.help.format(choices=", ".join(option.choices() if option.choices else literal)),
+        help=f"{meaning.rstrip('.')}: {', '.join(choices)}." if choices else meaning,
         flags=option.flags or ((f"--{flag}/--no-{flag}",) if kind is bool else (f"--{flag}",)),
         metavar=option.metavar or {int: "N", float: "X"}.get(kind),
         panel=option.panel,

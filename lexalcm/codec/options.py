@@ -28,32 +28,23 @@ _option = partial(Option, panel="Codec")
 class DecodingOptions(Settings):
     """How a codec that writes its sentences searches for them; named and meant as in Transformers' `generate`."""
 
-    beam: Annotated[PositiveInt, _option("Beams that the codec decodes with; 1 is greedy.")] = 5
-    # of a sentence; its start, language and end are counted
-    max_tokens: Annotated[int, Field(ge=4), _option("Longest decoded sentence.")] = 256
-    repetition_penalty: Annotated[float, Field(gt=0), _option("Above 1, tokens are seldom repeated.")] = 1.0
+    beam: Annotated[PositiveInt, _option()] = 5
+    """Beams that the codec decodes with; 1 is greedy."""
+    max_tokens: Annotated[int, Field(ge=4), _option()] = 256  # a sentence's start, language and end are counted
+    """Longest decoded sentence."""
+    repetition_penalty: Annotated[float, Field(gt=0), _option()] = 1.0
+    """Above 1, tokens are seldom repeated."""
 
 
 class CodecOptions(Settings):
     """How a codec is run on this machine."""
 
-    device: Annotated[
-        str | None,
-        _option("Where the codec computes: cpu, cuda, cuda:1.", ("--codec-device",), metavar="DEVICE", default="a GPU"),
-    ] = None
-    dtype: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16"],
-        _option("Its numbers: {choices}; auto is fp16 on a GPU.", ("--codec-dtype",), metavar="TYPE"),
-    ] = "auto"
-    batch: Annotated[
-        PositiveInt | None,
-        _option(
-            "Tokens embedded, or decoded with all beams, at once.",
-            ("--codec-batch",),
-            metavar="TOKENS",
-            default="by device",
-        ),
-    ] = None
+    device: Annotated[str | None, _option(("--codec-device",), metavar="DEVICE", default="a GPU")] = None
+    """Where the codec computes: cpu, cuda, cuda:1."""
+    dtype: Annotated[Literal["auto", "fp32", "fp16", "bf16"], _option(("--codec-dtype",), metavar="TYPE")] = "auto"
+    """Its number type, auto being fp16 on a GPU."""
+    batch: Annotated[PositiveInt | None, _option(("--codec-batch",), metavar="TOKENS", default="by device")] = None
+    """Tokens embedded, or decoded with all beams, at once."""
     decoding: DecodingOptions = DecodingOptions()
 
     def chosen(self) -> list[str]:

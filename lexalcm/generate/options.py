@@ -32,29 +32,28 @@ class SamplingOptions(Settings):
         ConfigError: options that contradict each other.
     """
 
-    sampler: Annotated[
-        Literal["ddim", "dpm-solver++"], _sampling("How steps are taken: {choices}.", metavar="NAME")
-    ] = "dpm-solver++"
-    steps: Annotated[PositiveInt, _sampling("Denoising steps of a diffusion model.")] = 12
-    guidance_scale: Annotated[
-        NonNegativeFloat, _sampling("Classifier-free guidance scale; 1 is none.", ("--guidance",))
-    ] = 3.0
-    # arXiv 2305.08891, algorithm 2
-    guidance_rescale: Annotated[Fraction, _sampling("How far guided noise gets the spread of the unguided.")] = 0.7
-    initial_noise_scale: Annotated[
-        PositiveFloat, _sampling("Size of the starting noise; smaller is nearer to the average.", ("--noise-scale",))
-    ] = 0.6
-    # arXiv 2308.15321
-    epsilon_scaling: Annotated[PositiveFloat, _correction("Divide the predicted noise by this.")] = 1.00045
-    eta: Annotated[Fraction, _sampling("Share of fresh noise at each step of ddim; 1 is as DDPM.")] = 0.0
-    clip_noisy: Annotated[PositiveFloat, _correction("Keep noisy concepts within +-X.")] = 100.0
-    clip_x0: Annotated[PositiveFloat | None, _correction("Keep predicted concepts, normalized, within +-X.")] = None
-    # arXiv 2205.11487, section 2.3
-    dynamic_threshold: Annotated[
-        Probability | None,
-        _correction("Clip predicted concepts to this quantile of |x0|, divide by it."),
-    ] = None
-    dynamic_threshold_max: Annotated[float, Field(ge=1), _correction("The most that this quantile counts as.")] = 6.0
+    sampler: Annotated[Literal["ddim", "dpm-solver++"], _sampling(metavar="NAME")] = "dpm-solver++"
+    """How steps are taken."""
+    steps: Annotated[PositiveInt, _sampling()] = 12
+    """Denoising steps of a diffusion model."""
+    guidance_scale: Annotated[NonNegativeFloat, _sampling(("--guidance",))] = 3.0
+    """Classifier-free guidance scale; 1 is none."""
+    guidance_rescale: Annotated[Fraction, _sampling()] = 0.7  # arXiv 2305.08891, algorithm 2
+    """How far guided noise gets the spread of the unguided."""
+    initial_noise_scale: Annotated[PositiveFloat, _sampling(("--noise-scale",))] = 0.6
+    """Size of the starting noise; smaller is nearer to the average."""
+    epsilon_scaling: Annotated[PositiveFloat, _correction()] = 1.00045  # arXiv 2308.15321
+    """Divide the predicted noise by this."""
+    eta: Annotated[Fraction, _sampling()] = 0.0
+    """Share of fresh noise at each step of ddim; 1 is as DDPM."""
+    clip_noisy: Annotated[PositiveFloat, _correction()] = 100.0
+    """Keep noisy concepts within +-X."""
+    clip_x0: Annotated[PositiveFloat | None, _correction()] = None
+    """Keep predicted concepts, normalized, within +-X."""
+    dynamic_threshold: Annotated[Probability | None, _correction()] = None  # arXiv 2205.11487, section 2.3
+    """Clip predicted concepts to this quantile of |x0|, e.g. 0.995, and divide by it."""
+    dynamic_threshold_max: Annotated[float, Field(ge=1), _correction()] = 6.0
+    """The most that this quantile counts as."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -70,20 +69,16 @@ class SamplingOptions(Settings):
 class GenerationOptions(SamplingOptions):
     """How a model writes a text: how it predicts each concept, what it reads on from, and when it stops."""
 
-    reencode: Annotated[bool, _sampling("Read on from the decoded text, not from the model's own concepts.")] = False
-    max_sentences: Annotated[
-        PositiveInt, _stopping("Write at most so many sentences.", ("--max-sentences", "--sentences", "-n"))
-    ] = 10
-    max_prompt: Annotated[
-        PositiveInt, Option("A prompt of more sentences is taken for a mistake.", panel="What to read and write")
-    ] = 256
-    stop_similarity: Annotated[
-        Similarity | None, _stopping("End at a concept so near (cosine) to end of text; 1: never.")
-    ] = 0.9
-    repetition: Annotated[
-        Similarity | None,
-        _stopping("End at a concept so near (cosine) to an earlier one; 1: never.", ("--stop-repetition",)),
-    ] = 0.95
+    reencode: Annotated[bool, _sampling()] = False
+    """Read on from the decoded text, not from the model's own concepts."""
+    max_sentences: Annotated[PositiveInt, _stopping(("--max-sentences", "--sentences", "-n"))] = 10
+    """Write at most so many sentences."""
+    max_prompt: Annotated[PositiveInt, Option(panel="What to read and write")] = 256
+    """A prompt of more sentences is taken for a mistake."""
+    stop_similarity: Annotated[Similarity | None, _stopping()] = 0.9
+    """End at a concept so near (cosine) to end of text; 1: never."""
+    repetition: Annotated[Similarity | None, _stopping(("--stop-repetition",))] = 0.95
+    """End at a concept so near (cosine) to an earlier one; 1: never."""
 
     @property
     def stops_at_end(self) -> bool:

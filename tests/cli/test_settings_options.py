@@ -22,7 +22,8 @@ EMBEDDING = ["data sample", "data build", "data embed"]
 class MoreOptions(GenerationOptions):
     """As if a field had been added."""
 
-    patience: Annotated[PositiveInt, Option("Sentences without news.", ("--patience", "-p"), panel="When to stop")] = 4
+    patience: Annotated[PositiveInt, Option(("--patience", "-p"), panel="When to stop")] = 4
+    """Sentences without news."""
 
 
 @pytest.fixture

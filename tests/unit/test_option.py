@@ -14,16 +14,21 @@ GENERATION = Path(__file__).parents[2] / "docs" / "generation.md"
 
 
 class Oven(Settings):
-    fan: Annotated[bool, Option("Turn the air.")] = False
+    fan: Annotated[bool, Option()] = False
 
 
 class Cake(Settings):
-    eggs: Annotated[PositiveInt, Option("How many.")] = 3
-    sugar_share: Annotated[float | None, Field(ge=0, le=0.5), Option("Of the dough.", ("--sugar", "-s"))] = None
-    butter: Annotated[Annotated[float, Field(ge=1)] | None, Option("Grams.", default="as much as flour")] = None
-    flour: Annotated[PositiveFloat, Option("Grams.", metavar="GRAMS", panel="Dry")] = 250.0
-    form: Annotated[Literal["round", "loaf"], Option("One of {choices}.")] = "round"
-    filling: Annotated[str, Option("One of {choices}.", choices=lambda: ["jam", "cream"])] = "jam"
+    eggs: Annotated[PositiveInt, Option()] = 3
+    """How
+    many.
+    """
+    sugar_share: Annotated[float | None, Field(ge=0, le=0.5), Option(("--sugar", "-s"))] = None
+    butter: Annotated[Annotated[float, Field(ge=1)] | None, Option(default="as much as flour")] = None
+    flour: Annotated[PositiveFloat, Option(metavar="GRAMS", panel="Dry")] = 250.0
+    form: Annotated[Literal["round", "loaf"], Option()] = "round"
+    """The tin."""
+    filling: Annotated[str, Option(choices=lambda: ["jam", "cream"])] = "jam"
+    """Between the halves."""
     secret: int = 7
     oven: Oven = Oven()
 
@@ -37,12 +42,13 @@ def test_options_are_read_from_fields() -> None:
     assert (eggs.type, eggs.minimum, eggs.maximum, eggs.flags, eggs.metavar, eggs.default) == (
         int, 1, None, ("--eggs",), "N", "3",
     )  # fmt: skip
+    assert eggs.help == "How many."
     assert (sugar.type, sugar.minimum, sugar.maximum, sugar.metavar, sugar.default) == (float, 0, 0.5, "X", "")
     assert (sugar.name, sugar.names) == ("sugar", {"sugar_share", "sugar", "s"})
     assert (butter.type, butter.minimum, butter.default) == (float, 1, "as much as flour")
     assert (flour.type, flour.minimum, flour.metavar, flour.panel) == (float, None, "GRAMS", "Dry")
-    assert (form.type, form.help, form.default, form.metavar) == (str, "One of round, loaf.", "round", None)
-    assert filling.help == "One of jam, cream."
+    assert (form.type, form.help, form.default, form.metavar) == (str, "The tin: round, loaf.", "round", None)
+    assert filling.help == "Between the halves: jam, cream."
     assert (fan.type, fan.flags, fan.name, fan.default) == (bool, ("--fan/--no-fan",), "fan", "")
 
 
