@@ -7,15 +7,17 @@ model folder may carry its own in `generation_config.json`; what a caller asks f
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
 from lexalcm.config import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, Settings, validate
 from lexalcm.errors import ConfigError
 from lexalcm.option import Option
+from lexalcm.registries import SAMPLERS
 
+Sampler = Annotated[str, AfterValidator(SAMPLERS.check)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Similarity = Annotated[float, Field(ge=-1, le=1)]
 
@@ -32,7 +34,7 @@ class SamplingOptions(Settings):
         ConfigError: options that contradict each other.
     """
 
-    sampler: Annotated[Literal["ddim", "dpm-solver++"], _sampling(metavar="NAME")] = "dpm-solver++"
+    sampler: Annotated[Sampler, _sampling(metavar="NAME", choices=SAMPLERS.names)] = "dpm-solver++"
     """How steps are taken."""
     steps: Annotated[PositiveInt, _sampling()] = 12
     """Denoising steps of a diffusion model."""
@@ -45,7 +47,7 @@ class SamplingOptions(Settings):
     epsilon_scaling: Annotated[PositiveFloat, _correction()] = 1.00045  # arXiv 2308.15321
     """Divide the predicted noise by this."""
     eta: Annotated[Fraction, _sampling()] = 0.0
-    """Share of fresh noise at each step of ddim; 1 is as DDPM."""
+    """Share of fresh noise at each step, of a sampler that adds some, as ddim does."""
     clip_noisy: Annotated[PositiveFloat, _correction()] = 100.0
     """Keep noisy concepts within +-X."""
     clip_x0: Annotated[PositiveFloat | None, _correction()] = None
@@ -57,7 +59,7 @@ class SamplingOptions(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.eta and self.sampler != "ddim":
+        if self.eta and not SAMPLERS.load(self.sampler).adds_noise:
             raise ConfigError(
                 f"eta={self.eta}: {self.sampler} adds no noise, set sampler=ddim (and some 40 steps) or eta=0"
             )
