@@ -84,11 +84,12 @@ class Calls(NamedTuple):
 
 
 def dry_run(sampler: Sampler, schedule: NoiseSchedule, timesteps: Sequence[int], eta: float = 0.0) -> Calls:
-    """What a sampler will ask for, found by having it denoise a single number without a network.
+    """What a sampler will ask for, found by having it denoise one concept of two numbers without a network.
 
     Raises:
         UserError: it asks for a timestep that the schedule does not have, or does not tell its observer of every step.
     """
+    x = torch.zeros(1, 1, 2)
     evaluated, observed, drawn = [], [], []
 
     def predict(x_t: Tensor, timestep: int) -> Prediction:
@@ -99,12 +100,12 @@ def dry_run(sampler: Sampler, schedule: NoiseSchedule, timesteps: Sequence[int],
 
     def draw_noise() -> Tensor:
         drawn.append(1)
-        return torch.zeros(1)
+        return torch.zeros_like(x)
 
     def observe(step: int, steps: int, prediction: Prediction) -> None:
         observed.append((step, steps))
 
-    sampler(predict, torch.zeros(1), schedule, timesteps, observe=observe, eta=eta, draw_noise=draw_noise)
+    sampler(predict, x, schedule, timesteps, observe=observe, eta=eta, draw_noise=draw_noise)
     if observed != [(step, len(timesteps)) for step in range(1, len(timesteps) + 1)]:
         raise UserError(f"{sampler.title} must call observe(step, steps, prediction) once a step, from 1")
     return Calls(evaluated, len(drawn))

@@ -1,7 +1,6 @@
-"""Heun's method (EDM, arXiv 2206.00364, algorithm 1, without churn), of second order: two network evaluations a step.
+"""Heun's method (EDM, arXiv 2206.00364, algorithm 1, without churn): two network evaluations a step, one in the last.
 
-x = alpha x_0 + sigma noise turns from noise to concept by an angle whose tangent is sigma / alpha, with the velocity
-alpha noise - sigma x_0. At the clean end nothing is left to predict: the last step is Euler's.
+x = alpha x_0 + sigma noise turns by the angle of sigma and alpha, with the velocity alpha noise - sigma x_0.
 """
 
 import math

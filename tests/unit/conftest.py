@@ -10,6 +10,7 @@ import pytest
 from lexalcm import registry
 from lexalcm.codec.base import CodecRecord
 from lexalcm.errors import CodecError
+from lexalcm.registries import SAMPLERS
 
 
 class HashCodec:
@@ -59,3 +60,10 @@ def hash_codec(monkeypatch: pytest.MonkeyPatch) -> type[HashCodec]:
     entry = SimpleNamespace(name="hash", load=lambda: HashCodec)
     monkeypatch.setattr(registry, "entry_points", lambda group: [*installed(group=group), entry])
     return HashCodec
+
+
+@pytest.fixture
+def midpoint(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a sampler that asks the network between its steps too: see `midpoint_sampler.py`."""
+    monkeypatch.setitem(SAMPLERS._builtin, "midpoint", "midpoint_sampler:MIDPOINT")
+    return "midpoint"

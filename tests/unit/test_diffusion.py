@@ -6,11 +6,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from midpoint_sampler import MIDPOINT
 from torch import Tensor
 
 from lexalcm.diffusion.guidance import guided, limited, unguided
 from lexalcm.diffusion.samplers import (
+    DDIM,
+    DPM_SOLVER,
+    Calls,
     Predictor,
+    Sampler,
+    dry_run,
     log_snr_timesteps,
     sample_ddim,
     sample_dpm_solver,
@@ -210,6 +216,41 @@ def test_predictor_is_asked_once_a_step_from_noise_to_clean() -> None:
 
         sampler(predict, torch.ones(3), schedule, [99, 60, 20])
         assert asked == [99, 60, 20]
+
+
+def test_a_dry_run_finds_what_a_sampler_asks_for() -> None:
+    schedule = NoiseSchedule(DiffusionSettings())
+    assert dry_run(DDIM, schedule, [99, 60, 20]) == Calls([99, 60, 20], 0)
+    assert dry_run(DDIM, schedule, [99, 60, 20], eta=0.5) == Calls([99, 60, 20], 2)  # the last step adds no noise
+    assert dry_run(DPM_SOLVER, schedule, [99, 60, 20]) == Calls([99, 60, 20], 0)
+    assert dry_run(MIDPOINT, schedule, [99, 60, 20], eta=0.5) == Calls([99, 79, 60, 40, 20, 9], 2)
+
+
+def test_steps_are_told_with_what_is_gone_on_with() -> None:
+    schedule = NoiseSchedule(DiffusionSettings())
+    predict = gaussian_predictor(schedule, 1.5, 0.5)
+    for sampler in (DDIM, DPM_SOLVER, MIDPOINT):
+        told: list[tuple[int, int, Prediction]] = []
+        result = sampler.sample(
+            predict, torch.ones(3), schedule, [99, 60, 20], observe=lambda *step, told=told: told.append(step)
+        )
+        assert [step for *step, _ in told] == [[1, 3], [2, 3], [3, 3]]
+        assert torch.equal(told[-1][2].x0, result)
+
+
+def test_a_sampler_that_breaks_its_word_is_named() -> None:
+    schedule = NoiseSchedule(DiffusionSettings())
+
+    def too_far(predict: Predictor, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], **_: object) -> Tensor:
+        return predict(x, 100).x0
+
+    def silent(predict: Predictor, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], **_: object) -> Tensor:
+        return predict(x, timesteps[0]).x0
+
+    with pytest.raises(UserError, match="Far asks for timestep 100: this model has 0 to 99"):
+        dry_run(Sampler("Far", "", too_far, trailing_timesteps), schedule, [99])
+    with pytest.raises(UserError, match="Silent must call observe"):
+        dry_run(Sampler("Silent", "", silent, trailing_timesteps), schedule, [99])
 
 
 def test_guidance_by_hand() -> None:

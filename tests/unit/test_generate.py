@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from midpoint_sampler import sample_midpoint
 from tiny_models import CONFIGS, DIM, lively_model, packed_rows
 from torch import Tensor
 
+from lexalcm.diffusion.guidance import unguided
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.autoregressive import GoOn, generate, generate_from_noise
 from lexalcm.generate.cross_attention import cross_attention
@@ -117,6 +119,38 @@ def test_no_guidance_is_the_conditional_model(architecture: str) -> None:
         concepts, documents, positions, noisy, torch.full((1, 4), 99), torch.zeros(1, 4, dtype=torch.bool)
     )
     torch.testing.assert_close(one_step[0], model.normalizer.denormalize(output[0, 3]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", DIFFUSION)
+def test_a_sampler_may_ask_between_its_steps(architecture: str, midpoint: str) -> None:
+    """At timesteps where no step begins the answers are the denoiser's too, by the training pass's way."""
+    model = lively_model(architecture)
+    assert isinstance(model, DiffusionLCM)
+    [prompt], noise = prompts_of([3]), torch.randn(1, 1, DIM, generator=torch.Generator().manual_seed(1))
+    options = {"guidance_scale": 1.0, "initial_noise_scale": 1.0, "epsilon_scaling": 1.0}
+    told: list[tuple[int, int]] = []
+    predictor = prepare(
+        model,
+        GenerationOptions(sampler=midpoint, steps=5, **options),
+        observe=lambda step, steps, _prediction: told.append((step, steps)),
+    )
+    found = next(generate_from_noise(predictor, [prompt], lambda: noise, 1))
+
+    concepts = model.normalizer.normalize(torch.cat([prompt, torch.zeros(1, DIM)])[None])
+    documents, positions = torch.zeros(1, 4, dtype=torch.int64), torch.arange(4)[None]
+    asked: list[int] = []
+
+    def network(x_t: Tensor, timestep: int) -> Tensor:
+        asked.append(timestep)
+        noisy = torch.cat([torch.zeros(1, 3, DIM), x_t], dim=1)
+        undropped = torch.zeros(1, 4, dtype=torch.bool)
+        return model.predict(concepts, documents, positions, noisy, torch.full((1, 4), timestep), undropped)[:, 3:]
+
+    with torch.no_grad():
+        expected = sample_midpoint(unguided(network, model.schedule), noise, model.schedule, [99, 79, 59, 39, 19])
+    assert asked == [99, 89, 79, 69, 59, 49, 39, 29, 19, 9]
+    torch.testing.assert_close(found[0], model.normalizer.denormalize(expected[0, 0]), rtol=1e-4, atol=1e-4)
+    assert told == [(step, 5) for step in range(1, 6)]
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
@@ -230,6 +264,8 @@ def test_options_come_from_the_model_then_from_the_caller() -> None:
     ):
         with pytest.raises(ConfigError):
             GenerationOptions.for_model({}, **wrong)
+    with pytest.raises(ConfigError, match="unknown sampler 'dim': did you mean ddim"):
+        GenerationOptions.for_model({"sampler": "dim"})
 
 
 @pytest.mark.parametrize("contexts", [3, 20])

@@ -114,6 +114,20 @@ def test_a_replay_makes_the_concepts_of_the_other_way(
     assert (tapes.captured, tapes.replayed) == (1, 3 + 4)
 
 
+@pytest.mark.parametrize("architecture", ["one-tower", "two-tower"])
+def test_a_sampler_that_asks_between_its_steps_is_captured_too(architecture: str, tapes: Tapes, midpoint: str) -> None:
+    model = lively_model(architecture)
+    assert isinstance(model, DiffusionLCM)
+    options = GenerationOptions(sampler=midpoint, steps=4, eta=0.5)
+    assert Denoising(model.schedule, options).draws == 4  # where it begins, and between steps
+    expected = all_of(prepare(model, options), LENGTHS, 4)
+    told: list[tuple[int, int]] = []
+    graphs = prepare(model, options, observe=lambda *step: told.append(step[:2]), graphs=True)
+    close(all_of(graphs, LENGTHS, 4), expected)
+    assert (tapes.captured, tapes.replayed) == (1, 3)
+    assert told == [(step, 4) for step in range(1, 5)] * 4
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_replay_is_the_work_to_the_last_digit(architecture: str, tapes: Tapes) -> None:
     model = lively_model(architecture)
