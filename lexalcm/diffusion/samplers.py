@@ -69,7 +69,7 @@ class Sampler:
         eta: float,
         draw_noise: DrawNoise,
     ) -> Tensor:
-        """Run it; `eta` and `draw_noise` go to a sampler that adds noise alone."""
+        """Run it; `eta` and `draw_noise` are given only to a sampler that adds noise."""
         noise = {"eta": eta, "draw_noise": draw_noise} if self.adds_noise else {}
         return self.sample(predict, x, schedule, timesteps, observe=observe, **noise)
 
