@@ -1,4 +1,4 @@
-"""`lcm evaluate`: how well models predict held-out text, or do a task, beside baselines."""
+"""`lcm evaluate`: how well models predict held-out text, or do a task, compared with baselines."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,9 +44,7 @@ def evaluate(
     ] = None,
     free: Annotated[
         bool,
-        typer.Option(
-            "--free", help="Free-running: continue documents, by -n sentences (10), instead of predicting each one."
-        ),
+        typer.Option("--free", help="Free-running: continue documents, by -n sentences (10), from the model's output."),
     ] = False,
     prefix: Annotated[int, typer.Option("--prefix", min=1, help="--free: sentences given of each document.")] = 5,
     task: Annotated[
@@ -56,26 +54,28 @@ def evaluate(
     lm: Annotated[
         str | None,
         typer.Option(
-            "--lm", metavar="ID", help="Causal language model of mutual information: a Transformers id, a folder."
+            "--lm", metavar="ID", help="Causal language model for mutual information: a Transformers id or a folder."
         ),
     ] = None,
     baselines: Annotated[
-        str, typer.Option("--baselines", metavar="NAMES", help="Of repeat, mean, nearest, with commas; or none.")
+        str,
+        typer.Option(
+            "--baselines", metavar="NAMES", help="Baselines, comma-separated: repeat, mean, nearest; or none."
+        ),
     ] = "repeat,mean,nearest",
     neighbours: Annotated[
-        int, typer.Option("--neighbours", min=1, help="Training concepts that 'nearest' looks among.")
+        int, typer.Option("--neighbours", min=1, help="Training concepts that the baseline nearest searches.")
     ] = 20_000,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use this many documents, evenly spaced; of a task the first.")
+        int | None,
+        typer.Option("--limit", min=1, help="Use this many documents, evenly spaced; or a task's first examples."),
     ] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", min=4, help="Concepts (at least) that a prediction is compared with.")
-    ] = 512,
+    batch: Annotated[int, typer.Option("--batch", min=4, help="Concepts of an evaluation batch, at least.")] = 512,
     corpus_order: Annotated[
-        bool, typer.Option("--corpus-order", help="Batches of neighbouring documents instead of random ones: harder.")
+        bool, typer.Option("--corpus-order", help="Batches of neighbouring documents instead of random ones (harder).")
     ] = False,
     window: Annotated[
-        int, typer.Option("--window", min=2, help="Longest context, in concepts; the row length of training is right.")
+        int, typer.Option("--window", min=2, help="Longest context, in concepts; best the row length of training.")
     ] = 128,
     *,
     generation: o.Generation,
@@ -86,7 +86,7 @@ def evaluate(
     codec_run: CodecRun,
     to: Annotated[
         list[Path] | None,
-        typer.Option("--out", "-o", help="Also write the report here, .json, .md or .html; may be given again."),
+        typer.Option("--out", "-o", help="Also write the report here, .json, .md or .html; may be repeated."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     list_metrics: Annotated[
@@ -100,19 +100,19 @@ def evaluate(
 
     Contrastive accuracy: the share of the other concepts of the evaluation
     batch that are farther from the prediction than the true one is (its two
-    neighbours left out); chance is 50%.
+    neighbours excluded); chance is 50%.
 
     More with --metrics; --list-metrics shows all.
 
-    Beside the models stand baselines: the last concept repeated, the mean of
-    the training split, what followed the nearest training concept. Intervals
-    (95%) and p-values come from resampling documents, in pairs.
+    Baselines: the last concept repeated, the mean of the training split, the
+    concept after the nearest training concept. Intervals (95%) and p-values
+    are by the paired bootstrap over documents.
 
-    How a diffusion model samples is its own generation_config.json's choice
-    where nothing is said here.
+    A diffusion model samples with the options of its generation_config.json
+    unless they are given here.
 
-    With --out an interrupted evaluation goes on where it was. Under torchrun or
-    srun documents are shared out over the processes.
+    With --out, an interrupted evaluation is resumed by the same command. Under
+    torchrun or srun, documents are divided among the processes.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Options of `lcm evaluate` that would do nothing beside what else is given: an error, not a surprise."""
+"""Options of `lcm evaluate` that have no effect with the others given are an error."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 OF_DATA = (
     "data", "split", "metrics", "free", "prefix", "lm", "baselines", "neighbours", "batch", "corpus_order",
 )  # fmt: skip
-"""What a task has not, being a file with ways and metrics of its own."""
+"""Options that a task does not have."""
 STOPS = ("stop_similarity", "stop_repetition")
-"""What does not end a text that is to be as long as the document's."""
+"""Stopping rules, which are off if a text is to be as long as the document."""
 PROMPT = ("max_prompt",)
-"""What no evaluation asks for: a model reads the last window of a text of any length."""
+"""Never used in evaluations: a model reads the last window of a text of any length."""
 
 
 def refuse_useless(context: typer.Context, settings: "EvaluationSettings", *, task: bool) -> None:
-    """Make sure that no option was typed that nothing here asks for.
+    """Make sure that every option on the command line has an effect.
 
     Raises:
         UserError: one was.
@@ -42,7 +42,7 @@ def refuse_useless(context: typer.Context, settings: "EvaluationSettings", *, ta
         _refuse(typed, ("neighbours",), "without the baseline nearest")
     if not needs_text(settings):
         of_codec = [one.name for one in option_fields(CodecOptions)]
-        _refuse(typed, ("codec", *of_codec), "where no metric is of text (--metrics text)")
+        _refuse(typed, ("codec", *of_codec), "unless a metric needs text (--metrics text)")
 
 
 def _is_typed(context: typer.Context, name: str | None) -> bool:
@@ -55,4 +55,4 @@ def _refuse(typed: Iterable[str | None], useless: Iterable[str], where: str) -> 
 
     for name in useless:
         if name in typed:
-            raise UserError(f"--{name.replace('_', '-')} has no meaning {where}: leave it away")
+            raise UserError(f"--{name.replace('_', '-')} has no effect {where}: omit it")

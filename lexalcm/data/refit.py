@@ -19,7 +19,7 @@ from lexalcm.data.normalize import (
     write_stats,
 )
 from lexalcm.data.remote import is_remote
-from lexalcm.data.spoken import spoken_concepts
+from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.errors import ConfigError, UserError
 
 _SUFFIX = ".safetensors"
@@ -36,7 +36,7 @@ def refit_normalizer(path: Path | str, settings: NormalizerSettings) -> dict[str
     if is_remote(path):
         raise UserError(f"{path} is remote and cannot be written: give a file with --out")
     dataset = Dataset.open(path, check_companions=False)  # a damaged normalizer is what this mends
-    stats = fit_on_documents(spoken_concepts(dataset, TRAIN_SPLIT), settings)
+    stats = fit_on_documents(sentence_concepts(dataset, TRAIN_SPLIT), settings)
     try:
         save_normalizer(dataset.path, stats)
         hashes = {NORMALIZER_FILE: companion_hashes(dataset.path)[NORMALIZER_FILE]}  # the other file was not made here
@@ -70,7 +70,7 @@ def fit_mixture(sets: Sequence[str], settings: NormalizerSettings, out: Path) ->
     weights = [weight for _, weight in parsed if weight is not None]
     if weights and len(weights) < len(parsed):
         raise ConfigError("some data sets have a weight and some have none: give all a weight, or none")
-    stats = fit_on_mixture([spoken_concepts(dataset, TRAIN_SPLIT) for dataset in datasets], weights or None, settings)
+    stats = fit_on_mixture([sentence_concepts(dataset, TRAIN_SPLIT) for dataset in datasets], weights or None, settings)
     write_stats(out, stats)
     return out, stats
 

@@ -38,9 +38,9 @@ from lexalcm.data.marks import without_roles
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
 from lexalcm.data.segmenters import make_segmenter
+from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.shards import read_shard
 from lexalcm.data.shared_codec import SharedCodec, check_language_of, try_codec
-from lexalcm.data.spoken import spoken_concepts
 from lexalcm.data.spool import Part, Spool
 from lexalcm.data.unit_writer import UnitWriter, record_file
 from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_unit, training_documents
@@ -227,8 +227,8 @@ class Workspace:
             splits=splits,
             build=build_record(self.settings, source),
         )
-        spoken = spoken_concepts(Dataset(self.out, manifest), "train")
-        save_normalizer(self.out, fit_on_documents(spoken, manifest.normalizer))
+        sentences = sentence_concepts(Dataset(self.out, manifest), "train")
+        save_normalizer(self.out, fit_on_documents(sentences, manifest.normalizer))
         write_manifest(self.out, manifest.model_copy(update={"companions": companion_hashes(self.out)}))
         self.tidy()
         return Dataset.open(self.out)

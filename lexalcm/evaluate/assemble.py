@@ -19,8 +19,8 @@ def assemble(
     documents: np.ndarray,
     languages: np.ndarray,
     targets: np.ndarray,
-    place_names: Sequence[str],
-    place_sizes: Sequence[Size],
+    position_names: Sequence[str],
+    position_sizes: Sequence[Size],
     resamples: int,
     seed: int,
     dataset: dict[str, Any],
@@ -34,10 +34,10 @@ def assemble(
         predictors: in the order of the table.
         tallies: of each predictor [2, metrics, bins, all documents], see `lexalcm.evaluate.tally`.
         metrics: their names.
-        documents: int, those that count: n of them.
-        languages: theirs, [n].
-        targets: how many each of them has, [n].
-        place_names, place_sizes: of each bin; none at all: the report has no numbers by place.
+        documents: int [n], those that are reported on.
+        languages: [n], of these documents.
+        targets: the number of targets of each of them, [n].
+        position_names, position_sizes: of each bin of positions; if empty the report has no numbers by position.
         resamples, seed: of the bootstrap.
         dataset, settings, notes, examples: see `Evaluation`.
     """
@@ -49,10 +49,12 @@ def assemble(
     groups = {ALL: np.ones(len(languages), dtype=bool)}
     groups |= {str(language): languages == language for language in np.unique(languages)}
     summaries = {
-        name: summarize(tallies, documents[chosen], pairs, resamples, seed, places=name == ALL and bool(place_names))
+        name: summarize(
+            tallies, documents[chosen], pairs, resamples, seed, by_position=name == ALL and bool(position_names)
+        )
         for name, chosen in groups.items()
     }
-    used = [place for place, size in enumerate(place_sizes) if size.targets]
+    used = [bin_ for bin_, size in enumerate(position_sizes) if size.targets]
 
     def named(values: Sequence[Any]) -> dict[str, Any]:
         return {metric: value for metric, value in zip(metrics, values, strict=True) if value is not None}
@@ -60,8 +62,8 @@ def assemble(
     def scores(index: int) -> dict[str, dict[str, Estimate]]:
         return {name: named(summary.scores[index]) for name, summary in summaries.items()}
 
-    def places(index: int) -> dict[str, dict[str, Estimate]]:
-        return {place_names[place]: named(summaries[ALL].places[place][index]) for place in used}
+    def by_position(index: int) -> dict[str, dict[str, Estimate]]:
+        return {position_names[bin_]: named(summaries[ALL].positions[bin_][index]) for bin_ in used}
 
     def difference(pair: tuple[int, int]) -> Difference:
         return Difference(predictors[pair[0]].name, predictors[pair[1]].name, _changes(summaries, pair, named))
@@ -77,9 +79,10 @@ def assemble(
         },
         metrics=list(metrics),
         sizes={name: Size(int(chosen.sum()), int(targets[chosen].sum())) for name, chosen in groups.items()},
-        place_sizes={place_names[place]: place_sizes[place] for place in used},
+        position_sizes={position_names[bin_]: position_sizes[bin_] for bin_ in used},
         rows=[
-            Row(one.name, one.kind, scores(index), one.settings, places(index)) for index, one in enumerate(predictors)
+            Row(one.name, one.kind, scores(index), one.settings, by_position(index))
+            for index, one in enumerate(predictors)
         ],
         differences=[difference(pair) for pair in against_baselines],
         comparisons=[difference(pair) for pair in among_models],

@@ -26,15 +26,14 @@ MEAN_CONCEPTS = 1_000_000
 """Training concepts that the mean is taken over: of a larger split, documents evenly spaced over it. The mean of
 that many differs from the whole split's by about a thousandth of each dimension's spread."""
 
-After = Callable[[np.ndarray], np.ndarray]
-"""What comes after each of some concepts: [n, dim] -> [n, dim]."""
+PredictNext = Callable[[np.ndarray], np.ndarray]
+"""Predicts the concept after each: [n, dim] -> [n, dim]."""
 
 
 NOTHING_FOLLOWS = (
-    "no training document has two concepts: the nearest continuation, a baseline, does not exist; "
-    "choose others with --baselines repeat,mean"
+    "no training document has two concepts, which the baseline nearest needs: omit it with --baselines repeat,mean"
 )
-EMPTY = "the training split is empty: of the baselines there is repeat alone, choose it with --baselines repeat"
+EMPTY = "the training split is empty: only --baselines repeat is possible"
 
 
 def baselines(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[EvaluationBatch, BatchPrediction]]:
@@ -69,20 +68,20 @@ def _each(train: Documents, settings: EvaluationSettings) -> Iterator[Predictor[
 
 
 def _baseline(
-    name: str, after: After, settings: EvaluationSettings, **about: int
+    name: str, after: PredictNext, settings: EvaluationSettings, **about: int
 ) -> Predictor[EvaluationBatch, BatchPrediction]:
     predict = continue_documents if settings.free else predict_targets
     return Predictor(name, "baseline", lambda batch, number: BatchPrediction(predict(batch, after)), about)
 
 
-def _always(mean: np.ndarray) -> After:
+def _always(mean: np.ndarray) -> PredictNext:
     return lambda concepts: np.broadcast_to(mean, concepts.shape)
 
 
-def predict_targets(batch: EvaluationBatch, after: After) -> np.ndarray:
+def predict_targets(batch: EvaluationBatch, after: PredictNext) -> np.ndarray:
     """Predict each target from the true sentence before it: [n, dim], other rows NaN.
 
-    Behind a role that opens a conversation, before which nobody says anything, from the role's concept.
+    After a role that opens a conversation, from the role's concept.
     """
     places = np.flatnonzero(batch.targets)
     predictions = np.full(batch.embeddings.shape, np.nan)
@@ -90,7 +89,7 @@ def predict_targets(batch: EvaluationBatch, after: After) -> np.ndarray:
     return predictions
 
 
-def continue_documents(batch: EvaluationBatch, after: After) -> np.ndarray:
+def continue_documents(batch: EvaluationBatch, after: PredictNext) -> np.ndarray:
     """Predict each target from what was predicted before it, the first from the true one: [n, dim], other rows NaN."""
     targets = np.flatnonzero(batch.targets)
     behind = targets - batch.begins
@@ -126,7 +125,7 @@ def training_mean(split: Documents, max_concepts: int = MEAN_CONCEPTS) -> tuple[
 
 
 class NearestContinuation:
-    """Looks up the training concept of the largest cosine, and says what followed it there.
+    """Looks up the training concept of the largest cosine, and returns the one that followed it.
 
     The search is exact over a sample: whole documents, evenly spaced over the training split, with about the wanted
     number of concepts. A document's last concept is followed by nothing and is not looked for.
@@ -136,7 +135,7 @@ class NearestContinuation:
         """Take the sample.
 
         Raises:
-            DataError: no document of the split goes on after its first concept.
+            DataError: no document of the split has two concepts.
         """
         documents = [np.asarray(split.embeddings(int(number)), np.float32) for number in _sample(split, max_concepts)]
         documents = [document for document in documents if len(document) > 1]
@@ -157,7 +156,7 @@ class NearestContinuation:
 
 
 def _sample(split: Documents, max_concepts: int) -> np.ndarray:
-    """Documents evenly spaced over a split, with about so many concepts, or all."""
+    """Documents evenly spaced over a split, with about `max_concepts` concepts in all."""
     concepts = int(np.asarray(split.lengths, dtype=np.int64).sum())
     if concepts == 0:
         raise DataError(EMPTY)

@@ -22,7 +22,7 @@ from lexalcm.evaluate.split_marks import SplitMarks
 
 
 class ContinuationSpan(NamedTuple):
-    """Targets behind one another: what goes on from what stands before them in their document."""
+    """Consecutive targets: a continuation of what precedes them in their document."""
 
     start: int
     """Where the document begins."""
@@ -43,7 +43,7 @@ class EvaluationBatch:
     languages: tuple[str, ...] = ()  # of each document
     sentences: tuple[str, ...] = ()  # n of them; none where the text is not asked for
     predicted: np.ndarray | None = None  # bool [n], of the concepts behind the prefix; none: all
-    roles: np.ndarray | None = None  # bool [n], concepts that stand for roles in conversations; none: there are none
+    roles: np.ndarray | None = None  # bool [n], concepts that stand for roles in conversations; None: there are none
 
     @property
     def prefixes(self) -> np.ndarray:
@@ -141,7 +141,7 @@ def read_batch(
         split: whose.
         documents: their numbers.
         prefix: concepts of each that are given, not predicted; the same for all, or one number each.
-        longest: read no more than so many concepts of each; likewise.
+        longest: concepts of each that are read, at most; likewise.
         text: read the sentences too.
         marks: of the split, which say what of the rest is predicted; none: all of it.
 

@@ -22,13 +22,21 @@ from lexalcm.errors import DataError
 from lexalcm.evaluate.assemble import assemble
 from lexalcm.evaluate.baselines import spread
 from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batch
-from lexalcm.evaluate.evaluation_run import Alone, EvaluationRun, Outcome, Predictor, Processes, Scored, run_evaluation
+from lexalcm.evaluate.evaluation_run import (
+    EvaluationRun,
+    Outcome,
+    Predictor,
+    Processes,
+    ScoredUnit,
+    SingleProcess,
+    run_evaluation,
+)
 from lexalcm.evaluate.journal import Journal
 from lexalcm.evaluate.report import Evaluation, Example, Size
 from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
 from lexalcm.evaluate.settings import CodecChoice, EvaluationSettings
 from lexalcm.evaluate.split_marks import SplitMarks
-from lexalcm.evaluate.tally import BINS, bin_name, place_bins, sums_per_document
+from lexalcm.evaluate.tally import BINS, bin_name, position_bins, sums_per_document
 from lexalcm.registries import METRICS
 
 TRUTH = "the true concepts"
@@ -71,7 +79,7 @@ def evaluate_predictors(
         chain(predictors, [_truth()] if work.shows_truth else []),
         work.trial,
         journal=journal,
-        processes=processes or Alone(),
+        processes=processes or SingleProcess(),
         progress=progress,
     )
     return None if outcome is None else work.report(outcome)
@@ -165,12 +173,12 @@ class _Work:
             self.prefixes = np.where(chats, 1, np.where(sources > 0, sources, free.prefix))
             self.lengths = np.where(chats, lengths, np.minimum(lengths, self.prefixes + free.sentences))
         self.marks = marks if marks.chooses else None
-        self.place_counts = self._place_counts()
-        self.counts = self.place_counts.sum(axis=1)
+        self.position_counts = self._position_counts()
+        self.counts = self.position_counts.sum(axis=1)
         if not self.counts.any():
             least = "with something to predict" if marks.chooses else f"of {self.prefixes[0] + 1} concepts or more"
             raise DataError(f"split {settings.split} of {dataset.address} has no document {least}: nothing to predict")
-        self.bins = int(np.flatnonzero(self.place_counts.any(axis=0))[-1]) + 1  # those that have targets
+        self.bins = int(np.flatnonzero(self.position_counts.any(axis=0))[-1]) + 1  # those that have targets
         self.scored = np.flatnonzero(self.counts)
         self.shown = {int(document) for document in self.scored[:EXAMPLES]} if free else set()
         self.units = group_documents(self.lengths - marks.role_counts(self.documents), settings.batch)
@@ -180,7 +188,7 @@ class _Work:
         """What there is to do; not kept, so that codec and language model go when the report is there."""
         return EvaluationRun(self.units, self._score, metrics=len(self.metrics), bins=self.bins)
 
-    def _place_counts(self) -> np.ndarray:
+    def _position_counts(self) -> np.ndarray:
         """Targets of each document by their place: int64 [documents, bins]."""
         if self.marks is None:
             counts = np.maximum(self.lengths - self.prefixes, 0)
@@ -188,7 +196,7 @@ class _Work:
             return np.clip(counts[:, None] - first, 0, last - first)
         counts = np.zeros((len(self.documents), BINS), dtype=np.int64)
         for place, row in enumerate(counts):
-            row += np.bincount(place_bins(self._outline(place), free=self.free), minlength=BINS)
+            row += np.bincount(position_bins(self._outline(place), free=self.free), minlength=BINS)
         return counts
 
     def _outline(self, place: int) -> EvaluationBatch:
@@ -202,7 +210,7 @@ class _Work:
             predicted=None if self.marks is None else self.marks.predicted(int(self.documents[place]), length),
         )
 
-    def _score(self, predictor: DatasetPredictor, unit: int) -> Scored:
+    def _score(self, predictor: DatasetPredictor, unit: int) -> ScoredUnit:
         places = self.units[unit]
         batch = self._read(places)
         scored = ScoredBatch(batch, predictor.predict(batch, unit), self.free, self.tools)
@@ -212,7 +220,7 @@ class _Work:
             for owner, text in zip(owners.tolist(), scored.texts, strict=True):
                 if owner in self.shown:
                     texts.setdefault(owner, []).append(text)
-        return Scored(sums_per_document(batch, scored.score(self.metrics), free=self.free, bins=self.bins), texts)
+        return ScoredUnit(sums_per_document(batch, scored.score(self.metrics), free=self.free, bins=self.bins), texts)
 
     def _read(self, places: np.ndarray) -> EvaluationBatch:
         return read_batch(
@@ -236,9 +244,9 @@ class _Work:
             documents=self.scored,
             languages=np.array(languages),
             targets=counts,
-            place_names=[bin_name(number) for number in range(self.bins)],
-            place_sizes=[
-                Size(int((column > 0).sum()), int(column.sum())) for column in self.place_counts.T[: self.bins]
+            position_names=[bin_name(number) for number in range(self.bins)],
+            position_sizes=[
+                Size(int((column > 0).sum()), int(column.sum())) for column in self.position_counts.T[: self.bins]
             ],
             resamples=settings.resamples,
             seed=settings.seed,

@@ -1,4 +1,4 @@
-"""The run of an evaluation: predictors, one after another, are scored on units of work that processes share out.
+"""The run of an evaluation: predictors, one after another, are scored on units of work, divided among processes.
 
 A unit is a batch of documents, or of examples of a task. Its numbers depend on nothing but the unit, the predictor and
 the seed, so that it makes no difference which process scores it, or when. Process r of w takes the units r, r + w, ...;
@@ -17,14 +17,14 @@ from lexalcm.errors import LexaError, UserError
 from lexalcm.evaluate.journal import Journal
 
 BatchT = TypeVar("BatchT", contravariant=True)
-SaysT = TypeVar("SaysT", covariant=True)
+PredictionT = TypeVar("PredictionT", covariant=True)
 
-PATIENCE = 120.0
-"""Seconds until what another process has written must be seen here, on a slow network file system too."""
+TIMEOUT_S = 120.0
+"""Seconds to wait for the results of other processes, which may be on a slow network file system."""
 
 
 class Processes(Protocol):
-    """This process's place among those that evaluate together."""
+    """This process among those that share an evaluation."""
 
     @property
     def rank(self) -> int:
@@ -38,29 +38,29 @@ class Processes(Protocol):
         """Wait until every process is here."""
 
 
-class Alone:
+class SingleProcess:
     """One process."""
 
     rank = 0
     size = 1
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """There is nothing to wait for."""
 
 
 @dataclass(frozen=True)
-class Predictor(Generic[BatchT, SaysT]):
-    """Something that says how texts go on: (batch, its number) -> what it says."""
+class Predictor(Generic[BatchT, PredictionT]):
+    """A model, a baseline or the truth, with its function (batch, number of the batch) -> predictions."""
 
     name: str
     kind: Literal["model", "baseline", "reference"]
-    predict: Callable[[BatchT, int], SaysT]
+    predict: Callable[[BatchT, int], PredictionT]
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What is kept of a predictor on a unit."""
+class ScoredUnit:
+    """A predictor's results on a unit."""
 
     tally: np.ndarray  # float64 [2, metrics, documents of the unit, bins]
     texts: dict[int, list[str]] = field(default_factory=dict)  # by document, of those shown as examples
@@ -68,10 +68,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """What there is to do."""
+    """The units of an evaluation and how one is scored."""
 
     units: Sequence[np.ndarray]  # the documents of each, 0 ... documents - 1, each in one unit
-    score: Callable[[Predictor[Any, Any], int], Scored]
+    score: Callable[[Predictor[Any, Any], int], ScoredUnit]
     metrics: int
     bins: int
     unit_name: str = "documents"
@@ -84,7 +84,7 @@ class EvaluationRun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All numbers of all predictors."""
+    """The results of all predictors."""
 
     predictors: list[Predictor[Any, Any]]
     tallies: list[np.ndarray]  # of each predictor float64 [2, metrics, bins, documents]
@@ -116,7 +116,7 @@ def run_evaluation(
         LexaError: results of another process do not arrive.
     """
     if processes.size > 1 and journal is None:
-        raise UserError("several processes meet in the report's folder: give --out FILE, in a folder that all see")
+        raise UserError("several processes need --out FILE, in a folder that all of them can access")
     results = _Results(trial)
     if journal is not None:
         results.read(journal)
@@ -147,22 +147,22 @@ def run_evaluation(
 
 
 def _finished(_batch: object, _number: int) -> object:
-    raise RuntimeError("the predictor has had its turn")
+    raise RuntimeError("the predictor has been released")
 
 
 def _wait_for_others(results: "_Results", journal: Journal, expected: int) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while len(results.done) < expected:
         results.read(journal)
         if len(results.done) < expected and time.monotonic() > deadline:
             raise LexaError(
                 f"{expected - len(results.done)} batches of other processes are not in {journal.folder}: "
-                "is it on a file system that all processes share? Start again to go on"
+                "make sure that it is on a shared file system, and run the command again to resume"
             )
         time.sleep(0.05)
 
 
-def _record(index: int, unit: int, documents: np.ndarray, scored: Scored) -> dict[str, Any]:
+def _record(index: int, unit: int, documents: np.ndarray, scored: ScoredUnit) -> dict[str, Any]:
     numbers = np.moveaxis(scored.tally, 2, 0)
     return {
         "predictor": index,
@@ -173,7 +173,7 @@ def _record(index: int, unit: int, documents: np.ndarray, scored: Scored) -> dic
 
 
 class _Results:
-    """The numbers so far, and which units they are of."""
+    """The results so far."""
 
     def __init__(self, trial: EvaluationRun) -> None:
         self.done: set[tuple[int, int]] = set()
@@ -192,17 +192,17 @@ class _Results:
         """A predictor's texts that are shown, by document."""
         return self._texts.setdefault(index, {})
 
-    def put(self, index: int, unit: int, scored: Scored) -> None:
-        """Take in what a predictor got on a unit."""
+    def put(self, index: int, unit: int, scored: ScoredUnit) -> None:
+        """Add a predictor's results on a unit."""
         self.tally(index)[..., self._trial.units[unit]] = np.swapaxes(scored.tally, 2, 3)
         self.texts(index).update(scored.texts)
         self.done.add((index, unit))
 
     def read(self, journal: Journal) -> None:
-        """Take in what is in a journal and not here yet."""
+        """Add those that are in a journal and not here yet."""
         for record in journal.read():
             index, unit = record["predictor"], record["unit"]
             if (index, unit) not in self.done:
                 numbers = np.array(list(record["documents"].values()), dtype=np.float64)
                 texts = {int(document): texts for document, texts in record["texts"].items()}
-                self.put(index, unit, Scored(np.moveaxis(numbers, 0, 2), texts))
+                self.put(index, unit, ScoredUnit(np.moveaxis(numbers, 0, 2), texts))

@@ -28,8 +28,8 @@ def read_examples(file: Path, limit: int | None = None, codec: Codec | None = No
 
     Args:
         file: UTF-8, an object a line; empty lines are passed over.
-        limit: read no more than so many.
-        codec: what will read them, which helps to see their language.
+        limit: how many are read, at most.
+        codec: the models', whose languages help to detect theirs.
 
     Raises:
         DataError: no such file, a line that is not of this form, or none at all.
@@ -58,13 +58,13 @@ def _example(line: str, where: str, number: int, codec: Codec | None) -> TaskExa
     for name in ("source", "reference"):
         text = record.get(name) if isinstance(record, dict) else None
         if not isinstance(text, str):
-            raise DataError(f"{where}: the field {name} must be a text")
+            raise DataError(f"{where}: the field {name} must be a string")
         texts[name] = text
     lang = _language(record.get("lang"), texts["source"], where, codec)
     sentences = {name: segment(text, lang) for name, text in texts.items()}
     for name, found in sentences.items():
         if not found:
-            raise DataError(f"{where}: {name} has no sentence")
+            raise DataError(f"{where}: {name} is empty")
     name = str(record.get("id", number)).encode("utf-8", "replace").decode()  # no report can hold half a character
     return TaskExample(name, lang, sentences["source"], sentences["reference"])
 

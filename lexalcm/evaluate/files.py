@@ -19,13 +19,13 @@ _WRITERS = {".json": to_json, ".md": to_markdown, ".html": to_html}
 
 
 def check_report_name(file: Path) -> None:
-    """Make sure that a file's name says what it is to hold.
+    """Make sure that a file's extension is that of a report.
 
     Raises:
         UserError: it does not.
     """
     if file.suffix.lower() not in _WRITERS and not file.is_dir():
-        raise UserError(f"--out {file}: give it a name that ends in {', '.join(_WRITERS)}")
+        raise UserError(f"--out {file}: the name must end in {', '.join(_WRITERS)}")
 
 
 def write_report(evaluation: Evaluation, file: Path) -> None:

@@ -1,15 +1,15 @@
-"""How a report's numbers are written, and what is said in words: the same on a terminal, in Markdown and in HTML."""
+"""A report's numbers and sentences as text: the same on a terminal, in Markdown and in HTML."""
 
 import math
 from typing import Any
 
 from lexalcm.evaluate.metric import Metric
-from lexalcm.evaluate.report import ALL, FEW, Change, Difference, Estimate, Evaluation, Size, count
+from lexalcm.evaluate.report import ALL, FEW_DOCUMENTS, Change, Difference, Estimate, Evaluation, Size, count
 from lexalcm.registries import METRICS
 
 
 def title(evaluation: Evaluation) -> str:
-    """What was evaluated on what, how much of it."""
+    """The data set and its size."""
     data, free, size = evaluation.dataset, evaluation.settings.get("free"), evaluation.size(ALL)
     if evaluation.of_task:
         return f"{data['path']}: {size}"
@@ -23,12 +23,12 @@ def _given(free: dict[str, Any]) -> str:
 
 
 def groups(evaluation: Evaluation) -> list[str]:
-    """The groups of documents that are shown: of a single language it alone, which says the same as all."""
+    """The groups of documents to show: a single language alone, since all documents are the same group."""
     return [name for name in evaluation.sizes if len(evaluation.sizes) != 2 or name != ALL]
 
 
 def group_name(language: str) -> str:
-    """What a group of documents is called."""
+    """The title of a group of documents."""
     return "all languages" if language == ALL else language
 
 
@@ -55,12 +55,12 @@ def p_value(p: float) -> str:
 
 
 def sentences(evaluation: Evaluation) -> list[str]:
-    """One sentence per model and baseline, or pair of models: is it beaten, by how much, how sure."""
+    """One sentence per model and baseline, or pair of models: which is better, by how much, and the p-value."""
     return [_sentence(pair, evaluation.metrics) for pair in [*evaluation.differences, *evaluation.comparisons]]
 
 
 def explanation(evaluation: Evaluation) -> list[str]:
-    """What the numbers mean: intervals, batches, each model's options, notes."""
+    """How the numbers were computed: intervals, batches, each model's options, notes."""
     settings, data = evaluation.settings, evaluation.dataset
     unit = "examples" if evaluation.of_task else "documents"
     interval = f"{settings['confidence']:.0%} bootstrap interval"
@@ -77,36 +77,36 @@ def explanation(evaluation: Evaluation) -> list[str]:
 
 
 def _of_few(evaluation: Evaluation, unit: str) -> list[str]:
-    """Which groups are too small for their intervals, if any are."""
+    """Which groups, if any, are too small for their intervals."""
 
     def small(sizes: dict[str, Size]) -> str:
-        return ", ".join(f"{name} ({size.documents})" for name, size in sizes.items() if size.documents < FEW)
+        return ", ".join(f"{name} ({size.documents})" for name, size in sizes.items() if size.documents < FEW_DOCUMENTS)
 
-    text = f"With fewer than {FEW} {unit} intervals are too narrow and p-values too small"
-    if evaluation.sizes[ALL].documents < FEW:
+    text = f"With fewer than {FEW_DOCUMENTS} {unit}, intervals are too narrow and p-values too small"
+    if evaluation.sizes[ALL].documents < FEW_DOCUMENTS:
         return [f"{text}."]
-    by_place = small(evaluation.place_sizes)
-    groups = [small(evaluation.sizes), f"{place_name(evaluation)} {by_place}" if by_place else ""]
+    by_place = small(evaluation.position_sizes)
+    groups = [small(evaluation.sizes), f"{position_name(evaluation)} {by_place}" if by_place else ""]
     named = "; ".join(group for group in groups if group)
-    return [f"{text}. Here these are fewer: {named}."] if named else []
+    return [f"{text}: {named}."] if named else []
 
 
 def _describe(settings: dict[str, Any]) -> str:
     generation = settings.get("generation")
     parameters = f"{settings['architecture']}, {settings['parameters']:,} parameters"
     if generation is None:
-        return f"{parameters}, predicts directly"
+        return f"{parameters}, one forward pass per concept"
     options = ", ".join(f"{name} {value}" for name, value in generation.items() if value is not None)
     return f"{parameters}, {options}"
 
 
 def _sentence(difference: Difference, metrics: list[str]) -> str:
-    """Says first how it is in contrastive accuracy, or in the first metric that has a direction."""
+    """About contrastive accuracy, or else the first metric that has a direction of improvement."""
     words = {"better": "beats", "worse": "is worse than", "unclear": "is not clearly different from"}
     scores = difference.scores[ALL]
     directed = [name for name in metrics if METRICS.load(name).better and name in scores]
     if not directed:
-        return f"{difference.model} and '{difference.baseline}': no metric here says which is better"
+        return f"{difference.model} and '{difference.baseline}': none of these metrics has a direction of improvement"
     first = "contrastive_accuracy" if "contrastive_accuracy" in directed else directed[0]
     text = (
         f"{difference.model} {words[difference.verdict(first)]} '{difference.baseline}' "
@@ -136,8 +136,8 @@ def _digits(value: float | None, metric: Metric, sign: str = "") -> str:
     return f"{round(shown, decimals) + 0.0:{sign},.{decimals}f}"  # + 0.0: no -0.0
 
 
-def place_name(evaluation: Evaluation) -> str:
-    """What places are counted by."""
+def position_name(evaluation: Evaluation) -> str:
+    """What positions count."""
     if evaluation.settings.get("free"):
-        return "sentence of the continuation"
-    return "number of sentences before"
+        return "position in the continuation, in sentences"
+    return "number of preceding sentences"

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs no other file: tables, differences, charts by place, examples."""
+"""A report as one HTML page that needs no other file: tables, differences, charts by position, examples."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from lexalcm.registries import METRICS
 
 @dataclass(frozen=True)
 class Chart:
-    """One metric by place."""
+    """One metric by position."""
 
     title: str
     direction: str
@@ -47,19 +47,19 @@ def to_html(evaluation: Evaluation) -> str:
 
 
 def _charts(evaluation: Evaluation) -> list[Chart]:
-    places = list(evaluation.place_sizes)
-    if len(places) < 2:
+    positions = list(evaluation.position_sizes)
+    if len(positions) < 2:
         return []
-    xlabel = formatting.place_name(evaluation)
+    xlabel = formatting.position_name(evaluation)
     charts = []
     for name in evaluation.metrics:
         metric = METRICS.load(name)
         lines = [
-            Line(row.name, number, [row.places[place].get(name) for place in places])
+            Line(row.name, number, [row.positions[position].get(name) for position in positions])
             for number, row in enumerate(evaluation.rows)
             if not (row.kind == "reference" and metric.better and metric.needs == "embeddings")  # is perfect there
         ]
         label = f"{metric.title} by {xlabel}"
-        svg = Markup(draw(lines, places, xlabel=xlabel, label=label, scale=metric.scale))
+        svg = Markup(draw(lines, positions, xlabel=xlabel, label=label, scale=metric.scale))
         charts.append(Chart(metric.title + (f", {metric.unit}" if metric.unit else ""), metric.direction, svg))
     return charts

@@ -55,7 +55,7 @@ class Journal:
         folder.mkdir(exist_ok=True)
         self._lock = FileLock(folder / f".part-{rank:05d}.lock")
         if not self._lock.acquire(wait=0):
-            raise UserError(f"an evaluation is writing {folder} just now: wait for it, or give another --out")
+            raise UserError(f"another process is writing {folder}: wait for it, or give another --out")
         mark, file = fingerprint(about), folder / _ABOUT
         try:
             found = json.loads(file.read_text(encoding="utf-8"))["fingerprint"]

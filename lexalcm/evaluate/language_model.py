@@ -1,4 +1,4 @@
-"""What a causal language model makes of a sentence with and without the text before it.
+"""The log probability of a sentence with and without its context, by a causal language model.
 
 LCM paper (arXiv 2412.08821), section 2.4.1: (log p(s | text before) - log p(s)) / |s|, with a newline put before s so
 that its first token has a probability too, and at most ten sentences before it. Averages weigh sentences by |s|, their
@@ -41,7 +41,7 @@ class LanguageModel:
 
         Raises:
             MissingExtraError: Transformers is not installed.
-            UserError: there is no such model, or it is no causal language model.
+            UserError: there is no such model, or it is not a causal language model.
         """
         transformers = import_extra("transformers", "hf", "--lm")
         transformers.utils.logging.disable_progress_bar()
@@ -51,7 +51,7 @@ class LanguageModel:
             model = transformers.AutoModelForCausalLM.from_pretrained(name)
         except (OSError, ValueError, KeyError, ImportError) as error:  # the last: its tokenizer needs another package
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"--lm {name}: no causal language model that Transformers can open: {reason}") from error
+            raise UserError(f"--lm {name}: Transformers cannot open it as a causal language model: {reason}") from error
         return cls(name, model.to(device).eval(), tokenizer)
 
     def gain(self, texts: Sequence[tuple[Sequence[str], str]]) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +87,7 @@ class LanguageModel:
             longest = sum(map(len, pairs[order[start]]))
             chosen = order[start : start + max(1, LOGITS // (vocabulary * longest))]
             start += len(chosen)
-            # What pads a row stands behind it, where a causal model does not look.
+            # Rows are padded at their end, which a causal model does not attend to.
             rows = torch.zeros(len(chosen), longest, dtype=torch.int64)
             for row, place in enumerate(chosen):
                 tokens = [*pairs[place][0], *pairs[place][1]]
@@ -95,8 +95,10 @@ class LanguageModel:
             logits_BLV = self._model(input_ids=rows.to(self._model.device)).logits
             for row, place in enumerate(chosen):
                 before, tokens = pairs[place]
-                told = logits_BLV[row, len(before) - 1 : len(before) + len(tokens) - 1].float().log_softmax(-1).cpu()
-                result[place] = told.gather(1, torch.tensor(tokens)[:, None]).double().sum().item()
+                log_probs = (
+                    logits_BLV[row, len(before) - 1 : len(before) + len(tokens) - 1].float().log_softmax(-1).cpu()
+                )
+                result[place] = log_probs.gather(1, torch.tensor(tokens)[:, None]).double().sum().item()
         return result
 
     def _tokens(self, text: str) -> list[int]:
@@ -107,7 +109,7 @@ class LanguageModel:
         for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
             if token is not None:
                 return [token]
-        raise UserError(f"--lm {self.name}: its tokenizer has neither a newline nor a token to begin with")
+        raise UserError(f"--lm {self.name}: its tokenizer has neither a newline nor a beginning-of-text token")
 
 
 def _check_there(name: str) -> None:
@@ -119,11 +121,11 @@ def _check_there(name: str) -> None:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / CONFIG_FILE).is_file():
-            raise UserError(f"--lm {name}: no language model in that folder, it has no {CONFIG_FILE}")
+            raise UserError(f"--lm {name}: that folder is not a language model: it has no {CONFIG_FILE}")
         return
     try:
         snapshot_download(name, allow_patterns=[CONFIG_FILE])
     except LocalEntryNotFoundError as error:
         raise UserError(f"--lm {name}: no such folder, and the hub cannot be reached: check the network") from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise UserError(f"--lm {name}: no such folder, and the hub answers: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--lm {name}: no such folder, and the hub replies: {str(error).splitlines()[0]}") from error

@@ -17,7 +17,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     names = evaluation.metrics
     yield from [f"# {_escape(formatting.title(evaluation))}", ""]
     for language in evaluation.sizes:
-        if language == ALL and len(evaluation.sizes) == 2:  # the one language says the same
+        if language == ALL and len(evaluation.sizes) == 2:  # the same group
             continue
         yield from [f"## {formatting.group_name(language)}: {evaluation.size(language)}", ""]
         rows = (
@@ -27,7 +27,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
         yield from _table(["predictor", *(METRICS.load(name).title for name in names)], rows)
     if evaluation.differences or evaluation.comparisons:
         yield from ["## Differences", ""]
-        yield from ["A model minus a baseline or another model, resampled in pairs; p is two-sided.", ""]
+        yield from ["A model minus a baseline or another model, by the paired bootstrap; p is two-sided.", ""]
         pairs = [*evaluation.differences, *evaluation.comparisons]
         rows = (
             [
@@ -37,22 +37,28 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
             for pair in pairs
         )
         yield from _table(["difference", *(METRICS.load(name).title for name in names)], rows)
-    if evaluation.place_sizes:
-        yield from [f"## By {formatting.place_name(evaluation)}", ""]
+    if evaluation.position_sizes:
+        yield from [f"## By {formatting.position_name(evaluation)}", ""]
         for name in names:
             yield from [f"### {METRICS.load(name).title}", ""]
             rows = (
-                [row.name, *(formatting.number(row.places[place].get(name), name) for place in evaluation.place_sizes)]
+                [
+                    row.name,
+                    *(
+                        formatting.number(row.positions[position].get(name), name)
+                        for position in evaluation.position_sizes
+                    ),
+                ]
                 for row in evaluation.rows
             )
-            yield from _table(["predictor", *evaluation.place_sizes], rows)
+            yield from _table(["predictor", *evaluation.position_sizes], rows)
     if evaluation.examples:
         yield from ["## Examples", ""]
         for example in evaluation.examples:
             yield from [f"### {_escape(example.document)}, {example.lang}", ""]
             texts = {"given": example.given, "truth": example.truth, **example.written}
             yield from _table(["", "text"], ([name, join_sentences(text)] for name, text in texts.items()))
-    yield from ["## What the numbers are", ""]
+    yield from ["## Metrics", ""]
     for name in names:
         metric = METRICS.load(name)
         weight = "" if metric.weight == "1" else f" Weighted by {metric.weight}."
@@ -71,7 +77,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    """Text that Markdown leaves as it is."""
+    """The text, with what Markdown would interpret escaped."""
     for character in "\\|<*_`":
         text = text.replace(character, "\\" + character)
     return text.replace("\n", " ")

@@ -9,10 +9,10 @@ from lexalcm import __version__
 from lexalcm.atomic import check_output_file
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
-from lexalcm.data.spoken import spoken_concepts
+from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.evaluate.baselines import baselines
 from lexalcm.evaluate.evaluation import DatasetPredictor, evaluate_predictors, open_tools
-from lexalcm.evaluate.evaluation_run import Alone, Predictor, Processes
+from lexalcm.evaluate.evaluation_run import Predictor, Processes, SingleProcess
 from lexalcm.evaluate.files import check_report_name, write_report
 from lexalcm.evaluate.free_running import continue_batch, without_stops
 from lexalcm.evaluate.journal import Journal, folder_state
@@ -46,11 +46,11 @@ def evaluate(
     """Evaluate models and the baselines on a split of a data set.
 
     Args:
-        models: model or run folders, or hub ids; None stands for the newest trained model.
+        models: model or run folders, or hub ids; None: the newest trained model.
         data: the data set, a folder or an address.
         settings: what is measured, and how; default: what `lcm evaluate` does.
-        out: files for the report, `.json`, `.md` or `.html`. Beside the first of them results are kept while the
-            evaluation goes on, so that an interrupted one goes on from there.
+        out: files for the report, `.json`, `.md` or `.html`. Results are kept beside the first of them until the
+            evaluation is finished, so that an interrupted one can be resumed.
         processes: those that share the work; default: this one does it all.
         progress: opens a report of each predictor's documents.
 
@@ -64,7 +64,7 @@ def evaluate(
         LexaError: a model predicts what is not a number.
     """
     settings = settings or EvaluationSettings()
-    processes = processes or Alone()
+    processes = processes or SingleProcess()
     for file in out:
         check_report_name(file)
         check_output_file(file)
@@ -82,7 +82,7 @@ def evaluate(
         "data": dataset.manifest.model_dump(mode="json"),
         "models": [[str(folder), folder_state(folder)] for folder in folders],
     }
-    others = baselines(spoken_concepts(dataset, "train"), settings)
+    others = baselines(sentence_concepts(dataset, "train"), settings)
     tools = open_tools(dataset, settings)
     journal = Journal(unfinished(out[0]), identity, rank=processes.rank) if out else None
     evaluation = evaluate_predictors(
@@ -113,19 +113,19 @@ def finish(evaluation: Evaluation, out: Sequence[Path], journal: Journal | None)
 
 
 def model_name(folder: Path) -> str:
-    """What a report calls a model: its folder, or its run's."""
+    """The name of a model in a report: its folder, or its run's."""
     return str(folder.parent if folder.name == "model" else folder)
 
 
 def model_names(folders: Sequence[Path]) -> list[str]:
-    """What a report calls models; one that is given again has a number, so that rows are told apart."""
+    """The names of models in a report; a model that is given again has a number."""
     names = [model_name(folder) for folder in folders]
     before = [names[:place].count(name) for place, name in enumerate(names)]
     return [f"{name} ({again + 1})" if again else name for name, again in zip(names, before, strict=True)]
 
 
 def describe_model(model: LCM, folder: Path, options: GenerationOptions) -> dict[str, Any]:
-    """What a report says of a model."""
+    """A model's row settings in a report."""
     diffuses = model.config.diffusion is not None
     return {
         "path": str(folder),

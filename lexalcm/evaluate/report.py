@@ -1,4 +1,4 @@
-"""What an evaluation found: numbers with their intervals, and as JSON."""
+"""The results of an evaluation: numbers with their intervals; and the same as JSON."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -9,8 +9,8 @@ ALL = "all"
 
 Verdict = Literal["better", "worse", "higher", "lower", "unclear"]
 
-FEW = 20
-"""Below so many documents resampling says too little of their variety."""
+FEW_DOCUMENTS = 20
+"""Below this number of documents, resampling underestimates their variance."""
 
 
 def count(number: int, word: str) -> str:
@@ -29,23 +29,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Change(Estimate):
-    """A difference of two means, with its interval and its two-sided p-value, both from paired resamples."""
+    """A difference of two means, with its interval and its two-sided p-value, both by the paired bootstrap."""
 
     p: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One predictor's numbers: `scores[language or "all"][metric]`, `places[place][metric]`.
+    """One predictor's numbers: `scores[language or "all"][metric]`, `positions[position][metric]`.
 
-    A metric is absent where there is nothing to take it of.
+    A metric without any weight is absent.
     """
 
     name: str
     kind: Literal["model", "baseline", "reference"]
     scores: dict[str, dict[str, Estimate]]
     settings: dict[str, Any] = field(default_factory=dict)
-    places: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    positions: dict[str, dict[str, Estimate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Difference:
     scores: dict[str, dict[str, Change]]
 
     def verdict(self, metric: str, language: str = ALL) -> Verdict:
-        """Whether the model is better in a metric: only when the whole interval is on one side of zero.
+        """Whether the model is better in a metric: only if the whole interval is on one side of zero.
 
-        Where no direction is good in itself: whether it is higher or lower.
+        For a metric without a direction of improvement: whether it is higher or lower.
         """
         change = self.scores[language][metric]
         if change.low is None or change.high is None or change.low <= 0 <= change.high:
@@ -72,7 +72,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Size:
-    """How much a group of numbers rests on."""
+    """The number of documents and targets that a group of numbers is a mean of."""
 
     documents: int
     targets: int
@@ -80,7 +80,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Example:
-    """A text that was continued, as each predictor continued it."""
+    """A text and its continuations by each predictor."""
 
     document: str
     lang: str
@@ -97,7 +97,7 @@ class Evaluation:
     settings: dict[str, Any]
     metrics: list[str]
     sizes: dict[str, Size]
-    place_sizes: dict[str, Size]
+    position_sizes: dict[str, Size]
     rows: list[Row]
     differences: list[Difference]  # models minus baselines
     comparisons: list[Difference]  # models minus models
@@ -106,11 +106,11 @@ class Evaluation:
 
     @property
     def of_task(self) -> bool:
-        """Whether it is of examples of a task, not of documents."""
+        """Whether it evaluates examples of a task instead of documents."""
         return self.settings["mode"] == "task"
 
     def size(self, language: str) -> str:
-        """How much a group of numbers rests on, in words."""
+        """The size of a group in words."""
         size = self.sizes[language]
         if self.of_task:
             return count(size.documents, "example")

@@ -37,7 +37,7 @@ class Space(Protocol):
         """[n, dim] -> float64 [n, dim]."""
 
 
-class ScoresText(Protocol):
+class ScoringModel(Protocol):
     """A language model, see `lexalcm.evaluate.language_model`."""
 
     def gain(self, texts: Sequence[tuple[Sequence[str], str]]) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ class Tools:
     space: Space
     split: str  # name, for messages
     codec: Codec | None = None
-    language_model: ScoresText | None = None
+    language_model: ScoringModel | None = None
     lm_context: int = 10
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation is told, checked in one place: the command line and the Python calls share it."""
+"""The settings of an evaluation, validated in one place for the command line and Python."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,21 +14,21 @@ Baseline = Literal["repeat", "mean", "nearest"]
 
 
 class FreeRunning(Settings):
-    """Continue each document after a prefix, reading on from what was written, instead of from the truth."""
+    """Continue each document after a prefix, from the model's own output instead of the true sentences."""
 
-    prefix: PositiveInt = 5  # sentences of the document that are given
-    sentences: PositiveInt = 10  # how many are written at most: as many as the document goes on
+    prefix: PositiveInt = 5  # sentences of each document that are given
+    sentences: PositiveInt = 10  # written at most; no more than the document has
 
 
 class LanguageModelSettings(Settings):
-    """The causal language model of mutual information."""
+    """The causal language model, for metrics that need one."""
 
     name: str  # a Transformers id or folder
-    context: PositiveInt = 10  # sentences before, at most (LCM paper, section 2.4.1)
+    context: PositiveInt = 10  # preceding sentences, at most (LCM paper, section 2.4.1)
 
 
 class CodecChoice(Settings):
-    """Another implementation of the codec than the data set or the model says, and how it is run."""
+    """How the codec is run, and by which implementation; default: the one in the data set or model."""
 
     name: str | None = None
     run: CodecOptions = CodecOptions()
@@ -38,19 +38,19 @@ _OF_THE_MACHINE: Any = {"resamples": True, "device": True, "codec": {"run": {"de
 
 
 class EvaluationSettings(Settings):
-    """Everything that an evaluation depends on but for models and data."""
+    """Everything that an evaluation depends on beside models and data."""
 
     split: str = "validation"
     limit: PositiveInt | None = None  # use this many documents, evenly spaced over the split
-    batch: PositiveInt = 512  # least number of concepts that are compared with one another
-    corpus_order: bool = False  # batches of neighbouring documents, which are alike, instead of random ones
+    batch: PositiveInt = 512  # concepts of an evaluation batch, at least
+    corpus_order: bool = False  # batches of neighbouring documents, which are similar, instead of random ones
     metrics: tuple[str, ...] | None = None  # names or groups, see `lexalcm.evaluate.metric`; None: a group
     baselines: tuple[Baseline, ...] = ("repeat", "mean", "nearest")
-    neighbours: PositiveInt = 20_000  # training concepts that the nearest one is looked for among
+    neighbours: PositiveInt = 20_000  # training concepts that the nearest one is searched in
     free: FreeRunning | None = None
     language_model: LanguageModelSettings | None = None
     codec: CodecChoice = CodecChoice()
-    window: Annotated[int, Field(ge=2)] = 128  # longest stretch of a document that a model reads at once, in concepts
+    window: Annotated[int, Field(ge=2)] = 128  # longest context, in concepts
     generation: dict[str, Any] = Field(default_factory=dict)  # changes to each model's own options; None: no change
     device: str = "auto"  # of the models: "auto" (a GPU if there is one), "cpu", "cuda:1", ...
     resamples: PositiveInt = 2000  # of documents, for the intervals
@@ -65,7 +65,7 @@ class EvaluationSettings(Settings):
     @classmethod
     def _named(cls, names: Any) -> Any:
         if unknown := [name for name in names if name not in get_args(Baseline)]:
-            raise ConfigError(f"unknown baseline {unknown[0]!r}: there are {', '.join(get_args(Baseline))}, or none")
+            raise ConfigError(f"unknown baseline {unknown[0]!r}: known are {', '.join(get_args(Baseline))}, or none")
         return names
 
     @property

@@ -1,7 +1,7 @@
-"""Sums of numbers and weights per document and place in it: all that is kept of predictions, and what is made of it.
+"""Sums of numbers and weights per document and position, which are all that is kept of predictions, and their means.
 
-Places are counted from the first target of a free text, and by the concepts before a target where the truth is read:
-1, 2, 3-4, 5-8, ..., each twice as wide as the one before.
+The position of a target is the number of concepts before it; free-running, it is counted from the first target of the
+continuation. Bins of positions are 1, 2, 3-4, 5-8, ..., each twice as wide as the one before.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from lexalcm.evaluate.resampling import p_value, percentile_interval, ratios, re
 from lexalcm.evaluate.scored_batch import Values
 
 CONFIDENCE = 0.95
-BINS = 11  # the last one holds all places from 513 on
+BINS = 11  # the last one holds all positions from 513 on
 
 
-def place_bins(batch: EvaluationBatch, *, free: bool = False) -> np.ndarray:
+def position_bins(batch: EvaluationBatch, *, free: bool = False) -> np.ndarray:
     """The bin of each target: int64 [targets]."""
     targets = batch.targets
     return bins_of(np.flatnonzero(targets) - batch.begins + 1 if free else batch.positions[targets])
 
 
-def bins_of(places: np.ndarray) -> np.ndarray:
-    """The bin of each place, from 1: int64."""
-    return np.minimum(np.ceil(np.log2(places)).astype(np.int64), BINS - 1)
+def bins_of(positions: np.ndarray) -> np.ndarray:
+    """The bin of each position, from 1: int64."""
+    return np.minimum(np.ceil(np.log2(positions)).astype(np.int64), BINS - 1)
 
 
 def bin_name(number: int) -> str:
-    """Its places, e.g. `5-8`."""
+    """Its positions, e.g. `5-8`."""
     first, last = (2 ** (number - 1) + 1 if number else 1), 2**number
     if number == BINS - 1:
         return f"{first}+"
@@ -42,10 +42,10 @@ def sums_per_document(
 ) -> np.ndarray:
     """Add up metrics over the targets of each document and bin: float64 [2, metrics, documents, bins].
 
-    The first half holds the numbers times their weights, the second the weights. No target lies beyond so many `bins`.
+    The first half holds the numbers times their weights, the second the weights. All targets are in the first `bins`.
     """
     documents = len(batch.starts)
-    cells = batch.documents[batch.targets] * bins + place_bins(batch, free=free)
+    cells = batch.documents[batch.targets] * bins + position_bins(batch, free=free)
     size = documents * bins
     return np.stack(
         [
@@ -59,8 +59,8 @@ def sums_per_document(
 class Summary:
     """Estimates of a group of documents."""
 
-    scores: list[list[Estimate | None]]  # [predictor][metric]; none where there is no weight
-    places: list[list[list[Estimate | None]]]  # [bin][predictor][metric]
+    scores: list[list[Estimate | None]]  # [predictor][metric]; None if there is no weight
+    positions: list[list[list[Estimate | None]]]  # [bin][predictor][metric]
     changes: dict[tuple[int, int], list[Change | None]]  # (predictor, other) -> [metric], the first minus the second
 
 
@@ -71,29 +71,29 @@ def summarize(
     resamples: int,
     seed: int,
     *,
-    places: bool,
+    by_position: bool,
 ) -> Summary:
     """Means with their intervals, for each predictor and for pairs of them.
 
-    A number that a single document carries has no interval and no p-value: nothing is known of how documents differ.
+    A number that rests on a single document has no interval and no p-value: the variance over documents is unknown.
 
     Args:
         tallies: of each predictor [2, metrics, bins, documents], as in `Outcome`.
-        documents: int, those that count.
+        documents: int, those that are reported on.
         pairs: predictors that are compared.
         resamples, seed: of the bootstrap.
-        places: also by bin.
+        by_position: also for each bin of positions.
     """
     _, metrics, bins, total = tallies[0].shape
     predictors = len(tallies)
     counts = np.zeros(total)
     counts[documents] = 1
-    values = _means(np.stack([tally @ counts for tally in tallies]), places)
+    values = _means(np.stack([tally @ counts for tally in tallies]), by_position)
     carried = np.stack([_carriers(tally[1], counts) for tally in tallies]) > 1  # by more than one document
     means = None
     if carried.any():
         drawn = resampled_totals([tally.reshape(-1, total) for tally in tallies], documents, resamples, seed)
-        means = _means(drawn.reshape(resamples, predictors, 2, metrics, bins), places)
+        means = _means(drawn.reshape(resamples, predictors, 2, metrics, bins), by_position)
 
     def estimate(part: int, predictor: int, metric: int) -> Estimate | None:
         value = float(values[predictor, metric, part])
@@ -118,15 +118,15 @@ def summarize(
     ]
     return Summary(
         scores=table[0],
-        places=table[1:],
+        positions=table[1:],
         changes={(one, other): [change(one, other, metric) for metric in range(metrics)] for one, other in pairs},
     )
 
 
-def _means(totals: np.ndarray, places: bool) -> np.ndarray:
+def _means(totals: np.ndarray, by_position: bool) -> np.ndarray:
     """Of [..., 2, metrics, bins]: the means of all bins together and, by place, of each: [..., metrics, 1 + bins]."""
     parts = totals.sum(axis=-1, keepdims=True)
-    if places:
+    if by_position:
         parts = np.concatenate([parts, totals], axis=-1)
     return ratios(parts[..., 0, :, :], parts[..., 1, :, :])
 

@@ -18,7 +18,15 @@ from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, ConfigError, DataError
 from lexalcm.evaluate.assemble import assemble
-from lexalcm.evaluate.evaluation_run import Alone, EvaluationRun, Outcome, Predictor, Processes, Scored, run_evaluation
+from lexalcm.evaluate.evaluation_run import (
+    EvaluationRun,
+    Outcome,
+    Predictor,
+    Processes,
+    ScoredUnit,
+    SingleProcess,
+    run_evaluation,
+)
 from lexalcm.evaluate.examples import TaskExample, read_examples
 from lexalcm.evaluate.files import check_report_name
 from lexalcm.evaluate.free_running import collect
@@ -38,7 +46,7 @@ from lexalcm.registries import METRICS
 
 LEAD = "the first three sentences"
 LAST = "the last sentence"
-TOGETHER = 32  # examples that are continued at a time
+BATCH_SIZE = 32  # examples that are continued at a time
 SHOWN = 5  # examples in the report
 
 TaskPredictor = Predictor[Sequence[TaskExample], list[list[str]]]
@@ -54,7 +62,7 @@ def evaluate_task(
     processes: Processes | None = None,
     progress: Progress = silent,
 ) -> Evaluation | None:
-    """Let models continue the sources of a file.
+    """Evaluate models by their continuations of a file's sources.
 
     Args:
         models: see `lexalcm.evaluate.models.evaluate`; all must be of one codec, which also measures.
@@ -71,17 +79,17 @@ def evaluate_task(
     """
     settings = settings or EvaluationSettings()
     if settings.free or settings.metrics or settings.language_model:
-        raise ConfigError("--task has its own way and metrics: leave --free, --metrics and --lm away")
-    processes = processes or Alone()
+        raise ConfigError("--task has metrics of its own: omit --free, --metrics and --lm")
+    processes = processes or SingleProcess()
     for path in out:
         check_report_name(path)
         check_output_file(path)
     if not file.exists():
-        raise DataError(f"cannot read {file}: there is no such file")  # before models are loaded
+        raise DataError(f"cannot read {file}: no such file")  # before models are loaded
     folders = [model_folder(model) for model in models]
     first = read_config(folders[0]).codec
     if first is None:
-        raise CodecError(f"{folders[0]} does not say which codec it was made for: it cannot read or write text")
+        raise CodecError(f"{folders[0]} does not record its codec: it cannot read or write text")
     for folder in folders:
         check_codec(read_config(folder), folder, first, folders[0])
         check_end(folder, read_end_of_text(folder), check_model(folder, settings.generation))
@@ -148,19 +156,19 @@ class _Work:
         self.codec = codec
         self.metrics = metrics
         count = len(examples)
-        self.units = [np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
+        self.units = [np.arange(start, min(start + BATCH_SIZE, count)) for start in range(0, count, BATCH_SIZE)]
 
     @property
     def trial(self) -> EvaluationRun:
         """What there is to do; not kept, so that the codec goes when the report is there."""
         return EvaluationRun(self.units, self._score, metrics=len(self.metrics), bins=1, unit_name="examples")
 
-    def _score(self, predictor: TaskPredictor, unit: int) -> Scored:
+    def _score(self, predictor: TaskPredictor, unit: int) -> ScoredUnit:
         places = self.units[unit].tolist()
         examples = [self.examples[place] for place in places]
         written = predictor.predict(examples, unit)
         texts = {place: list(text) for place, text in zip(places, written, strict=True) if place < SHOWN}
-        return Scored(score_examples(self.codec, examples, written, self.metrics), texts)
+        return ScoredUnit(score_examples(self.codec, examples, written, self.metrics), texts)
 
 
 def _report(
@@ -179,8 +187,8 @@ def _report(
         documents=np.arange(len(examples)),
         languages=np.array([example.lang for example in examples]),
         targets=np.ones(len(examples), dtype=np.int64),
-        place_names=[],
-        place_sizes=[],
+        position_names=[],
+        position_sizes=[],
         resamples=settings.resamples,
         seed=settings.seed,
         dataset=about,

@@ -22,8 +22,8 @@ from lexalcm.data.dataset import Dataset
 from lexalcm.data.embed import embed, make_job
 from lexalcm.data.loader import Batch, TrainingBatches
 from lexalcm.data.mixture import Mixture
+from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.settings import DataSettings
-from lexalcm.data.spoken import spoken_concepts
 from lexalcm.data.tasks import Task
 from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import DataError, UserError
@@ -220,7 +220,7 @@ def test_roles_have_no_say_in_the_normalizer(tmp_path: Path, hash_codec: type) -
     stats = built.dataset.normalizer()
     np.testing.assert_allclose(stats["center"], middle, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(stats["scale"], (high - low) / 1.3489795, rtol=1e-5)
-    spoken = spoken_concepts(built.dataset, "train")
+    spoken = sentence_concepts(built.dataset, "train")
     assert spoken.lengths.tolist() == [2] * 40
 
 

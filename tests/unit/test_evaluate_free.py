@@ -159,8 +159,8 @@ def test_report_of_free_running(dataset, folder):
     evaluation = evaluate([folder], dataset, free=FREE)
     free = [min(int(length), 6) - 2 for length in dataset.split("validation").lengths]
     assert evaluation.sizes["all"].targets == sum(length for length in free if length > 0)
-    assert list(evaluation.place_sizes) == ["1", "2", "3-4"]
-    assert sum(size.targets for size in evaluation.place_sizes.values()) == evaluation.sizes["all"].targets
+    assert list(evaluation.position_sizes) == ["1", "2", "3-4"]
+    assert sum(size.targets for size in evaluation.position_sizes.values()) == evaluation.sizes["all"].targets
     assert {"rouge_l", "chrf", "round_trip_l2", "repetition", "paraphrasing"} < set(evaluation.metrics)
     assert "mutual_information" not in evaluation.metrics
     assert any("no language model" in note for note in evaluation.notes)
@@ -188,12 +188,14 @@ def test_all_metrics_of_one_document_are_those_of_the_whole_split_put_together(d
     evaluation = evaluate([folder], dataset, metrics=("embedding", "rouge_l"), batch=10**6)
     model = evaluation.rows[0]
     for metric in ("cosine", "rouge_l", "coherence"):
-        by_place = [model.places[place][metric].value * size.targets for place, size in evaluation.place_sizes.items()]
+        by_position = [
+            model.positions[place][metric].value * size.targets for place, size in evaluation.position_sizes.items()
+        ]
         by_language = [
             model.scores[name][metric].value * size.targets for name, size in evaluation.sizes.items() if name != "all"
         ]
         whole = model.scores["all"][metric].value * evaluation.sizes["all"].targets
-        assert sum(by_place) == pytest.approx(whole)
+        assert sum(by_position) == pytest.approx(whole)
         assert sum(by_language) == pytest.approx(whole)
 
 

@@ -84,10 +84,10 @@ def test_what_is_too_long_for_the_model_is_cut_at_the_beginning_of_the_context(f
 
 
 def test_what_is_no_language_model_is_the_users_mistake(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"no language model in that folder, it has no config.json"):
+    with pytest.raises(UserError, match=r"that folder is not a language model: it has no config.json"):
         LanguageModel.open(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
-    with pytest.raises(UserError, match="no causal language model"):
+    with pytest.raises(UserError, match="cannot open it as a causal language model"):
         LanguageModel.open(str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="--lm nowhere-at-all: no such folder, and the hub cannot be reached"):
@@ -100,5 +100,5 @@ def test_what_transformers_lacks_is_one_line(folder, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fails)
-    with pytest.raises(UserError, match=r"can open: (requires the SentencePiece library\.|ValueError)$"):
+    with pytest.raises(UserError, match=r"causal language model: (requires the SentencePiece library\.|ValueError)$"):
         LanguageModel.open(str(folder))

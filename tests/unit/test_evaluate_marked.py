@@ -12,7 +12,7 @@ from lexalcm.codec.special import SPECIAL_CONCEPTS
 from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.spoken import spoken_concepts
+from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.evaluate import models
 from lexalcm.evaluate.baselines import NearestContinuation, continue_documents, predict_targets, training_mean
 from lexalcm.evaluate.batches import EvaluationBatch, read_batch
@@ -22,7 +22,7 @@ from lexalcm.evaluate.free_running import continue_batch, without_stops
 from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.evaluate.split_marks import SplitMarks
-from lexalcm.evaluate.tally import place_bins
+from lexalcm.evaluate.tally import position_bins
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.text import TextModel
 from lexalcm.model.folder import load_model
@@ -92,9 +92,9 @@ def test_the_report_counts_what_the_data_marks(workspace):
     chats, pairs = evaluate("chats"), evaluate("pairs")
     assert (chats.sizes["all"].targets, pairs.sizes["all"].targets) == (9, 6)
     for evaluation in (chats, pairs):
-        assert sum(size.targets for size in evaluation.place_sizes.values()) == evaluation.sizes["all"].targets
+        assert sum(size.targets for size in evaluation.position_sizes.values()) == evaluation.sizes["all"].targets
     # Answers stand behind 6, 7 and 11 concepts, of three conversations each.
-    assert {place: (size.documents, size.targets) for place, size in chats.place_sizes.items()} == {
+    assert {place: (size.documents, size.targets) for place, size in chats.position_sizes.items()} == {
         "5-8": (3, 6),
         "9-16": (3, 3),
     }
@@ -161,7 +161,7 @@ def test_baselines_know_no_roles(chats):
     guesses = predict_targets(BATCH, lambda concepts: concepts)
     assert guesses[[3, 9]] == pytest.approx(CORNERS[[0, 0]])
     assert guesses[5] == pytest.approx(ROLE)  # nothing else is before it
-    batch, train = read(chats), spoken_concepts(chats, "train")
+    batch, train = read(chats), sentence_concepts(chats, "train")
     said = batch.embeddings[batch.is_sentence].astype(np.float64)
     mean, concepts = training_mean(train)
     assert concepts == 3 * 7
@@ -176,7 +176,7 @@ def test_pairs_are_continued_after_their_sources(workspace):
     settings = EvaluationSettings(split="train", free=FreeRunning(prefix=1, sentences=2), resamples=100)
     evaluation = models.evaluate([workspace / "model"], workspace / "pairs", settings)
     assert evaluation.sizes["all"].targets == 1 + 2 + 2  # two of three sentences
-    assert {place: size.targets for place, size in evaluation.place_sizes.items()} == {"1": 3, "2": 2}
+    assert {place: size.targets for place, size in evaluation.position_sizes.items()} == {"1": 3, "2": 2}
     given = {example.document: (len(example.given), example.truth) for example in evaluation.examples}
     assert sorted(count for count, _ in given.values()) == [1, 2, 3]
     assert ["The cat finds the letter.", "It loses the window."] in [truth for _, truth in given.values()]
@@ -212,7 +212,7 @@ def test_answers_are_written_behind_the_true_turns_before_them(workspace, chats)
 def test_the_report_on_answers(workspace, most, places):
     settings = EvaluationSettings(split="train", free=FreeRunning(sentences=most), resamples=100)
     evaluation = models.evaluate([workspace / "model"], workspace / "chats", settings)
-    assert {place: (size.documents, size.targets) for place, size in evaluation.place_sizes.items()} == places
+    assert {place: (size.documents, size.targets) for place, size in evaluation.position_sizes.items()} == places
     assert title(evaluation).startswith(f"{workspace / 'chats'}, split train, continued after the turns before each")
     example = evaluation.examples[0]  # the last answer
     assert (len(example.given), example.truth) == (11, ["The cat forgets the song."])
@@ -255,7 +255,7 @@ def test_an_answer_is_measured_in_its_own_conversation():
     recorder = Recorder()
     score_answers("mutual_information", language_model=recorder, lm_context=2)
     assert recorder.texts == [([A], B), ([A, B], B), ([C, A], A), ([], C)]
-    assert place_bins(TURNS, free=True).tolist() == [0, 1, 0, 0]
+    assert position_bins(TURNS, free=True).tolist() == [0, 1, 0, 0]
 
 
 def test_baselines_answer_from_what_was_said_last():

@@ -47,7 +47,7 @@ def evaluation():
         },
         metrics=METRICS,
         sizes={"all": Size(30, 1000), "eng_Latn": Size(29, 990), "jpn_Jpan": Size(1, 10)},
-        place_sizes={place: Size(30, 100) for place in places},
+        position_sizes={place: Size(30, 100) for place in places},
         rows=rows,
         differences=[difference],
         comparisons=[],
@@ -76,17 +76,15 @@ def test_a_sentence_says_who_is_better_and_how_sure(evaluation):
 
 def test_groups_of_few_documents_are_named(evaluation):
     places = {"1": Size(30, 30), "2": Size(20, 20), "3-4": Size(7, 9)}
-    few = "With fewer than 20 documents intervals are too narrow and p-values too small."
+    few = "With fewer than 20 documents, intervals are too narrow and p-values too small"
 
-    def said(**changes):
+    def warnings(**changes):
         return [line for line in explanation(replace(evaluation, **changes)) if "too narrow" in line]
 
-    assert said(place_sizes=places) == [
-        f"{few} Here these are fewer: jpn_Jpan (1); number of sentences before 3-4 (7)."
-    ]
-    assert said() == [f"{few} Here these are fewer: jpn_Jpan (1)."]
-    assert said(sizes={"all": Size(20, 99), "eng_Latn": Size(20, 99)}) == []
-    assert said(sizes={"all": Size(19, 99), "eng_Latn": Size(19, 99)}, place_sizes=places) == [few]
+    assert warnings(position_sizes=places) == [f"{few}: jpn_Jpan (1); number of preceding sentences 3-4 (7)."]
+    assert warnings() == [f"{few}: jpn_Jpan (1)."]
+    assert warnings(sizes={"all": Size(20, 99), "eng_Latn": Size(20, 99)}) == []
+    assert warnings(sizes={"all": Size(19, 99), "eng_Latn": Size(19, 99)}, position_sizes=places) == [f"{few}."]
 
 
 def test_markdown_tables_have_as_many_cells_in_every_line(evaluation):
@@ -117,7 +115,7 @@ def test_page_needs_nothing_else_and_keeps_names_as_text(evaluation):
 
 def test_a_page_of_one_language_and_no_places_leaves_out_what_says_nothing(evaluation):
     sizes = {name: evaluation.sizes[name] for name in ("all", "eng_Latn")}
-    page = to_html(replace(evaluation, sizes=sizes, place_sizes={}, examples=[], differences=[]))
+    page = to_html(replace(evaluation, sizes=sizes, position_sizes={}, examples=[], differences=[]))
     assert "All languages" not in page
     shown = Console(file=io.StringIO(), width=100)
     for table in tables(replace(evaluation, sizes=sizes)):
@@ -164,7 +162,7 @@ def test_files_are_what_their_names_say(evaluation, tmp_path):
     assert (tmp_path / "report.json").read_text().startswith("{")
     assert (tmp_path / "report.md").read_text().startswith("# ")
     assert (tmp_path / "report.HTML").read_text().lower().startswith("<!doctype html>")
-    with pytest.raises(UserError, match=r"ends in \.json"):
+    with pytest.raises(UserError, match=r"must end in \.json"):
         check_report_name(tmp_path / "report.txt")
 
 

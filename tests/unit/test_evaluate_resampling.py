@@ -88,15 +88,15 @@ def test_what_one_document_carries_has_no_interval(bins):
     tallies = np.zeros((2, 2, 3, bins, 4))
     tallies[:, 0, :, -1, :3], tallies[:, 1, :, -1, :3] = numbers, weights
     tallies[..., 3] = 1000  # a document that does not count
-    found = summarize(list(tallies), np.arange(3), [(0, 1)], 200, 0, places=bins > 1)
-    for scores in [found.scores, *found.places[-1:]]:
+    found = summarize(list(tallies), np.arange(3), [(0, 1)], 200, 0, by_position=bins > 1)
+    for scores in [found.scores, *found.positions[-1:]]:
         assert [one.value for one in scores[0]] == pytest.approx([9 / 4, 9 / 5, 4 / 2])
         assert [one.low is None for one in scores[0]] == [False, True, False]
         assert [one.high is None for one in scores[1]] == [False, True, False]
         assert (scores[0][2].low, scores[0][2].high) == (1, 3)
     assert [one.p is None for one in found.changes[0, 1]] == [False, True, False]
     assert found.changes[0, 1][1] == Change(pytest.approx(9 / 5 - 4 / 5), None, None, None)
-    assert all(estimate is None for place in found.places[:-1] for row in place for estimate in row)
+    assert all(estimate is None for place in found.positions[:-1] for row in place for estimate in row)
 
 
 def test_p_values_of_cases_worked_by_hand():

@@ -12,11 +12,11 @@ import pytest
 from lexalcm.data.progress import silent
 from lexalcm.errors import LexaError, UserError
 from lexalcm.evaluate import evaluation_run
-from lexalcm.evaluate.evaluation_run import Alone, EvaluationRun, Predictor, Scored, run_evaluation
+from lexalcm.evaluate.evaluation_run import EvaluationRun, Predictor, ScoredUnit, SingleProcess, run_evaluation
 from lexalcm.evaluate.journal import Journal
 
-DOCUMENTS, TOGETHER = 90, 3
-UNITS = [np.arange(start, start + TOGETHER) for start in range(0, DOCUMENTS, TOGETHER)]
+DOCUMENTS, BATCH_SIZE = 90, 3
+UNITS = [np.arange(start, start + BATCH_SIZE) for start in range(0, DOCUMENTS, BATCH_SIZE)]
 ABOUT = {"models": ["one", "two"]}
 
 
@@ -25,8 +25,8 @@ def make_trial(seconds=0.0):
 
     def score(predictor, unit):
         time.sleep(seconds)
-        numbers = np.random.default_rng([unit, predictor.settings["seed"]]).normal(size=(2, 2, TOGETHER, 2))
-        return Scored(numbers, {0: [f"{predictor.name} says"]} if unit == 0 else {})
+        numbers = np.random.default_rng([unit, predictor.settings["seed"]]).normal(size=(2, 2, BATCH_SIZE, 2))
+        return ScoredUnit(numbers, {0: [f"{predictor.name} says"]} if unit == 0 else {})
 
     return EvaluationRun(UNITS, score, metrics=2, bins=2)
 
@@ -35,7 +35,7 @@ def make_other_trial():
     """The same units with other numbers."""
 
     def score(predictor, unit):
-        return Scored(np.full((2, 2, TOGETHER, 2), 7.0))
+        return ScoredUnit(np.full((2, 2, BATCH_SIZE, 2), 7.0))
 
     return EvaluationRun(UNITS, score, metrics=2, bins=2)
 
@@ -48,7 +48,7 @@ def predictors():
 def run(folder, seconds=0.0, processes=None):
     journal = None if folder is None else Journal(folder, ABOUT, rank=processes.rank if processes else 0)
     trial = make_trial(seconds)
-    return run_evaluation(predictors(), trial, journal=journal, processes=processes or Alone(), progress=silent)
+    return run_evaluation(predictors(), trial, journal=journal, processes=processes or SingleProcess(), progress=silent)
 
 
 def lines(folder):
@@ -116,7 +116,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
         raise AssertionError("scored again")
 
     trial = EvaluationRun(UNITS, never, metrics=2, bins=2)
-    run_evaluation(predictors(), trial, journal=journal, processes=Alone(), progress=silent)
+    run_evaluation(predictors(), trial, journal=journal, processes=SingleProcess(), progress=silent)
 
 
 class Process:
@@ -147,12 +147,12 @@ def test_another_number_of_processes_goes_on_with_what_is_there(tmp_path):
 
 
 def test_several_processes_need_a_place_to_meet():
-    with pytest.raises(UserError, match="give --out"):
+    with pytest.raises(UserError, match="need --out"):
         run(None, processes=Process(0, 2))
 
 
 def test_results_that_do_not_arrive_are_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation_run, "PATIENCE", 0.1)
+    monkeypatch.setattr(evaluation_run, "TIMEOUT_S", 0.1)
     with pytest.raises(LexaError, match="30 batches of other processes are not in"):
         run(tmp_path / "work", processes=Process(0, 2))
 
@@ -173,7 +173,7 @@ def test_one_that_got_nothing_done_is_in_nobodys_way(tmp_path, torn):
 
 def test_lines_of_another_evaluation_are_not_read_where_nothing_says_whose_they_are(tmp_path):
     journal = Journal(tmp_path / "work", {"models": ["one", "three"]})
-    run_evaluation(predictors(), make_other_trial(), journal=journal, processes=Alone(), progress=silent)
+    run_evaluation(predictors(), make_other_trial(), journal=journal, processes=SingleProcess(), progress=silent)
     journal._lock.release()
     (tmp_path / "work" / "about.json").unlink()  # as a removal in any order leaves it, when it is killed
     same(run(tmp_path / "work"), run(None))

@@ -5,7 +5,7 @@ import pytest
 
 from lexalcm.evaluate.batches import EvaluationBatch
 from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
-from lexalcm.evaluate.tally import BINS, bin_name, place_bins, sums_per_document
+from lexalcm.evaluate.tally import BINS, bin_name, position_bins, sums_per_document
 
 
 class Alphabet:
@@ -115,7 +115,7 @@ def test_places_double_in_width():
         np.repeat([0, 1], lengths),
         np.concatenate([np.arange(length) for length in lengths]),
     )
-    names = [bin_name(number) for number in place_bins(batch)]
+    names = [bin_name(number) for number in position_bins(batch)]
     assert names[:4] == ["1", "2", "3-4", "3-4"]
     expected = {1: "1", 2: "2", 3: "3-4", 4: "3-4", 5: "5-8", 8: "5-8", 9: "9-16", 512: "257-512", 513: "513+"}
     assert {place: names[3 + place] for place in expected} == expected

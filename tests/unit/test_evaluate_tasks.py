@@ -81,10 +81,10 @@ def test_examples_are_segmented_and_named(tmp_path):
     ("line", "message"),
     [
         ("{", "line 2: not JSON"),
-        ('{"source": "A text."}', "line 2: the field reference must be a text"),
-        ('{"source": 3, "reference": "A text."}', "line 2: the field source must be a text"),
-        ("[]", "line 2: the field source must be a text"),
-        ('{"source": " ", "reference": "A text."}', "line 2: source has no sentence"),
+        ('{"source": "A text."}', "line 2: the field reference must be a string"),
+        ('{"source": 3, "reference": "A text."}', "line 2: the field source must be a string"),
+        ("[]", "line 2: the field source must be a string"),
+        ('{"source": " ", "reference": "A text."}', "line 2: source is empty"),
         (
             '{"source": "A text.", "reference": "A text.", "lang": "Klingonish"}',
             "line 2: unknown language 'Klingonish'",
@@ -140,14 +140,14 @@ def test_a_model_is_scored_by_what_it_writes_beside_the_sources_beginning(worksp
     lead = [rouge_l(record["source"], record["reference"]) for record in RECORDS]
     assert evaluation.rows[1].scores["all"]["rouge_l"].value == pytest.approx(np.mean(lead))
     assert evaluation.examples[0].written[LAST] == ["The dog loses the letter in the river."]
-    assert evaluation.place_sizes == {}
+    assert evaluation.position_sizes == {}
     json.dumps(evaluation.to_json(), allow_nan=False)
 
 
-def test_what_a_task_has_not_is_a_mistake(workspace, tmp_path):
+def test_settings_that_a_task_does_not_have_are_errors(workspace, tmp_path):
     task = workspace / "task.jsonl"
     for settings in (EvaluationSettings(free=FreeRunning()), EvaluationSettings(metrics=("cosine",))):
-        with pytest.raises(ConfigError, match="leave --free, --metrics and --lm away"):
+        with pytest.raises(ConfigError, match="omit --free, --metrics and --lm"):
             evaluate_task([workspace / "base"], task, settings)
     other = make_text_model(tmp_path / "other", Dataset.open(workspace / "data"))
     config = json.loads((other / "config.json").read_text())

@@ -32,7 +32,7 @@ from lexalcm.data.languages import check_language
 from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.progress import Progress, silent
-from lexalcm.data.spoken import spoken_concepts
+from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.unread import say_unread
 from lexalcm.data.writable import writable
 from lexalcm.errors import ConfigError, DataError, UserError
@@ -190,7 +190,7 @@ def _convert(
         build=note,
     )
     with progress("fitting the normalizer", "dimensions"):
-        save_normalizer(folder, fit_on_documents(spoken_concepts(Dataset(folder, manifest), "train"), normalizer))
+        save_normalizer(folder, fit_on_documents(sentence_concepts(Dataset(folder, manifest), "train"), normalizer))
     write_manifest(folder, manifest.model_copy(update={"companions": companion_hashes(folder)}))
     return result
 

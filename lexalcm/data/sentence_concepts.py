@@ -1,4 +1,4 @@
-"""The concepts of a split that somebody says: all but those that stand for roles in conversations.
+"""The sentences of a split: its concepts without those that stand for roles in conversations.
 
 A role's concept comes again and again, so that it would count as much as all sentences together where a normalizer is
 fitted: in a conversation of one-sentence turns it is every second concept, and half of all numbers would be equal.
@@ -11,7 +11,7 @@ from lexalcm.data.marks import Marks
 from lexalcm.data.normalize import Documents
 
 
-def spoken_concepts(dataset: Dataset, name: str) -> Documents:
+def sentence_concepts(dataset: Dataset, name: str) -> Documents:
     """A split's documents without their roles' concepts: the split itself where there are no conversations.
 
     Raises:
