@@ -1,15 +1,14 @@
 """`lcm evaluate`: how well models predict held-out text, or do a task, compared with baselines."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lexalcm.cli import infer_options as o
-from lexalcm.cli.codec_options import CodecRun, codec_run_options
 from lexalcm.cli.console import out, print_json, progress
 from lexalcm.cli.evaluate_refusals import refuse_useless
-from lexalcm.evaluate.metric import GROUPS
+from lexalcm.cli.settings_options import FromSettings
 
 if TYPE_CHECKING:
     from lexalcm.evaluate.report import Evaluation
@@ -33,15 +32,6 @@ def evaluate(
         typer.Argument(metavar="MODEL", help="Model or run folders, hub ids.  \\[default: newest of runs/*/model]"),
     ] = None,
     data: Annotated[str, typer.Option("--data", help="Data set: a folder or an address.")] = "data/sample",
-    split: Annotated[str, typer.Option("--split", help="Split to predict.")] = "validation",
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            "--metrics",
-            metavar="NAMES",
-            help=f"Metrics or groups of them ({', '.join(GROUPS)}), comma-separated; see --list-metrics.",
-        ),
-    ] = None,
     free: Annotated[
         bool,
         typer.Option("--free", help="Free-running: continue documents, by -n sentences (10), from the model's output."),
@@ -57,33 +47,9 @@ def evaluate(
             "--lm", metavar="ID", help="Causal language model for mutual information: a Transformers id or a folder."
         ),
     ] = None,
-    baselines: Annotated[
-        str,
-        typer.Option(
-            "--baselines", metavar="NAMES", help="Baselines, comma-separated: repeat, mean, nearest; or none."
-        ),
-    ] = "repeat,mean,nearest",
-    neighbours: Annotated[
-        int, typer.Option("--neighbours", min=1, help="Training concepts that the baseline nearest searches.")
-    ] = 20_000,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Use this many documents, evenly spaced; or a task's first examples."),
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=4, help="Concepts of an evaluation batch, at least.")] = 512,
-    corpus_order: Annotated[
-        bool, typer.Option("--corpus-order", help="Batches of neighbouring documents instead of random ones (harder).")
-    ] = False,
-    window: Annotated[
-        int, typer.Option("--window", min=2, help="Longest context, in concepts; best the row length of training.")
-    ] = 128,
     *,
+    evaluation: Annotated[dict[str, Any], FromSettings("lexalcm.evaluate.settings:EvaluationSettings")],
     generation: o.Generation,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and of the resampling.")] = 0,
-    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples of documents.")] = 2000,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    codec: o.CodecName = None,
-    codec_run: CodecRun,
     to: Annotated[
         list[Path] | None,
         typer.Option("--out", "-o", help="Also write the report here, .json, .md or .html; may be repeated."),
@@ -134,24 +100,15 @@ def evaluate(
     continued = {"prefix": prefix}
     if free and "max_sentences" in generation:
         continued["sentences"] = generation.pop("max_sentences")
+    if world.size > 1 and evaluation.get("device", "auto") == "auto":
+        evaluation["device"] = str(world.device)
     settings = validate(
         EvaluationSettings,
-        {
-            "split": split,
-            "limit": limit,
-            "batch": batch,
-            "corpus_order": corpus_order,
-            "metrics": _names(metrics),
-            "baselines": _names(baselines) if baselines != "none" else (),
-            "neighbours": neighbours,
+        evaluation
+        | {
             "free": continued if free else None,
             "language_model": {"name": lm} if lm else None,
-            "codec": {"name": codec, "run": codec_run_options(codec_run)},
-            "window": window,
             "generation": generation,
-            "device": str(world.device) if device == "auto" and world.size > 1 else device,
-            "resamples": resamples,
-            "seed": seed,
         },
     )
     refuse_useless(context, settings, task=task is not None)
@@ -159,15 +116,11 @@ def evaluate(
     shown = progress if world.is_main else silent
     with joined(world, process_group=False, timeout=LONGEST_WAIT):
         if task is not None:
-            evaluation = evaluate_task(found, task, settings, out=to or [], processes=world, progress=shown)
+            report = evaluate_task(found, task, settings, out=to or [], processes=world, progress=shown)
         else:
-            evaluation = evaluate_models(found, data, settings, out=to or [], processes=world, progress=shown)
-    if evaluation is not None:
-        _show(evaluation, as_json)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+            report = evaluate_models(found, data, settings, out=to or [], processes=world, progress=shown)
+    if report is not None:
+        _show(report, as_json)
 
 
 def _show(evaluation: "Evaluation", as_json: bool) -> None:

@@ -24,8 +24,8 @@ def refuse_useless(context: typer.Context, settings: "EvaluationSettings", *, ta
     Raises:
         UserError: one was.
     """
-    from lexalcm.codec.options import CodecOptions
     from lexalcm.evaluate.evaluation import needs_text
+    from lexalcm.evaluate.settings import CodecChoice
     from lexalcm.generate.options import GenerationOptions, SamplingOptions
     from lexalcm.option import option_fields
 
@@ -41,8 +41,7 @@ def refuse_useless(context: typer.Context, settings: "EvaluationSettings", *, ta
     if "nearest" not in settings.baselines:
         _refuse(typed, ("neighbours",), "without the baseline nearest")
     if not needs_text(settings):
-        of_codec = [one.name for one in option_fields(CodecOptions)]
-        _refuse(typed, ("codec", *of_codec), "unless a metric needs text (--metrics text)")
+        _refuse(typed, [one.name for one in option_fields(CodecChoice)], "unless a metric needs text (--metrics text)")
 
 
 def _is_typed(context: typer.Context, name: str | None) -> bool:

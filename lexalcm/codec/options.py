@@ -22,7 +22,9 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """What torch calls the number types."""
 
 
-_option = partial(Option, panel="Codec")
+PANEL = "Codec"
+"""What helps call these options."""
+_option = partial(Option, panel=PANEL)
 
 
 class DecodingOptions(Settings):

@@ -2,15 +2,26 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from lexalcm.codec.options import CodecOptions
+from lexalcm.codec.options import PANEL, CodecOptions
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.errors import ConfigError
-from lexalcm.evaluate.metric import choose_metrics
+from lexalcm.evaluate.metric import GROUPS, choose_metrics
+from lexalcm.option import Option
 from lexalcm.registries import METRICS
 
 Baseline = Literal["repeat", "mean", "nearest"]
+
+
+def _split(names: Any) -> Any:
+    """The names of a comma-separated text; `none` alone stands for no name."""
+    if not isinstance(names, str):
+        return names
+    return () if names == "none" else tuple(name.strip() for name in names.split(",") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class FreeRunning(Settings):
@@ -30,7 +41,8 @@ class LanguageModelSettings(Settings):
 class CodecChoice(Settings):
     """How the codec is run, and by which implementation; default: the one in the data set or model."""
 
-    name: str | None = None
+    name: Annotated[str | None, Option(("--codec",), metavar="NAME", panel=PANEL)] = None
+    """Another implementation of the codec, e.g. sonar-hf."""
     run: CodecOptions = CodecOptions()
 
 
@@ -40,32 +52,45 @@ _OF_THE_MACHINE: Any = {"resamples": True, "device": True, "codec": {"run": {"de
 class EvaluationSettings(Settings):
     """Everything that an evaluation depends on beside models and data."""
 
-    split: str = "validation"
-    limit: PositiveInt | None = None  # use this many documents, evenly spaced over the split
-    batch: PositiveInt = 512  # concepts of an evaluation batch, at least
-    corpus_order: bool = False  # batches of neighbouring documents, which are similar, instead of random ones
-    metrics: tuple[str, ...] | None = None  # names or groups, see `lexalcm.evaluate.metric`; None: a group
-    baselines: tuple[Baseline, ...] = ("repeat", "mean", "nearest")
-    neighbours: PositiveInt = 20_000  # training concepts that the nearest one is searched in
+    split: Annotated[str, Option(metavar="NAME")] = "validation"
+    """Split to predict."""
+    metrics: Annotated[Names | None, Option(metavar="NAMES", choices=lambda: GROUPS)] = None
+    """Metrics, comma-separated, of --list-metrics, or groups of them."""
+    baselines: Annotated[Names, Option(metavar="NAMES", default="repeat,mean,nearest")] = get_args(Baseline)
+    """Baselines, comma-separated: repeat, mean, nearest; or none."""
+    neighbours: Annotated[PositiveInt, Option()] = 20_000
+    """Training concepts that the baseline nearest searches."""
+    limit: Annotated[PositiveInt | None, Option()] = None
+    """Use this many documents, evenly spaced; or a task's first examples."""
+    batch: Annotated[int, Field(ge=4), Option()] = 512
+    """Concepts of an evaluation batch, at least."""
+    corpus_order: Annotated[bool, Option(("--corpus-order",))] = False
+    """Batches of neighbouring documents instead of random ones (harder)."""
+    window: Annotated[int, Field(ge=2), Option()] = 128
+    """Longest context, in concepts; best the row length of training."""
+    seed: Annotated[NonNegativeInt, Option()] = 0
+    """Seed of the noise and of the resampling."""
+    resamples: Annotated[int, Field(ge=100), Option()] = 2000
+    """Bootstrap resamples of documents."""
+    device: Annotated[str, Option(metavar="DEVICE")] = "auto"
+    """Of the models: auto (a GPU if there is one), cpu, cuda, cuda:1."""
     free: FreeRunning | None = None
     language_model: LanguageModelSettings | None = None
     codec: CodecChoice = CodecChoice()
-    window: Annotated[int, Field(ge=2)] = 128  # longest context, in concepts
-    generation: dict[str, Any] = Field(default_factory=dict)  # changes to each model's own options; None: no change
-    device: str = "auto"  # of the models: "auto" (a GPU if there is one), "cpu", "cuda:1", ...
-    resamples: PositiveInt = 2000  # of documents, for the intervals
-    seed: NonNegativeInt = 0  # of the models' noise and of the resampling
+    generation: dict[str, Any] = Field(default_factory=dict)
+    """Changes to each model's own options; None: no change."""
 
     @field_validator("metrics")
     @classmethod
     def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if names is None else choose_metrics(names)
 
-    @field_validator("baselines", mode="before")
+    @field_validator("baselines")
     @classmethod
-    def _named(cls, names: Any) -> Any:
-        if unknown := [name for name in names if name not in get_args(Baseline)]:
-            raise ConfigError(f"unknown baseline {unknown[0]!r}: known are {', '.join(get_args(Baseline))}, or none")
+    def _named(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = get_args(Baseline)
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigError(f"unknown baseline {unknown[0]!r}: known are {', '.join(known)}, or none")
         return names
 
     @property
