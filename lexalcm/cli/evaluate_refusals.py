@@ -24,8 +24,8 @@ def refuse_useless(context: typer.Context, settings: "EvaluationSettings", *, ta
     Raises:
         UserError: one was.
     """
+    from lexalcm.codec.options import CodecChoice
     from lexalcm.evaluate.evaluation import needs_text
-    from lexalcm.evaluate.settings import CodecChoice
     from lexalcm.generate.options import GenerationOptions, SamplingOptions
     from lexalcm.option import option_fields
 

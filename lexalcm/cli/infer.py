@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lexalcm.cli import infer_options as o
-from lexalcm.cli.codec_options import CodecRun, codec_run_options
+from lexalcm.cli.codec_options import Codec, codec_choice
 from lexalcm.cli.console import err, progress
 from lexalcm.cli.denoising_line import DenoisingLine
 
@@ -34,8 +34,7 @@ def infer(
     overwrite: o.Overwrite = False,
     device: o.ModelDevice = "auto",
     dtype: o.ModelDtype = "auto",
-    codec: o.CodecName = None,
-    codec_run: CodecRun,
+    codec: Codec,
 ) -> None:
     """Continue a text, sentence by sentence.
 
@@ -69,15 +68,15 @@ def infer(
 
         check_embedding_file(save_embeddings, samples)
     lang, to = (find_language(given) if given else None for given in (lang, to))
-    codec_options = codec_run_options(codec_run)
+    choice = codec_choice(codec)
     given_text = _read_stdin() if text == ["-"] else "\n".join(text or [])
     line = DenoisingLine()
     writer = TextModel.open(
         model,
         device=device,
         dtype=dtype,
-        codec=codec,
-        codec_options=codec_options,
+        codec=choice.name,
+        codec_options=choice.run,
         progress=progress,
         on_step=None if mode == "--input" else line.step,
     )
@@ -104,7 +103,7 @@ def infer(
         from lexalcm.generate.jobs import Job
 
         defaults = Defaults(lang, to, seed, options.max_prompt, chat, system)
-        job = Job(options, codec_options, defaults, batch=batch, samples=samples)
+        job = Job(options, choice.run, defaults, batch=batch, samples=samples)
         infer_documents(writer, input_file, output, job, overwrite=overwrite)
         return
     from lexalcm.cli.infer_show import show_continuation, show_guesses, show_samples

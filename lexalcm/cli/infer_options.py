@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from lexalcm.cli.codec_options import PANEL
 from lexalcm.cli.settings_options import FromSettings
 
 _WHAT = "What to read and write"
@@ -126,8 +125,4 @@ ModelDtype = Annotated[
         help="Its numbers: fp32, bf16; auto is as its weights are saved.",
         rich_help_panel=_PLACE,
     ),
-]
-CodecName = Annotated[
-    str | None,
-    typer.Option("--codec", help="Another implementation of the model's codec, e.g. sonar-hf.", rich_help_panel=PANEL),
 ]

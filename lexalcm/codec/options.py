@@ -22,9 +22,7 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """What torch calls the number types."""
 
 
-PANEL = "Codec"
-"""What helps call these options."""
-_option = partial(Option, panel=PANEL)
+_option = partial(Option, panel="Codec")
 
 
 class DecodingOptions(Settings):
@@ -53,6 +51,14 @@ class CodecOptions(Settings):
         """Names of the options that are not as they are by default."""
         own = self.model_dump(exclude_defaults=True, exclude={"decoding"})
         return [*own, *self.decoding.model_dump(exclude_defaults=True)]
+
+
+class CodecChoice(Settings):
+    """How the codec is run, and by which implementation; default: the one in the data set or model."""
+
+    name: Annotated[str | None, _option(("--codec",), metavar="NAME")] = None
+    """Another implementation of the codec, e.g. sonar-hf."""
+    run: CodecOptions = CodecOptions()
 
 
 @runtime_checkable

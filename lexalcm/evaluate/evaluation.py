@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lexalcm.codec.base import Codec
+from lexalcm.codec.options import CodecChoice
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.progress import Progress, silent
@@ -34,7 +35,7 @@ from lexalcm.evaluate.evaluation_run import (
 from lexalcm.evaluate.journal import Journal
 from lexalcm.evaluate.report import Evaluation, Example, Size
 from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
-from lexalcm.evaluate.settings import CodecChoice, EvaluationSettings
+from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.evaluate.split_marks import SplitMarks
 from lexalcm.evaluate.tally import BINS, bin_name, position_bins, sums_per_document
 from lexalcm.registries import METRICS

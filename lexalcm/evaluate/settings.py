@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from lexalcm.codec.options import PANEL, CodecOptions
+from lexalcm.codec.options import CodecChoice
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.errors import ConfigError
 from lexalcm.evaluate.metric import GROUPS, choose_metrics
@@ -36,14 +36,6 @@ class LanguageModelSettings(Settings):
 
     name: str  # a Transformers id or folder
     context: PositiveInt = 10  # preceding sentences, at most (LCM paper, section 2.4.1)
-
-
-class CodecChoice(Settings):
-    """How the codec is run, and by which implementation; default: the one in the data set or model."""
-
-    name: Annotated[str | None, Option(("--codec",), metavar="NAME", panel=PANEL)] = None
-    """Another implementation of the codec, e.g. sonar-hf."""
-    run: CodecOptions = CodecOptions()
 
 
 _OF_THE_MACHINE: Any = {"resamples": True, "device": True, "codec": {"run": {"device", "batch"}}}

@@ -81,11 +81,11 @@ def test_what_is_not_given_is_not_in_the_mapping_but_for_the_command_s_own_defau
         context = command.make_context(command.name, rest, parent=parent)
         return {name: one.take(context.params) for name, one in command._stand_ins.items()}
 
-    assert parsed("infer", "x") == {"generation": {}, "codec_run": {}}
+    assert parsed("infer", "x") == {"generation": {}, "codec": {}}
     line = ("infer", "x", "--no-reencode", "--guidance", "0", "--beam", "2", "--codec-device", "cpu")
     assert parsed(*line) == {
         "generation": {"guidance_scale": 0.0, "reencode": False},
-        "codec_run": {"device": "cpu", "decoding": {"beam": 2}},
+        "codec": {"run": {"device": "cpu", "decoding": {"beam": 2}}},
     }
     assert parsed("visualize", "generation", "x")["generation"] == {"max_sentences": 5}
     assert parsed("visualize", "generation", "x", "-n", "2")["generation"] == {"max_sentences": 2}

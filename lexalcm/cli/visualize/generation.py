@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lexalcm.cli import infer_options as o
-from lexalcm.cli.codec_options import CodecRun, codec_run_options
+from lexalcm.cli.codec_options import Codec, codec_choice
 from lexalcm.cli.console import progress
 from lexalcm.cli.settings_options import FromSettings
 from lexalcm.cli.visualize.options import FileFormat, Json, Overwrite, show_result
@@ -37,8 +37,7 @@ def generation(
     seed: o.Seed = 0,
     device: o.ModelDevice = "auto",
     dtype: o.ModelDtype = "auto",
-    codec: o.CodecName = None,
-    codec_run: CodecRun,
+    codec: Codec,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/generation"),
     file_format: FileFormat = "png",
     overwrite: Overwrite = False,
@@ -67,12 +66,13 @@ def generation(
     if bool(text) == (data is not None):
         raise UserError("give a text of at least two sentences, or a data set with --data")
     check_output(to, overwrite=overwrite, marker=PAGE)
+    choice = codec_choice(codec)
     writer = TextModel.open(
         model,
         device=device,
         dtype=dtype,
-        codec=codec,
-        codec_options=codec_run_options(codec_run),
+        codec=choice.name,
+        codec_options=choice.run,
         progress=progress,
     )
     options = writer.options(**generation)
