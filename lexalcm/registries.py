@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lexalcm.diffusion.samplers import Sampler
     from lexalcm.evaluate.metric import Metric
     from lexalcm.model.lcm import LCM
+    from lexalcm.objective.base import Objective
 
 CODECS: "Registry[type[Codec]]" = Registry(
     "codec",
@@ -46,6 +47,16 @@ SAMPLERS: "Registry[Sampler]" = Registry(
     ConfigError,
 )
 """From noise to a concept."""
+
+OBJECTIVES: "Registry[type[Objective]]" = Registry(
+    "objective",
+    {
+        "squared_l2": "lexalcm.objective.squared_l2:SquaredL2",
+        "diffusion": "lexalcm.objective.diffusion:Diffusion",
+    },
+    ConfigError,
+)
+"""What a training makes small."""
 
 METRICS: "Registry[Metric]" = Registry(
     "metric",

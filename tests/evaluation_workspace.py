@@ -77,7 +77,7 @@ def make_text_model(
 def guess_next(model: BaseLCM, story: torch.Tensor) -> torch.Tensor:
     """What a base model says after a story [n, dim], in one forward pass over it: [dim]."""
     with torch.no_grad():
-        guess = model.predict(
+        guess = model(
             model.normalizer.normalize(story[None]),
             torch.zeros(1, len(story), dtype=torch.int64),
             torch.arange(len(story))[None],

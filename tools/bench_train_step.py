@@ -23,6 +23,7 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.flops import training_flops
 from lexalcm.model.presets import PUBLISHED_DIM, preset
+from lexalcm.objective import create_objective
 from lexalcm.train.allocator import keep_freed_memory
 from tools.matrix_rate import matrix_rate, now
 
@@ -66,7 +67,8 @@ def measure(config: ModelConfig, arguments: argparse.Namespace) -> dict[str, obj
     dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     if device.type == "cpu":
         keep_freed_memory()
-    model = create_model(config, seed=0).to(device).train()
+    model = create_model(config, seed=0)
+    objective = create_objective(model).to(device).train()
     if arguments.compile:
         for block in model.blocks():
             block.compile()
@@ -75,7 +77,7 @@ def measure(config: ModelConfig, arguments: argparse.Namespace) -> dict[str, obj
 
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = model(**batch)
+            loss = objective(**batch)
         (loss.sum / loss.count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

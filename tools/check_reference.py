@@ -34,9 +34,11 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import ConceptPredictor, prepare
 from lexalcm.model import BaseLCM, TwoTowerLCM
 from lexalcm.model.import_fairseq2 import import_fairseq2
-from lexalcm.model.lcm import LCM, squared_l2
+from lexalcm.model.lcm import LCM
 from lexalcm.model.masks import causal_mask
 from lexalcm.model.normalizer import Normalizer
+from lexalcm.objective.diffusion import Diffusion
+from lexalcm.objective.squared_l2 import SquaredL2, squared_l2
 
 TOLERANCE = 1e-5
 LAST_BIT = 2.0**-24
@@ -177,9 +179,9 @@ def check_base(model: BaseLCM, reference: Mapping[str, Tensor]) -> Iterator[Chec
     documents, positions, real = _rows(reference)
     targets = real & (positions > 0)
     yield compare("base, normalized", model.normalizer.normalize(reference["embeddings"]), reference["normalized"])
-    output = model.predict(reference["normalized"], documents, positions)
+    output = model(reference["normalized"], documents, positions)
     yield compare("base, output", output[real], reference["output"][real])
-    loss = model(reference["embeddings"], documents, positions, targets)
+    loss = SquaredL2(model).loss(reference["embeddings"], documents, positions, targets)
     yield compare("base, loss", loss.sum, reference["loss_sum"])
     yield compare("base, number of targets", loss.count.float(), reference["num_targets"].float())
     prompts = reference["next_prompt"]
@@ -206,11 +208,11 @@ def check_towers(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Iterato
     noisy = model.schedule.add_noise(normalized, noise, timesteps)
     yield compare("two-tower, noisy", noisy, reference["noisy"])
     undropped = torch.zeros_like(real)
-    denoised = model.predict(normalized, documents, positions, noisy, timesteps, undropped)
+    denoised = model(normalized, documents, positions, noisy, timesteps, undropped)
     yield compare("two-tower, denoised", denoised[real], reference["denoised"][real])
 
     rows = (reference["embeddings"], documents, positions, real)
-    loss = model.loss(*rows, timesteps=timesteps, noise=noise, dropped=undropped)
+    loss = Diffusion(model).loss(*rows, timesteps=timesteps, noise=noise, dropped=undropped)
     yield compare("two-tower, loss per target", loss.per_target[real], reference["loss_per_target"])
     yield compare("two-tower, loss", loss.sum, reference["loss_sum"])
     denormalize = model.normalizer.denormalize
@@ -309,9 +311,9 @@ def check_training(model: TwoTowerLCM, reference: Mapping[str, Tensor]) -> Itera
     documents, positions, real = _rows(reference)
     rows, undropped = (reference["embeddings"], documents, positions, real), torch.zeros_like(real)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.1)
-    losses, norms = [], []
+    objective, losses, norms = Diffusion(model), [], []
     for timesteps, noise in zip(reference["train_timesteps"], reference["train_noise"], strict=True):
-        loss = model.loss(*rows, timesteps=timesteps, noise=noise, dropped=undropped)
+        loss = objective.loss(*rows, timesteps=timesteps, noise=noise, dropped=undropped)
         mean = loss.sum / loss.count
         mean.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM))

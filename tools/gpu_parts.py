@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lexalcm.config import load_settings
-from lexalcm.data.loader import Batch
+from lexalcm.data.batch import Batch
 from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
@@ -26,6 +26,7 @@ from lexalcm.model.config import AttentionKernel
 from lexalcm.model.create import create_model
 from lexalcm.model.flops import training_flops
 from lexalcm.model.presets import PUBLISHED_DIM, preset
+from lexalcm.objective import create_objective
 from lexalcm.train.ahead import Ahead
 from lexalcm.train.engines.choose import EngineChoice, start_engine
 from lexalcm.train.memory_plan import plan_memory
@@ -300,7 +301,7 @@ class _Steps:
         with self.device:
             model = create_model(self.model, 0)
         choice = EngineChoice("single", "bf16", checkpointing=checkpointing, compiled=compiled)
-        self._engine = start_engine(choice, model, self.config.train, self.device)
+        self._engine = start_engine(choice, create_objective(model), self.config.train, self.device)
         self._batches = Ahead(self._rows(), self.device)
 
     def take(self, steps: int) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from lexalcm.cli.console import err, out, print_json
 from lexalcm.errors import ConfigError, LexaError
+from lexalcm.registries import OBJECTIVES
 from lexalcm.train.stop import SCHEDULERS, StopRequest
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def train(
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", help="auto, single, ddp, fsdp or deepspeed.  \\[default: auto]")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option("--objective", help=f"The loss: {', '.join(OBJECTIVES.names())}.  \\[default: the model's own]"),
     ] = None,
     deepspeed: Annotated[
         str | None, typer.Option("--deepspeed", metavar="FILE", help='DeepSpeed JSON; "auto" values are filled in.')
@@ -122,6 +127,7 @@ def train(
         "model": model,
         "name": name,
         "train.engine": engine,
+        "train.objective": objective,
         "deepspeed": deepspeed,
         "train.steps": steps,
     }

@@ -11,17 +11,15 @@ mended shard is simply read again; each batch says how many documents and target
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as MapDataset
 
+from lexalcm.data.batch import Batch
 from lexalcm.data.dataset import Split
 from lexalcm.data.mixture import TRAIN_SPLIT, Mixture, Part
 from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
@@ -34,66 +32,6 @@ _SECONDS_TO_END = 2.0
 
 Planned = tuple[int, Windows]
 """A micro-batch's number and what stands in its rows."""
-
-
-class Sent(NamedTuple):
-    """A micro-batch's tensors on a GPU, by the names of the model's arguments, copied on a stream of their own."""
-
-    inputs: dict[str, Tensor]
-    arrived: torch.cuda.Event
-
-    def take(self, device: torch.device) -> dict[str, Tensor]:
-        """The tensors for the device's current stream, which waits for them; the CPU does not."""
-        stream = torch.cuda.current_stream(device)
-        stream.wait_event(self.arrived)
-        for tensor in self.inputs.values():
-            tensor.record_stream(stream)
-        return self.inputs
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch of packed rows."""
-
-    embeddings: Tensor
-    """[rows, row_length, dim] as stored, float32 once moved by `to`; zeros where there is no concept."""
-    documents: Tensor
-    """int64 [rows, row_length]; 0, 1, 2, ... within the row, -1 where there is no concept."""
-    positions: Tensor
-    """int64 [rows, row_length]; counts from 0 in each document, 0 where there is no concept."""
-    targets: Tensor
-    """bool [rows, row_length]; where the loss counts: not a document's first concept, not special concepts before it,
-    not the source of a pair, of a conversation only what an assistant says, and not where there is no concept."""
-    number: int
-    """Which micro-batch it is, counted from the start of training; seeds all that is random in it."""
-    skipped: int = 0
-    """Documents that were planned but lie in a bad shard; one cut into windows counts with that of its first target."""
-    missing_targets: int = 0
-    """Targets that were planned but lie in a bad shard."""
-    sent: Sent | None = None
-    """The same on a GPU, if it has been sent ahead."""
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The batch on a device, embeddings in float32; does not wait for copies from pinned memory."""
-        moved = self._with(lambda x: x.to(device, non_blocking=True))
-        return replace(moved, embeddings=moved.embeddings.float())
-
-    def pin_memory(self) -> "Batch":
-        """The batch in memory that a GPU copies from at full speed; the `DataLoader` calls it."""
-        return self._with(Tensor.pin_memory)
-
-    def model_inputs(self) -> dict[str, Tensor]:
-        """The tensors by the names of the model's arguments."""
-        return {name: getattr(self, name) for name in ("embeddings", "documents", "positions", "targets")}
-
-    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return replace(
-            self,
-            embeddings=change(self.embeddings),
-            documents=change(self.documents),
-            positions=change(self.positions),
-            targets=change(self.targets),
-        )
 
 
 class BatchReader(MapDataset):

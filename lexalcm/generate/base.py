@@ -27,7 +27,7 @@ class BasePredictor:
         self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor, draw_noise: DrawNoise
     ) -> Tensor:
         """See `ConceptPredictor.predict_rows`."""
-        return self.model.predict(concepts_BLD, documents_BL, positions_BL).roll(1, dims=1)
+        return self.model(concepts_BLD, documents_BL, positions_BL).roll(1, dims=1)
 
 
 class _Reader:

@@ -9,9 +9,10 @@ Shapes: B rows, L positions, D embedding dimension.
 import torch
 from torch import Tensor
 
+from lexalcm.data.batch import check_rows
 from lexalcm.diffusion.samplers import DrawNoise
 from lexalcm.generate.predictor import ConceptPredictor
-from lexalcm.model.lcm import check_rows, evaluating
+from lexalcm.model.lcm import evaluating
 
 
 def predict_each(
@@ -33,7 +34,7 @@ def predict_each(
         UserError: shapes that do not agree, another dimension than the model's, NaN.
     """
     model = predictor.model
-    check_rows(model.config, embeddings, documents=documents, positions=positions)
+    check_rows(model.config.dim, embeddings, documents=documents, positions=positions)
     model.check_concepts(embeddings, "embeddings")
     generator = torch.Generator().manual_seed(seed)
     shape = embeddings.shape

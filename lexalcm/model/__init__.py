@@ -5,7 +5,7 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import count_parameters, create_model
 from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.folder import load_model
-from lexalcm.model.lcm import LCM, Loss
+from lexalcm.model.lcm import LCM
 from lexalcm.model.one_tower import OneTowerLCM
 from lexalcm.model.presets import DEFAULT_PRESET, Preset, preset, preset_names
 from lexalcm.model.two_tower import TwoTowerLCM
@@ -15,7 +15,6 @@ __all__ = [
     "LCM",
     "BaseLCM",
     "DiffusionLCM",
-    "Loss",
     "ModelConfig",
     "OneTowerLCM",
     "Preset",

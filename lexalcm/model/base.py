@@ -1,7 +1,7 @@
-"""Base LCM: one causal Transformer that predicts the next concept by least squares (LCM paper, section 2.3.1).
+"""Base LCM: one causal Transformer that predicts the next concept (LCM paper, section 2.3.1).
 
-It answers with the mean of what may follow, which is blurred where several continuations are likely; in return a
-concept costs a single forward pass.
+Trained by least squares it answers with the mean of what may follow, which is blurred where several continuations are
+likely; in return a concept costs a single forward pass.
 
 Shapes: B rows, L positions, D embedding dimension, W width.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lexalcm.model.cache import LayerCache
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.lcm import LCM, Loss, check_rows, reduce_loss, squared_l2
+from lexalcm.model.lcm import LCM
 from lexalcm.model.linear import Linear
 from lexalcm.model.masks import causal_mask
 from lexalcm.model.presets import WIDTHS, Preset
@@ -37,20 +37,12 @@ class BaseLCM(LCM):
         self.transformer = Transformer(config, config.num_layers)
         self.output_proj = Linear(config.width, config.dim)
 
-    def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
-        """The training loss of packed rows; see `LCM.forward`. A document's first concept cannot be a target."""
-        check_rows(self.config, embeddings, documents=documents, positions=positions, targets=targets)
-        concepts_BLD = self.normalizer.normalize(embeddings)
-        prediction_BLD = self.predict(concepts_BLD, documents, positions)
-        loss_BL = squared_l2(prediction_BLD[:, :-1], concepts_BLD[:, 1:])
-        return reduce_loss(nn.functional.pad(loss_BL, (1, 0)), targets & (positions > 0))
-
     def blocks(self) -> list[nn.Module]:
         """The Transformer's layers."""
         return list(self.transformer.layers)
 
-    def predict(self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor) -> Tensor:
-        """Normalized concepts to the model's guess of the concept after each position, normalized, [B, L, D]."""
+    def forward(self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor) -> Tensor:
+        """The guess of the concept after each position of packed rows, normalized, float32 [B, L, D]; see `LCM`."""
         mask = causal_mask(documents_BL, self.config.attention)
         inputs_BLW = self.transformer.project(concepts_BLD)
         return self.output_proj(self.transformer(inputs_BLW, positions_BL, mask)).float()

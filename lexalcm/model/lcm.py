@@ -1,17 +1,13 @@
-"""What every LCM has: a config, a normalizer, a loss over packed rows, a folder to be saved in.
+"""What every LCM has: a config, a normalizer, a prediction over packed rows, a folder to be saved in.
 
-`LCM.forward` is the training objective and nothing else, because that is what engines wrap (DDP, FSDP and DeepSpeed
-hook into `forward`). All its randomness comes from torch's default generator, which a trainer seeds for each
-micro-batch.
-
-Shapes: B rows, L positions, D embedding dimension.
+`forward` is the prediction; what it is compared with in training is an objective's business (`lexalcm.objective`).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -28,43 +24,29 @@ if TYPE_CHECKING:
     from lexalcm.generate.continuation import Continuation, WrittenSentence
     from lexalcm.generate.text import TextModel
 
-MASKS = frozenset({"targets", "dropped"})
-"""Arguments of packed rows that are true or false; the others are counted."""
-
-
-class Loss(NamedTuple):
-    """The loss of a micro-batch before averaging, which needs the targets of the whole optimizer step.
-
-    Attributes:
-        sum: the loss added up over the targets, float32 scalar: the one to differentiate.
-        count: number of targets, int64 scalar.
-        per_target: each position's loss, float32 [B, L], zero where there is no target; detached. (A compact list would
-            have a size that depends on the data, which stalls a GPU.)
-        timesteps: of the noise at each position, int64 [B, L]; None in a model without noise.
-    """
-
-    sum: Tensor
-    count: Tensor  # type: ignore[assignment]  # hides tuple.count
-    per_target: Tensor
-    timesteps: Tensor | None = None
-
 
 class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-concept-model"]):
     """Base of the architectures; what one must hold is in `docs/extending.md`.
 
+    Its `forward` takes normalized concepts of packed rows, float32 [B, L, D], and for each position which document of
+    its row it belongs to, int64 [B, L], -1 on padding, and which concept of the document it is, int64 [B, L]. What it
+    predicts is normalized too: see `BaseLCM.forward` and, for models that denoise, `DiffusionLCM.forward`.
+
     Args:
-        config: sizes and objective.
+        config: sizes.
 
     Attributes:
         presets: its named sizes; the preset `tiny` of the architecture `base` is called `base-tiny`.
         denoises: whether it makes concepts out of noise: its config then has `diffusion`, and it a `schedule`.
         samples: whether a prompt's continuations differ with the seed.
+        objective: the name of the one that it is trained with, unless another is asked for.
         schedule: of the noise; None in a model that does not denoise.
     """
 
     presets: ClassVar[Mapping[str, Preset]] = {}
     denoises: ClassVar[bool] = False
     samples: ClassVar[bool] = False
+    objective: ClassVar[str] = "squared_l2"
     schedule: NoiseSchedule | None = None
 
     def __init__(self, config: ModelConfig) -> None:
@@ -89,23 +71,6 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
             )
         if config.diffusion is not None and not cls.denoises:
             raise ConfigError(f"diffusion: {config.architecture} models do not denoise: remove it")
-
-    @abstractmethod
-    def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
-        """The training loss of packed rows.
-
-        Args:
-            embeddings: concepts in the codec's space, [B, L, D]; any finite number on padding.
-            documents: which document of its row a position belongs to, int64 [B, L]; -1 on padding.
-            positions: position within the document, int64 [B, L].
-            targets: where the loss counts, bool [B, L].
-
-        Returns:
-            squared L2 distance in normalized space, added up over the D dimensions of a target and over targets.
-
-        Raises:
-            UserError: shapes that do not agree with each other or with the model, or types that are not these.
-        """
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
@@ -229,32 +194,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def check_rows(config: ModelConfig, embeddings: Tensor, **others: Tensor) -> None:
-    """Make sure that a batch has the shapes and types of packed rows; looks at no number, so that it costs nothing.
-
-    Raises:
-        UserError: names the argument that does not fit.
-    """
-    if embeddings.ndim != 3 or embeddings.shape[-1] != config.dim:
-        raise UserError(f"embeddings: shape {list(embeddings.shape)}, expected [rows, length, {config.dim}]")
-    if not embeddings.is_floating_point():
-        raise UserError(f"embeddings: type {embeddings.dtype}, expected floating-point numbers")
-    for name, tensor in others.items():
-        if tensor.shape != embeddings.shape[:2]:
-            raise UserError(f"{name}: shape {list(tensor.shape)}, expected {list(embeddings.shape[:2])}")
-        expected = torch.bool if name in MASKS else torch.int64
-        if tensor.dtype != expected:  # as an index, uint8 would be a mask
-            raise UserError(f"{name}: type {tensor.dtype}, expected {expected}")
-
-
-def squared_l2(prediction_BLD: Tensor, target_BLD: Tensor) -> Tensor:
-    """Squared distance of each position, added up over dimensions in float32, [B, L]."""
-    return (prediction_BLD.float() - target_BLD.float()).square().sum(-1)
-
-
-def reduce_loss(loss_BL: Tensor, targets_BL: Tensor, timesteps_BL: Tensor | None = None) -> Loss:
-    """Add up the loss of the targets."""
-    per_target = torch.where(targets_BL, loss_BL, 0.0)
-    return Loss(per_target.sum(), targets_BL.sum(), per_target.detach(), timesteps_BL)

@@ -59,7 +59,7 @@ class OneTowerLCM(DiffusionLCM):
         """The Transformer's layers."""
         return list(self.transformer.layers)
 
-    def predict(
+    def forward(
         self,
         concepts_BLD: Tensor,
         documents_BL: Tensor,
@@ -68,7 +68,7 @@ class OneTowerLCM(DiffusionLCM):
         timesteps_BL: Tensor,
         dropped_BL: Tensor,
     ) -> Tensor:
-        """See `DiffusionLCM.predict`."""
+        """See `DiffusionLCM.forward`."""
         time_TW = self.times(torch.arange(self.clean + 1, device=concepts_BLD.device))
         both_BLD = torch.cat([concepts_BLD, noisy_BLD], dim=1)
         both_times_BL = torch.cat([torch.full_like(timesteps_BL, self.clean), timesteps_BL], dim=1)

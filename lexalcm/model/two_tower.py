@@ -69,7 +69,7 @@ class TwoTowerLCM(DiffusionLCM):
         """The contextualizer's layers, then the denoiser's."""
         return [*self.contextualizer.layers, *self.denoiser.layers]
 
-    def predict(
+    def forward(
         self,
         concepts_BLD: Tensor,
         documents_BL: Tensor,
@@ -78,7 +78,7 @@ class TwoTowerLCM(DiffusionLCM):
         timesteps_BL: Tensor,
         dropped_BL: Tensor,
     ) -> Tensor:
-        """See `DiffusionLCM.predict`."""
+        """See `DiffusionLCM.forward`."""
         mask = causal_mask(documents_BL, self.config.attention)
         context_BLW = self.contexts(concepts_BLD, positions_BL, mask)
         memory_BLW = shift_contexts(context_BLW, documents_BL)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from lexalcm.data.loader import Batch, Sent
+from lexalcm.data.batch import Batch, Sent
 
 
 class Ahead:
@@ -54,7 +54,7 @@ class Ahead:
         if self._stream is None:
             return batch
         with torch.cuda.stream(self._stream):
-            inputs = batch.to(self._device).model_inputs()
+            there = batch.to(self._device)
         arrived = torch.cuda.Event()
         arrived.record(self._stream)
-        return replace(batch, sent=Sent(inputs, arrived))
+        return replace(batch, sent=Sent(there, arrived))

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from lexalcm.atomic import write_text
-from lexalcm.data.loader import Batch, TrainingBatches
+from lexalcm.data.batch import Batch
+from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.mixture import TRAIN_SPLIT, Mixture
 from lexalcm.data.plan import Windows
 from lexalcm.errors import LexaError

@@ -46,6 +46,7 @@ class Activations:
 
 def activations(
     config: ModelConfig,
+    objective: str,
     rows: int,
     length: int,
     device_type: str,
@@ -58,6 +59,7 @@ def activations(
 
     Args:
         config: the model's sizes.
+        objective: `train.objective`.
         rows: in the micro-batch.
         length: concepts in a row.
         device_type: `cpu` or `cuda`.
@@ -67,10 +69,10 @@ def activations(
     """
 
     asked = compiled and can_partition()
-    kept = _kept_by_compiled(_small(config), rows, length, device_type, precision) if asked else None
+    kept = _kept_by_compiled(_small(config), objective, rows, length, device_type, precision) if asked else None
 
     def at(rows: int, precision: str) -> tuple[float, float]:
-        return _at(config, rows, length, device_type, precision, checkpointing, kept)
+        return _at(config, objective, rows, length, device_type, precision, checkpointing, kept)
 
     without_casts = "bf16-weights" if precision == "bf16" else precision  # rows do not change what is cast
     growth = zip(at(rows, without_casts), at(2 * rows, without_casts), strict=True)
@@ -83,6 +85,7 @@ def activations(
 
 def _at(
     config: ModelConfig,
+    objective: str,
     rows: int,
     length: int,
     device_type: str,
@@ -94,7 +97,7 @@ def _at(
     towers = _towers(config)
 
     def trace(recomputed: bool) -> MemoryTrace:
-        return _trace(_small(config), rows, length, device_type, precision, recomputed)
+        return _trace(_small(config), objective, rows, length, device_type, precision, recomputed)
 
     def left_by(tower: int, recomputed: bool) -> LayerTrace:
         if compiled is not None and not recomputed:
@@ -134,11 +137,14 @@ def _small(config: ModelConfig) -> ModelConfig:
 
 
 @cache
-def _kept_by_compiled(small: ModelConfig, rows: int, length: int, device_type: str, precision: str) -> list[Kept]:
+def _kept_by_compiled(
+    small: ModelConfig, objective: str, rows: int, length: int, device_type: str, precision: str
+) -> list[Kept]:
     """Of a layer in each tower."""
     if precision == "bf16-weights":  # the same as under autocast, but for its copies of weights
-        return [Kept(kept.per_row, 0) for kept in _kept_by_compiled(small, rows, length, device_type, "bf16")]
-    trace = _trace(small, rows, length, device_type, precision, recomputed=False)
+        with_casts = _kept_by_compiled(small, objective, rows, length, device_type, "bf16")
+        return [Kept(kept.per_row, 0) for kept in with_casts]
+    trace = _trace(small, objective, rows, length, device_type, precision, recomputed=False)
     first_of_each = range(0, TRACED * len(_towers(small)), TRACED)
     blocks = traced_model(small, precision).blocks()
     return [kept_by_compiled(blocks[number], trace.given[number], rows, precision) for number in first_of_each]
@@ -146,6 +152,6 @@ def _kept_by_compiled(small: ModelConfig, rows: int, length: int, device_type: s
 
 @cache
 def _trace(
-    config: ModelConfig, rows: int, length: int, device_type: str, precision: str, recomputed: bool
+    config: ModelConfig, objective: str, rows: int, length: int, device_type: str, precision: str, recomputed: bool
 ) -> MemoryTrace:
-    return trace_micro_batch(config, rows, length, device_type, precision, recomputed=recomputed)
+    return trace_micro_batch(config, objective, rows, length, device_type, precision, recomputed=recomputed)

@@ -136,7 +136,7 @@ def _estimate(
     kind = "bf16-weights" if precision == "bf16" and layout.casts_weights else precision
     compiled = layout.compiles and plans_to_compile(config.train, model, device_type)
     shape = (data.micro_batch, data.row_length)
-    acts = activations(model, *shape, device_type, kind, checkpointing, compiled=compiled)
+    acts = activations(model, config.train.objective, *shape, device_type, kind, checkpointing, compiled=compiled)
     once = data.global_batch <= processes  # a step is one micro-batch, and its gradients need not be there before
     use = layout.use(sizes, processes, 2 if precision == "bf16" else 4, config.train, once)
     held = use.weights + use.gradients + use.optimizer + use.average

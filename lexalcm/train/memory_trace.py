@@ -23,10 +23,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
+from lexalcm.data.batch import FIELDS
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import meta_model
 from lexalcm.model.lcm import LCM
 from lexalcm.model.norm import inverse_rms
+from lexalcm.objective import create_objective
 
 T = TypeVar("T")
 aten = torch.ops.aten
@@ -127,12 +129,20 @@ def traced_model(config: ModelConfig, precision: str) -> LCM:
 
 
 def trace_micro_batch(
-    config: ModelConfig, rows: int, length: int, device_type: str, precision: str, *, recomputed: bool = False
+    config: ModelConfig,
+    objective_name: str,
+    rows: int,
+    length: int,
+    device_type: str,
+    precision: str,
+    *,
+    recomputed: bool = False,
 ) -> MemoryTrace:
     """Compute one micro-batch without memory.
 
     Args:
         config: the model's sizes.
+        objective_name: of `train.objective`.
         rows: in the micro-batch.
         length: concepts in a row.
         device_type: `cpu` or `cuda`, whose kernels are meant; it need not be here.
@@ -140,6 +150,7 @@ def trace_micro_batch(
         recomputed: with activation checkpointing of all layers.
     """
     model = traced_model(config, precision)
+    objective = create_objective(model, objective_name)
     model.requires_grad_(False)  # the meta tensors inside; the parameters around them are new
     device = torch.device(device_type)
     kernels = _GPUKernels if device_type == "cuda" else nullcontext
@@ -154,15 +165,14 @@ def trace_micro_batch(
         for layer in model.blocks():
             layer.register_forward_pre_hook(trace.begin_layer)
             layer.register_forward_hook(trace.end_layer)
-        model.train()
+        objective.train()
+        fields = {name: FIELDS[name] for name in objective.fields}
         batch = {
-            "embeddings": torch.empty(rows, length, config.dim),
-            "documents": torch.empty(rows, length, dtype=torch.int64),
-            "positions": torch.empty(rows, length, dtype=torch.int64),
-            "targets": torch.empty(rows, length, dtype=torch.bool),
+            name: torch.empty(field.shape(rows, length, config.dim), dtype=field.dtype)
+            for name, field in fields.items()
         }
         with torch.autocast("cpu", torch.bfloat16) if precision != "fp32" else nullcontext():
-            loss = model(**batch)
+            loss = objective(**batch)
             trace.end_forward()
         trace.begin_backward()
         loss.sum.backward()

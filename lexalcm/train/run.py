@@ -24,6 +24,7 @@ from lexalcm.file_hash import file_sha256
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
+from lexalcm.objective import Objective, create_objective
 from lexalcm.train.allocator import keep_freed_memory
 from lexalcm.train.bad_step import BadStep, dump_bad_step
 from lexalcm.train.checkpoint import Progress, load_weights, restore_engine
@@ -95,7 +96,12 @@ class _Parts:
     mixture: Mixture
     batches: TrainingBatches
     validation: ValidationBatches | None
-    model: LCM
+    objective: Objective
+
+    @property
+    def model(self) -> LCM:
+        """What is trained."""
+        return self.objective.model
 
 
 def read_run_config(file: Path | None, overrides: Iterable[str | tuple[str, Any]], resume: str) -> RunConfig:
@@ -160,7 +166,7 @@ def train(
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
         choice = _agreed_choice(parts, config, display)
-        with closing(start_engine(choice, parts.model, config.train, world.device)) as engine:
+        with closing(start_engine(choice, parts.objective, config.train, world.device)) as engine:
             if start.checkpoint is not None:
                 restore_engine(start.checkpoint, engine, start.progress.updates)
                 display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
@@ -184,10 +190,12 @@ def train(
             def dump(bad: BadStep) -> str:
                 return dump_bad_step(run.path, bad, config, engine, parts.batches, parts.mixture, world)
 
-            model, step = parts.model.config, start.progress.step
-            with closing(saver), open_monitor(config, model, run, display, step, world) as monitor:
+            objective, step = parts.objective, start.progress.step
+            with closing(saver), open_monitor(config, objective, run, display, step, world) as monitor:
                 planned = _planned(parts, config, choice)
-                gauges = make_gauges(config, model, parts.mixture, engine, monitor, run, start.progress, world, planned)
+                gauges = make_gauges(
+                    config, objective, parts.mixture, engine, monitor, run, start.progress, world, planned
+                )
                 trainer = Trainer(
                     engine,
                     parts.batches,
@@ -222,7 +230,7 @@ def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequ
         StopRequest(stop) as stop,
     ):
         choice = _agreed_choice(parts, config, display)
-        with closing(start_engine(choice, parts.model, config.train, world.device)) as engine:
+        with closing(start_engine(choice, parts.objective, config.train, world.device)) as engine:
             monitor, compiled = Monitor(None, display), choice.compiled_parts
             trainer = Trainer(engine, parts.batches, None, settings, world, monitor, _save_nothing, compiled=compiled)
             began = time.perf_counter()
@@ -253,11 +261,12 @@ def _assemble(config: RunConfig) -> _Parts:
     mixture = Mixture.open(config.data)
     model = load_model(config.model)
     check_codec(model.config, config.model, mixture.codec, config.data.all_sets[0].path)
+    objective = create_objective(model, config.train.objective)
     freeze(model, config.train.freeze)
     batches = TrainingBatches(mixture, config.data, config.train.seed)
     validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
     engine = choose_engine(config, world, model.config)
-    return _Parts(world, engine, mixture, batches, validation, model)
+    return _Parts(world, engine, mixture, batches, validation, objective)
 
 
 def _agreed_choice(parts: _Parts, config: RunConfig, display: Display) -> EngineChoice:

@@ -59,6 +59,8 @@ class TrainSettings(Settings):
     """Optimizer steps in all."""
     seed: NonNegativeInt = 0
     """Of the order of documents, and of noise and dropout."""
+    objective: str = "auto"
+    """The loss, by name; auto: that of the model's architecture."""
     engine: Literal["auto", "single", "ddp", "fsdp", "deepspeed"] = "auto"
     """How the model is held and updated over processes; auto: chosen by processes and memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

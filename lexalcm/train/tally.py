@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lexalcm.data.loader import Batch
-from lexalcm.model.lcm import Loss
+from lexalcm.data.batch import Batch
+from lexalcm.objective import Loss
 from lexalcm.to_host import ToHost
 from lexalcm.train.timestep_loss import TimestepBuckets
 from lexalcm.train.world import World
@@ -62,7 +62,7 @@ class Tally:
             self._flops += self.flops_of(batch)
         numbers = [loss.sum.detach().double()[None]]
         if self.buckets is not None:
-            targets = batch.targets if batch.sent is None else batch.sent.inputs["targets"]
+            targets = batch.targets if batch.sent is None else batch.sent.batch.targets
             numbers.append(self.buckets.add_up(loss, targets).flatten())
         self._on_device.append(torch.cat(numbers))
 

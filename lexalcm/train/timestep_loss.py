@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lexalcm.model.lcm import Loss
+from lexalcm.objective import Loss
 
 BUCKETS = 10
 

@@ -3,7 +3,7 @@
 from functools import partial
 
 from lexalcm.data.mixture import Mixture
-from lexalcm.model.config import ModelConfig
+from lexalcm.objective import Objective
 from lexalcm.train.alerts import WeightWatch
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
@@ -21,13 +21,13 @@ from lexalcm.train.world import World
 
 
 def open_monitor(
-    config: RunConfig, model: ModelConfig, run: RunFolder, display: Display, step: int, world: World
+    config: RunConfig, objective: Objective, run: RunFolder, display: Display, step: int, world: World
 ) -> Monitor:
     """Open what the main process writes metrics to; every process must call it.
 
     Args:
         config: the run's settings.
-        model: the model's.
+        objective: the model and its loss.
         run: the run's folder.
         display: who watches.
         step: steps done.
@@ -43,7 +43,7 @@ def open_monitor(
             elsewhere.append(WandbLog(config, run.path))
 
     world.from_main(open_elsewhere)
-    buckets = _buckets(model)
+    buckets = _buckets(objective)
     return Monitor(
         run if world.is_main else None,
         display,
@@ -55,7 +55,7 @@ def open_monitor(
 
 def make_gauges(
     config: RunConfig,
-    model: ModelConfig,
+    objective: Objective,
     mixture: Mixture,
     engine: Engine,
     monitor: Monitor,
@@ -68,7 +68,7 @@ def make_gauges(
 
     Args:
         config: the run's settings.
-        model: the model's.
+        objective: the model and its loss.
         mixture: the run's data sets.
         engine: the model in training.
         monitor: where alerts and samples go.
@@ -88,13 +88,13 @@ def make_gauges(
     if samples is not None:
         looks.append(samples)
     return Gauges(
-        buckets=_buckets(model),
+        buckets=_buckets(objective),
         # The design's operations are those of training every weight.
-        flops_of=None if train.freeze else partial(batch_flops, model),
+        flops_of=None if train.freeze else partial(batch_flops, objective.model.config),
         peak_flops=peak_flops(world.device, engine.precision, train.peak_tflops),
         looks=looks,
     )
 
 
-def _buckets(model: ModelConfig) -> TimestepBuckets | None:
-    return None if model.diffusion is None else TimestepBuckets(model.diffusion.steps)
+def _buckets(objective: Objective) -> TimestepBuckets | None:
+    return None if objective.timesteps is None else TimestepBuckets(objective.timesteps)

@@ -46,7 +46,7 @@ def mean_loss(model: str, split: str, *, everything: bool = False) -> float:
         concepts_LD = lcm.normalizer.normalize(torch.tensor(np.asarray(documents.embeddings(number), dtype=np.float32)))
         length = len(concepts_LD)
         document_BL, position_BL = torch.zeros(1, length, dtype=torch.int64), torch.arange(length)[None]
-        prediction_LD = lcm.predict(concepts_LD[None], document_BL, position_BL)[0]
+        prediction_LD = lcm(concepts_LD[None], document_BL, position_BL)[0]
         first = 1 if everything else documents.document(number)["source"]
         losses += [float(((prediction_LD[i - 1] - concepts_LD[i]) ** 2).sum()) for i in range(first, length)]
     return float(np.mean(losses))

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from training_workspace import make_workspace, zero
 
 from lexalcm.cli import app, entry, training_display
 from lexalcm.cli.app import main
-from lexalcm.data.loader import Batch
+from lexalcm.data.batch import Batch
 from lexalcm.model import load_model
 from lexalcm.train import run
-from lexalcm.train.engines import single
 from lexalcm.train.stop import StopRequest
 
 Lcm = Callable[..., tuple[int, str, str]]
@@ -215,17 +215,17 @@ def test_a_run_ends_with_the_step_in_which_it_is_asked_to_stop(
     """Asked while the third step reads its second micro-batch, it ends with that; asked behind it, with the next."""
     ask = partial(os.kill, os.getpid(), signal.SIGTERM)
 
-    def asking(batch: Batch) -> dict[str, Any]:
+    def asking(batch: Batch, device: torch.device) -> Batch:
         if during == "reading" and batch.number == 5:
             ask()
-        return Batch.model_inputs(batch)
+        return batch.to(device)
 
     class Asking(training_display.LineDisplay):
         def advance(self, metrics: Any) -> None:
             if during == "after" and metrics["step"] == 3:
                 ask()
 
-    monkeypatch.setattr(single, "inputs_on", lambda device, batch: asking(batch.to(device)))
+    monkeypatch.setattr(Batch, "on", asking)
     monkeypatch.setattr(training_display, "LineDisplay", Asking)
     code, _, err = lcm_train("--set", "train.validate_every=100")
     assert code == 0

@@ -18,6 +18,7 @@ from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.mixture import Mixture
 from lexalcm.errors import MissingExtraError, ShardError, TrainingError
 from lexalcm.model import load_model
+from lexalcm.objective import create_objective
 from lexalcm.train.monitor import Silent
 from lexalcm.train.run import read_run_config, train
 from lexalcm.train.trainer import VALIDATION, seed_generators
@@ -90,13 +91,13 @@ def test_mfu_is_known_where_the_peak_of_the_device_is(here: Path) -> None:
 
 def test_the_validation_loss_by_timestep_is_that_of_each_position(here: Path) -> None:
     folder = run("by-timestep", "train.steps=3", "train.ema.decay=null")
-    model = load_model(folder)
+    objective = create_objective(load_model(folder))
     settings = read_run_config(Path("config.yaml"), [], "auto").data
     sums, counts = np.zeros(10), np.zeros(10)
     for batch in ValidationBatches(Mixture.open(settings), settings).iterate():
         seed_generators(VALIDATION, 0, batch.number)
         with torch.no_grad():
-            loss = model(**batch.to("cpu").model_inputs())
+            loss = objective(**batch.to("cpu").inputs(objective.fields))
         for row, place in batch.targets.nonzero().tolist():
             sums[int(loss.timesteps[row, place]) // 10] += float(loss.per_target[row, place])
             counts[int(loss.timesteps[row, place]) // 10] += 1

@@ -15,6 +15,7 @@ from allocated_memory import DIM, LENGTH, allocated_at_most, batch
 from lexalcm.config import load_settings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
+from lexalcm.objective import create_objective
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.memory_plan import plan_memory
@@ -35,7 +36,7 @@ def measure(overrides: list[str]) -> tuple[str, int, int]:
         engines: list[Engine] = []
 
         def two_steps() -> None:
-            engines.append(start_engine(choice, create_model(MODEL, 0), config.train, world.device))
+            engines.append(start_engine(choice, create_objective(create_model(MODEL, 0)), config.train, world.device))
             for _ in range(2):
                 for left in reversed(range(config.data.global_batch // world.size)):
                     engines[0].accumulate(batch(config.data.micro_batch), 1.0, last=left == 0)

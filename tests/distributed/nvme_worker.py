@@ -14,9 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lexalcm.config import load_settings
-from lexalcm.data.loader import Batch
+from lexalcm.data.batch import Batch
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
+from lexalcm.objective import create_objective
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.deepspeed import import_deepspeed
 from lexalcm.train.engines.protocol import Engine
@@ -39,7 +40,7 @@ def batch(number: int) -> Batch:
 def start(*overrides: str) -> Engine:
     config = load_settings(RunConfig, None, ["data.micro_batch=2", "data.global_batch=2", *overrides])
     choice = choose_engine(config, World(), MODEL)
-    return start_engine(choice, create_model(MODEL, 0), config.train, CPU)
+    return start_engine(choice, create_objective(create_model(MODEL, 0)), config.train, CPU)
 
 
 def train(engine: Engine) -> tuple[list[Tensor], list[Tensor]]:

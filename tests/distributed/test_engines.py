@@ -26,6 +26,7 @@ from lexalcm.data.mixture import Mixture
 from lexalcm.data.sample import packaged_text
 from lexalcm.errors import TrainingError
 from lexalcm.model import ModelConfig, create_model, load_model
+from lexalcm.objective import create_objective
 from lexalcm.train.run import read_run_config, train
 from lexalcm.train.trainer import TRAINING, seed_generators
 
@@ -165,10 +166,11 @@ def gradients(workspace: Path) -> dict[str, float]:
     config = read_run_config(workspace / "config.yaml", [f"data.path={workspace}/data", *EXPLODING[1:]], "auto")
     batches = TrainingBatches(Mixture.open(config.data), config.data, config.train.seed)
     model = load_model(workspace / "models/base").train()
+    objective = create_objective(model)
     for number in range(4, 8):
         batch = batches.micro_batch(number)
         seed_generators(TRAINING, config.train.seed, number)
-        (model(**batch.model_inputs()).sum / batches.targets_in_step(1)).backward()
+        (objective(**batch.tensors()).sum / batches.targets_in_step(1)).backward()
     return {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
 
 

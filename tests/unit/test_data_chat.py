@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny_models import CONFIGS
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
+from lexalcm.data.batch import Batch
 from lexalcm.data.build import BuildResult, build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.chat import chat_document, read_turns
@@ -20,7 +21,7 @@ from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.corpus import find_sources, read_documents
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.embed import embed, make_job
-from lexalcm.data.loader import Batch, TrainingBatches
+from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.mixture import Mixture
 from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.settings import DataSettings
@@ -28,7 +29,7 @@ from lexalcm.data.tasks import Task
 from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import DataError, UserError
 from lexalcm.model.create import create_model
-from lexalcm.model.lcm import Loss
+from lexalcm.objective import Loss, create_objective
 
 SYSTEM, USER, ASSISTANT, TOOL = (SPECIAL_CONCEPTS[name] for name in ("system", "user", "assistant", "tool"))
 END = SPECIAL_CONCEPTS["end_of_text"]
@@ -168,11 +169,11 @@ def test_chats_and_text_train_together(built: BuildResult, tmp_path: Path, hash_
 def test_loss_and_gradients_are_those_of_the_assistants_concepts_alone(built: BuildResult, architecture: str) -> None:
     model = create_model(CONFIGS[architecture].model_copy(update={"dim": 8}), seed=0).train()
     [batch] = batches(built.dataset, row_length=64)
-    inputs = batch.to("cpu").model_inputs()
+    inputs = batch.to("cpu").tensors()
 
     def loss(targets: torch.Tensor) -> Loss:
         torch.manual_seed(0)
-        return model(**{**inputs, "targets": targets})
+        return create_objective(model)(**{**inputs, "targets": targets})
 
     whole = loss((inputs["documents"] >= 0) & (inputs["positions"] > 0))
     answers = loss(inputs["targets"])

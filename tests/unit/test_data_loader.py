@@ -12,8 +12,9 @@ import torch
 from safetensors.numpy import save_file
 
 from lexalcm.codec.base import CodecRecord
+from lexalcm.data.batch import Batch
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.loader import Batch, TrainingBatches, ValidationBatches
+from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.manifest import Manifest, write_manifest
 from lexalcm.data.mixture import Mixture
 from lexalcm.data.normalize import NormalizerSettings
@@ -86,7 +87,7 @@ def vectors_at(batches: list[Batch], where: str) -> Counter[tuple[float, ...]]:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    tensors = zip(a.model_inputs().values(), b.model_inputs().values(), strict=True)
+    tensors = zip(a.tensors().values(), b.tensors().values(), strict=True)
     return a.number == b.number and all(torch.equal(x, y) for x, y in tensors)
 
 
@@ -271,10 +272,8 @@ def test_moving_a_batch_keeps_its_number(dataset: Dataset) -> None:
     batch = training(dataset, settings(), 0).micro_batch(5)
     moved = batch.to("cpu")
     assert moved.number == 5
-    assert all(
-        torch.equal(x, y) for x, y in zip(moved.model_inputs().values(), batch.model_inputs().values(), strict=True)
-    )
-    assert batch.model_inputs().keys() == {"embeddings", "documents", "positions", "targets"}
+    assert all(torch.equal(x, y) for x, y in zip(moved.tensors().values(), batch.tensors().values(), strict=True))
+    assert batch.tensors().keys() == {"embeddings", "documents", "positions", "targets"}
 
 
 @pytest.fixture

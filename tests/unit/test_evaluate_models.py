@@ -16,6 +16,7 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.model import ModelConfig, create_model
 from lexalcm.model.place import choose_device
+from lexalcm.objective.squared_l2 import SquaredL2
 
 DIM = 6
 SIZES = {"dim": DIM, "width": 16, "num_heads": 2, "ffn_dim": 24, "num_layers": 2, "dropout": 0.1}
@@ -77,7 +78,7 @@ def test_predictions_equal_one_document_prefix_at_a_time(dataset, window):
         begin = 0 if place < window else (place - window) // (window // 2) * (window // 2) + window // 2
         prefix = torch.from_numpy(batch.embeddings[index - place + begin : index])[None]
         with torch.no_grad():
-            guess = model.predict(
+            guess = model(
                 model.normalizer.normalize(prefix),
                 torch.zeros(prefix.shape[:2], dtype=torch.int64),
                 torch.arange(prefix.shape[1])[None],
@@ -116,7 +117,7 @@ def test_squared_l2_of_a_base_model_is_its_loss(dataset, base_folder):
         embeddings = torch.from_numpy(split.embeddings(number).copy())[None]
         positions = torch.arange(embeddings.shape[1])[None]
         with torch.no_grad():
-            loss = model(embeddings, torch.zeros_like(positions), positions, positions > 0)
+            loss = SquaredL2(model).loss(embeddings, torch.zeros_like(positions), positions, positions > 0)
         total, count = total + float(loss.sum), count + int(loss.count)
     assert evaluation.rows[0].scores["all"]["squared_l2"].value == pytest.approx(total / count, rel=1e-4)
     assert evaluation.sizes["all"].targets == count

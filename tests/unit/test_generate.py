@@ -20,6 +20,7 @@ from lexalcm.generate.teacher_forced import predict_each, predict_each_from_nois
 from lexalcm.model import LCM, BaseLCM, DiffusionLCM, OneTowerLCM, TwoTowerLCM
 from lexalcm.model.denoiser import shift_contexts
 from lexalcm.model.masks import causal_mask
+from lexalcm.objective import create_objective
 
 ARCHITECTURES = list(CONFIGS)
 DIFFUSION = ["one-tower", "two-tower"]
@@ -115,9 +116,7 @@ def test_no_guidance_is_the_conditional_model(architecture: str) -> None:
     concepts = model.normalizer.normalize(torch.cat([prompt, torch.zeros(1, DIM)])[None])
     documents, positions = torch.zeros(1, 4, dtype=torch.int64), torch.arange(4)[None]
     noisy = torch.cat([torch.zeros(1, 3, DIM), noise], dim=1)
-    output = model.predict(
-        concepts, documents, positions, noisy, torch.full((1, 4), 99), torch.zeros(1, 4, dtype=torch.bool)
-    )
+    output = model(concepts, documents, positions, noisy, torch.full((1, 4), 99), torch.zeros(1, 4, dtype=torch.bool))
     torch.testing.assert_close(one_step[0], model.normalizer.denormalize(output[0, 3]), rtol=1e-5, atol=1e-5)
 
 
@@ -183,7 +182,7 @@ def test_the_folded_denoiser_computes_what_the_denoiser_does(positions: int) -> 
     assert len(pair) == 2
     for dropped, output in [(False, pair[0]), (True, pair[1]), (False, alone)]:
         drop = torch.full((1, positions), dropped)
-        expected = model.predict(concepts, documents, rows["positions"], noisy, torch.full((1, positions), 40), drop)
+        expected = model(concepts, documents, rows["positions"], noisy, torch.full((1, positions), 40), drop)
         torch.testing.assert_close(output, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -193,7 +192,8 @@ def test_generation_leaves_the_training_mode(architecture: str) -> None:
     first, second = (run(model, prompts_of([2]), OPTIONS, [0], 2) for _ in range(2))
     assert torch.equal(first, second)  # no dropout
     assert model.training
-    model(**packed_rows([[3]], 3)).sum.backward()  # what generation kept does not get in the way of training
+    loss = create_objective(model)(**packed_rows([[3]], 3))
+    loss.sum.backward()  # what generation kept does not get in the way of training
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

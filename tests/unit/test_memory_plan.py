@@ -14,6 +14,7 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import preset
 from lexalcm.model.transformer import TransformerLayer
+from lexalcm.objective import create_objective
 from lexalcm.train.engines import choose
 from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, choose_engine, start_engine
 from lexalcm.train.memory_choice import choose_by_memory, options_of, plan_run, read_size, warn_by_memory
@@ -34,7 +35,9 @@ SMALL = {
 
 def two_steps(config: RunConfig, model: ModelConfig, precision: str, device: torch.device) -> None:
     torch.manual_seed(0)
-    engine = start_engine(EngineChoice("single", precision), create_model(model, 0), config.train, device)
+    engine = start_engine(
+        EngineChoice("single", precision), create_objective(create_model(model, 0)), config.train, device
+    )
     for _ in range(2):
         for left in reversed(range(config.data.global_batch)):
             engine.accumulate(batch(config.data.micro_batch), 1.0, last=left == 0)
@@ -319,10 +322,10 @@ def test_recomputing_that_was_chosen_is_done(monkeypatch: pytest.MonkeyPatch) ->
     calls = []
     forward = TransformerLayer.forward
     monkeypatch.setattr(TransformerLayer, "forward", lambda *args: calls.append(args[0]) or forward(*args))
-    model, cpu = create_model(SMALL["base"], 0), torch.device("cpu")
-    engine = start_engine(EngineChoice("single", "fp32", checkpointing="full"), model, settings().train, cpu)
+    objective, cpu = create_objective(create_model(SMALL["base"], 0)), torch.device("cpu")
+    engine = start_engine(EngineChoice("single", "fp32", checkpointing="full"), objective, settings().train, cpu)
     engine.accumulate(batch(1), 1.0, last=True)
-    layers = list(model.blocks())
+    layers = list(objective.model.blocks())
     assert calls == [*layers, *reversed(layers)]
 
 

@@ -10,6 +10,7 @@ from lexalcm.config import validate
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model import LCM, BaseLCM, DiffusionLCM, ModelConfig, count_parameters, create_model
 from lexalcm.model.normalizer import Normalizer
+from lexalcm.objective import create_objective
 
 ARCHITECTURES = list(CONFIGS)
 DIFFUSION = ["one-tower", "two-tower"]
@@ -20,13 +21,13 @@ def outputs(model: LCM, rows: dict[str, torch.Tensor], noise_seed: int = 3) -> t
     concepts = model.normalizer.normalize(rows["embeddings"])
     shape = rows["documents"].shape
     if isinstance(model, BaseLCM):
-        return model.predict(concepts, rows["documents"], rows["positions"])
+        return model(concepts, rows["documents"], rows["positions"])
     assert isinstance(model, DiffusionLCM)
     generator = torch.Generator().manual_seed(noise_seed)
     noisy = torch.randn(*shape, DIM, generator=generator)
     timesteps = torch.randint(100, shape, generator=generator)
     dropped = torch.zeros(shape, dtype=torch.bool)
-    return model.predict(concepts, rows["documents"], rows["positions"], noisy, timesteps, dropped)
+    return model(concepts, rows["documents"], rows["positions"], noisy, timesteps, dropped)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -52,10 +53,10 @@ def test_packing_changes_nothing(architecture: str) -> None:
     def predict(rows: dict[str, torch.Tensor], noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         concepts = model.normalizer.normalize(rows["embeddings"])
         if isinstance(model, BaseLCM):
-            return model.predict(concepts, rows["documents"], rows["positions"])
+            return model(concepts, rows["documents"], rows["positions"])
         assert isinstance(model, DiffusionLCM)
         undropped = torch.zeros_like(timesteps, dtype=torch.bool)
-        return model.predict(concepts, rows["documents"], rows["positions"], noise, timesteps, undropped)
+        return model(concepts, rows["documents"], rows["positions"], noise, timesteps, undropped)
 
     together = predict(packed, noise, timesteps)
     for row, row_lengths in enumerate(lengths):
@@ -77,9 +78,7 @@ def test_dropped_conditioning_sees_nothing_of_the_document(architecture: str) ->
     results = []
     for seed in (0, 1):
         rows = packed_rows([[4]], 4, seed=seed)
-        results.append(
-            model.predict(rows["embeddings"], rows["documents"], rows["positions"], noisy, timesteps, dropped)[0]
-        )
+        results.append(model(rows["embeddings"], rows["documents"], rows["positions"], noisy, timesteps, dropped)[0])
     same = (results[0] == results[1]).all(-1).tolist()
     assert same == [True, False, True, False]  # the first position has nothing before it
 
@@ -90,10 +89,9 @@ def test_conditioning_is_dropped_in_training_only(architecture: str) -> None:
     model = lively_model(architecture, dropout=0.0)
     assert isinstance(model, DiffusionLCM)
     seen = []
-    loss = model._loss
-    model._loss = lambda *arguments: seen.append(arguments[-1]) or loss(*arguments)  # type: ignore[method-assign]
-    model.eval()(**rows)
-    model.train()(**rows)
+    model.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[-1]))
+    create_objective(model.eval())(**rows)
+    create_objective(model.train())(**rows)
     assert not seen[0].any()
     assert seen[1].float().mean() == pytest.approx(0.15, abs=0.05)
 
@@ -103,7 +101,7 @@ def test_loss_is_the_squared_distance_of_targets_in_normalized_space(architectur
     model = lively_model(architecture)
     rows = packed_rows([[3, 4], [5]], 8)
     torch.manual_seed(5)
-    loss = model(**rows)
+    loss = create_objective(model)(**rows)
     normalized = (rows["embeddings"] - model.normalizer.center) / model.normalizer.scale
     if isinstance(model, BaseLCM):
         guesses = outputs(model, rows).roll(1, dims=1)
@@ -115,7 +113,7 @@ def test_loss_is_the_squared_distance_of_targets_in_normalized_space(architectur
         alphas = model.schedule.alphas_cumprod[timesteps].unsqueeze(-1)
         noisy = alphas.sqrt() * normalized + (1 - alphas).sqrt() * noise
         undropped = torch.zeros(2, 8, dtype=torch.bool)
-        guesses = model.predict(normalized, rows["documents"], rows["positions"], noisy, timesteps, undropped)
+        guesses = model(normalized, rows["documents"], rows["positions"], noisy, timesteps, undropped)
     expected = ((guesses - normalized) ** 2).sum(-1)
     assert loss.count == 2 + 3 + 4
     torch.testing.assert_close(loss.sum, expected[rows["targets"]].sum())
@@ -130,14 +128,14 @@ def test_the_default_generator_decides_all_randomness(architecture: str) -> None
     losses = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        losses.append(float(model(**rows).sum.detach()))
+        losses.append(float(create_objective(model)(**rows).sum.detach()))
     assert losses[0] == losses[1] != losses[2]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_parameter_gets_a_gradient(architecture: str) -> None:
     model = lively_model(architecture).train()
-    model(**packed_rows([[3, 4], [5]], 8)).sum.backward()
+    create_objective(model)(**packed_rows([[3, 4], [5]], 8)).sum.backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     zero = [
         name for name, parameter in model.named_parameters() if parameter.grad is not None and not parameter.grad.any()
@@ -168,13 +166,13 @@ def test_bfloat16_stays_close(architecture: str, way: str) -> None:
     model = lively_model(architecture)
     rows = packed_rows([[3, 4], [5]], 8)
     torch.manual_seed(0)
-    exact = model(**rows)
+    exact = create_objective(model)(**rows)
     torch.manual_seed(0)
     if way == "weights":
-        loss = model.to(torch.bfloat16)(**rows)
+        loss = create_objective(model.to(torch.bfloat16))(**rows)
     else:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**rows)
+            loss = create_objective(model)(**rows)
     assert loss.sum.dtype == torch.float32
     assert loss.sum.item() == pytest.approx(exact.sum.item(), rel=0.02)
     loss.sum.backward()
@@ -194,11 +192,11 @@ def test_layers_compile_without_a_graph_break(architecture: str) -> None:
     model = lively_model(architecture)
     rows = packed_rows([[3, 4], [5]], 8)
     torch.manual_seed(0)
-    plain = model(**rows)
+    plain = create_objective(model)(**rows)
     for block in model.blocks():
         block.compile(backend="eager", fullgraph=True)
     torch.manual_seed(0)
-    torch.testing.assert_close(model(**rows).sum, plain.sum)
+    torch.testing.assert_close(create_objective(model)(**rows).sum, plain.sum)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -209,7 +207,7 @@ def test_learns_ten_documents_by_heart(architecture: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(240):
-        loss = model(**rows)
+        loss = create_objective(model)(**rows)
         (loss.sum / loss.count).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -269,7 +267,7 @@ def test_a_batch_that_does_not_fit_is_named(architecture: str) -> None:
         "noise": torch.zeros(1, 4, DIM),
         "dropped": torch.zeros(1, 4, dtype=torch.bool),
     }
-    assert model.loss(**rows, **given).sum.isfinite()
+    assert create_objective(model)(**rows, **given).sum.isfinite()
     wrong = [
         ("timesteps", torch.full((1, 4), 100)),
         ("timesteps", torch.full((1, 4), -1)),
@@ -289,7 +287,7 @@ def test_a_batch_that_does_not_fit_is_named(architecture: str) -> None:
     ]
     for message, tensor in wrong:
         with pytest.raises(UserError, match=message):
-            model.loss(**{**rows, **given, message.partition(":")[0]: tensor})
+            create_objective(model)(**{**rows, **given, message.partition(":")[0]: tensor})
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -297,7 +295,7 @@ def test_concepts_of_another_size_are_refused(architecture: str) -> None:
     rows = packed_rows([[4]], 4)
     rows["embeddings"] = torch.zeros(1, 4, DIM + 1)
     with pytest.raises(UserError, match=f"expected .rows, length, {DIM}."):
-        lively_model(architecture)(**rows)
+        create_objective(lively_model(architecture))(**rows)
 
 
 @pytest.mark.parametrize(

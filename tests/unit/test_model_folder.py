@@ -11,6 +11,7 @@ from tiny_models import CONFIGS, DIM, lively_model, packed_rows
 
 from lexalcm.errors import UserError
 from lexalcm.model import LCM, BaseLCM, TwoTowerLCM, load_model
+from lexalcm.objective import create_objective
 
 ARCHITECTURES = list(CONFIGS)
 
@@ -32,14 +33,14 @@ def test_saved_and_loaded_models_agree(architecture: str, tmp_path: Path) -> Non
         assert loaded.generation_config == {"steps": 12}
         assert not loaded.training
         torch.manual_seed(0)
-        expected = model(**packed_rows([[4]], 4)).sum
+        expected = create_objective(model)(**packed_rows([[4]], 4)).sum
         torch.manual_seed(0)
-        torch.testing.assert_close(loaded(**packed_rows([[4]], 4)).sum, expected, rtol=0, atol=0)
+        torch.testing.assert_close(create_objective(loaded)(**packed_rows([[4]], 4)).sum, expected, rtol=0, atol=0)
 
 
 def test_a_loaded_model_can_be_trained(folder: Path) -> None:
     model = load_model(folder).train()
-    model(**packed_rows([[4]], 4)).sum.backward()
+    create_objective(model)(**packed_rows([[4]], 4)).sum.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 

@@ -11,6 +11,7 @@ from lexalcm.config import load_settings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import preset
+from lexalcm.objective import create_objective
 from lexalcm.train import layers, memory_activations
 from lexalcm.train.engines.choose import EngineChoice, start_engine
 from lexalcm.train.layers import compiles
@@ -49,7 +50,7 @@ def test_a_run_compiles_each_kind_of_layer_twice(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     settings = load_settings(RunConfig, None, ["train.ema.decay=0.9"]).train
     choice = EngineChoice("single", "fp32", compiled=True)
-    engine = start_engine(choice, create_model(WIDE[architecture], 0), settings, CPU)
+    engine = start_engine(choice, create_objective(create_model(WIDE[architecture], 0)), settings, CPU)
     for _ in range(2):
         for _ in range(2):
             engine.accumulate(batch(2), 1.0, last=False)
@@ -107,7 +108,7 @@ def test_the_plan_of_compiled_layers_is_within_a_tenth_of_what_steps_allocate(
 
     def two_steps() -> None:
         choice = EngineChoice("single", "fp32", checkpointing=checkpointing, compiled=True)
-        engine = start_engine(choice, create_model(model, 0), config.train, CPU)
+        engine = start_engine(choice, create_objective(create_model(model, 0)), config.train, CPU)
         for _ in range(2):
             engine.accumulate(batch(rows), 1.0, last=False)
             engine.accumulate(batch(rows), 1.0, last=True)

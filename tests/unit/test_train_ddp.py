@@ -12,6 +12,7 @@ from test_memory_plan import SMALL, settings
 
 from lexalcm.errors import MissingExtraError
 from lexalcm.model.create import create_model
+from lexalcm.objective import create_objective
 from lexalcm.train.engines import ddp, single
 from lexalcm.train.engines.ddp import DDPEngine
 from lexalcm.train.world import World, joined
@@ -37,13 +38,13 @@ def reducers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 def start() -> DDPEngine:
-    return DDPEngine(create_model(SMALL["base"], 0), settings().train, CPU, "fp32")
+    return DDPEngine(create_objective(create_model(SMALL["base"], 0)), settings().train, CPU, "fp32")
 
 
 def test_an_error_out_of_a_step_does_not_keep_the_group(reducers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = start()
     engine.accumulate(batch(2), 1.0, last=True)
-    monkeypatch.setattr(engine._model, "forward", lambda **_: 1 / 0)
+    monkeypatch.setattr(engine._model, "forward", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as raised:
         engine.accumulate(batch(2), 1.0, last=True)
     assert reducers[0]() is not None

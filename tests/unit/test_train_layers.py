@@ -8,6 +8,7 @@ from tiny_models import CONFIGS, lively_model, packed_rows
 
 from lexalcm.errors import ConfigError
 from lexalcm.model import LCM
+from lexalcm.objective import create_objective
 from lexalcm.train.layers import freeze, is_recomputed, prepare_layers
 
 
@@ -18,7 +19,7 @@ def loss_and_gradients(
     prepare_layers(model, compiled=compiled, checkpointing=checkpointing)
     model.train()
     torch.manual_seed(5)
-    loss = model(**packed_rows([[5, 3], [8]], 8)).sum
+    loss = create_objective(model)(**packed_rows([[5, 3], [8]], 8)).sum
     loss.backward()
     return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -46,7 +47,7 @@ def test_recomputing_saves_what_layers_keep_for_the_backward_pass() -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = model(**packed_rows([[40] * 2] * 4, 80)).sum
+            loss = create_objective(model)(**packed_rows([[40] * 2] * 4, 80)).sum
         assert loss.requires_grad
         return sum(sizes.values())
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_models import lively_model, packed_rows
 
+from lexalcm.objective import create_objective
 from lexalcm.train.timestep_loss import TimestepBuckets, means
 
 
@@ -27,7 +28,7 @@ def test_each_target_is_counted_in_the_bucket_that_names_its_timestep(timesteps:
     model.schedule.steps = timesteps
     torch.manual_seed(0)
     rows = packed_rows([[5, 3], [7]], row_length=9)
-    loss = model(**rows)
+    loss = create_objective(model)(**rows)
     buckets = TimestepBuckets(timesteps)
     sums, counts = buckets.add_up(loss, rows["targets"]).tolist()
     expected = {name: [0.0, 0] for name in buckets.names}

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
+from lexalcm.objective import create_objective
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.settings import TrainSettings
 
@@ -18,12 +19,13 @@ LR = 1e-2
 
 
 def engine_of(**settings: Any) -> SingleEngine:
-    return SingleEngine(create_model(MODEL, 0), TrainSettings(**settings), CPU, "fp32")
+    return SingleEngine(create_objective(create_model(MODEL, 0)), TrainSettings(**settings), CPU, "fp32")
 
 
 def in_plain_pytorch(clip_norm: float, steps: int) -> dict[str, torch.Tensor]:
     """The weights after some steps, clipped and updated by torch's own functions, none of them fused."""
     model = create_model(MODEL, 0).train()
+    objective = create_objective(model)
     named = dict(model.named_parameters())
     groups = [
         {"params": [p for p in named.values() if p.ndim >= 2], "weight_decay": 0.1},
@@ -32,7 +34,7 @@ def in_plain_pytorch(clip_norm: float, steps: int) -> dict[str, torch.Tensor]:
     adamw = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), eps=1e-8, fused=False, foreach=False)
     for step in range(steps):
         torch.manual_seed(step)
-        (model(**batch(3).model_inputs()).sum * 0.01).backward()
+        (objective(**batch(3).tensors()).sum * 0.01).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         adamw.step()
         adamw.zero_grad()

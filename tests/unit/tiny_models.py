@@ -28,7 +28,7 @@ def lively_model(architecture: str, seed: int = 0, **changes: object) -> LCM:
 
 
 def packed_rows(lengths: list[list[int]], row_length: int, seed: int = 0) -> dict[str, Tensor]:
-    """Rows of random documents of the given lengths, as a loader packs them: the arguments of `LCM.forward`."""
+    """Rows of random documents of the given lengths, as a loader packs them: the fields of a batch."""
     rows = len(lengths)
     embeddings = torch.zeros(rows, row_length, DIM)
     documents = torch.full((rows, row_length), -1)

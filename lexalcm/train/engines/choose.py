@@ -8,8 +8,8 @@ import torch
 
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.lcm import LCM
 from lexalcm.model.masks import takes_flex
+from lexalcm.objective import Objective
 from lexalcm.train.engines.ddp import DDPEngine
 from lexalcm.train.engines.deepspeed import DeepSpeedEngine, import_deepspeed
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig, fill, read_deepspeed_json
@@ -157,7 +157,7 @@ def agreed_engine(choice: EngineChoice, config: RunConfig, world: World, model: 
     return choice if limits == mine else choose_engine(config, world, model, limits)
 
 
-def start_engine(choice: EngineChoice, model: LCM, settings: TrainSettings, device: torch.device) -> Engine:
+def start_engine(choice: EngineChoice, objective: Objective, settings: TrainSettings, device: torch.device) -> Engine:
     """Make the engine; the process group must be there if it needs one.
 
     Raises:
@@ -165,7 +165,7 @@ def start_engine(choice: EngineChoice, model: LCM, settings: TrainSettings, devi
         MissingExtraError: the optimizer's extra is not installed.
     """
     checkpointing = choice.checkpointing or settings.activation_checkpointing
-    prepare_layers(model, compiled=choice.compiled, checkpointing=checkpointing)
+    prepare_layers(objective.model, compiled=choice.compiled, checkpointing=checkpointing)
     if choice.deepspeed is None:
-        return PLAIN_ENGINES[choice.name](model, settings, device, choice.precision)
-    return DeepSpeedEngine(model, settings, device, choice.deepspeed)
+        return PLAIN_ENGINES[choice.name](objective, settings, device, choice.precision)
+    return DeepSpeedEngine(objective, settings, device, choice.deepspeed)

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lexalcm.model.lcm import LCM
+from lexalcm.objective import Objective
 from lexalcm.train.engines.single import SingleEngine
-from lexalcm.train.engines.training_loss import TrainingLoss
 from lexalcm.train.settings import TrainSettings
 
 BUFFERS_SENT_AROUND = (
@@ -26,18 +25,18 @@ class DDPEngine(SingleEngine):
     name = "ddp"
     _replica: DistributedDataParallel | None = None
 
-    def __init__(self, model: LCM, settings: TrainSettings, device: torch.device, precision: str) -> None:
+    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, precision: str) -> None:
         try:
-            super().__init__(model, settings, device, precision)
+            super().__init__(objective, settings, device, precision)
         except BaseException:
             self._let_go_of_the_group()
             raise
 
-    def _wrap(self, loss: TrainingLoss) -> nn.Module:
+    def _wrap(self, objective: Objective) -> nn.Module:
         # Every process has loaded the same weights and buffers, so none are sent around.
         options: dict[str, Any] = {BUFFERS_SENT_AROUND: False}
         self._replica = DistributedDataParallel(
-            super()._wrap(loss), init_sync=False, gradient_as_bucket_view=True, **options
+            super()._wrap(objective), init_sync=False, gradient_as_bucket_view=True, **options
         )
         return self._replica
 
@@ -48,7 +47,7 @@ class DDPEngine(SingleEngine):
     def close(self) -> None:
         """See `Engine.close`."""
         self._let_go_of_the_group()
-        del self._replica, self._loss
+        del self._replica, self._objective
 
     def _let_go_of_the_group(self) -> None:
         """Let go of what holds the process group, also where the replica lives on.

@@ -28,13 +28,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from lexalcm.data.loader import Batch
+from lexalcm.data.batch import Batch
 from lexalcm.errors import ConfigError, import_extra
-from lexalcm.model.lcm import LCM, Loss
+from lexalcm.objective import Loss, Objective
 from lexalcm.train.average import MovingAverage
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
-from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_on, scaled
 from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
 from lexalcm.train.settings import TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
@@ -63,7 +62,7 @@ class DeepSpeedEngine:
     name = "deepspeed"
 
     def __init__(
-        self, model: LCM, settings: TrainSettings, device: torch.device, deepspeed_config: DeepSpeedConfig
+        self, objective: Objective, settings: TrainSettings, device: torch.device, deepspeed_config: DeepSpeedConfig
     ) -> None:
         """Start DeepSpeed; the process group must be there.
 
@@ -72,8 +71,9 @@ class DeepSpeedEngine:
             ConfigError: DeepSpeed does not accept the JSON.
         """
         deepspeed = import_deepspeed(device)
-        self.model = model
-        self.precision = deepspeed_config.precision
+        self.model = model = objective.model
+        self._fields = objective.fields
+        self.precision = objective.precision = deepspeed_config.precision
         self._stage = deepspeed_config.stage
         self._device = device
         self._clip_norm = settings.clip_norm
@@ -83,9 +83,10 @@ class DeepSpeedEngine:
         try:
             with _quiet():
                 _check_json(deepspeed, deepspeed_config)
-            loss = TrainingLoss(model, device, self.precision)
             with _quiet():
-                self._engine, *_ = deepspeed.initialize(model=loss, optimizer=self._adamw, config=deepspeed_config.tree)
+                self._engine, *_ = deepspeed.initialize(
+                    model=objective, optimizer=self._adamw, config=deepspeed_config.tree
+                )
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
@@ -109,9 +110,9 @@ class DeepSpeedEngine:
         """See `Engine.accumulate`."""
         self._engine.train()
         self._engine.set_gradient_accumulation_boundary(last)
-        loss = self._engine(**inputs_on(self._device, batch))
-        self._engine.backward(scaled(loss, scale), scale_wrt_gas=False)
-        return detached(loss)
+        loss: Loss = self._engine(**batch.on(self._device).inputs(self._fields))
+        self._engine.backward(loss.scaled(scale), scale_wrt_gas=False)
+        return loss.detached()
 
     def update(self, lr: float) -> Update:
         """See `Engine.update`."""
@@ -145,7 +146,7 @@ class DeepSpeedEngine:
     def loss(self, batch: Batch) -> Loss:
         """See `Engine.loss`."""
         self._engine.eval()
-        return self._engine(**inputs_on(self._device, batch))
+        return self._engine(**batch.on(self._device).inputs(self._fields))
 
     def weights(self) -> Iterator[torch.Tensor]:
         """See `Engine.weights`."""

@@ -18,9 +18,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lexalcm.model.lcm import LCM
+from lexalcm.objective import Objective
 from lexalcm.train.engines.single import SingleEngine
-from lexalcm.train.engines.training_loss import TrainingLoss
 from lexalcm.train.settings import TrainSettings
 
 
@@ -29,11 +28,11 @@ class FSDPEngine(SingleEngine):
 
     name = "fsdp"
 
-    def __init__(self, model: LCM, settings: TrainSettings, device: torch.device, precision: str) -> None:
+    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, precision: str) -> None:
         self._offload = settings.fsdp.offload and device.type == "cuda"
-        super().__init__(model, settings, device, precision)
+        super().__init__(objective, settings, device, precision)
 
-    def _wrap(self, loss: TrainingLoss) -> nn.Module:
+    def _wrap(self, objective: Objective) -> nn.Module:
         mesh = init_device_mesh(self._device.type, (dist.get_world_size(),))
         # Inputs stay float32: normalization and noise are computed in it.
         policy = MixedPrecisionPolicy(
@@ -42,9 +41,9 @@ class FSDPEngine(SingleEngine):
             cast_forward_inputs=False,
         )
         offload = CPUOffloadPolicy() if self._offload else OffloadPolicy()
-        for part in (*self._model.blocks(), self._model):
+        for part in (*objective.model.blocks(), objective):
             fully_shard(part, mesh=mesh, mp_policy=policy, offload_policy=offload)
-        return loss
+        return objective
 
     def _mine(self, tensor: Tensor) -> Tensor:
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from lexalcm.data.loader import Batch
-from lexalcm.model.lcm import Loss
+from lexalcm.data.batch import Batch
+from lexalcm.objective import Loss
 from lexalcm.train.average import MovingAverage
 from lexalcm.train.tensor_file import TensorSpec
 

@@ -1,6 +1,6 @@
 """One process, one device, plain PyTorch: the engine that the others are measured against.
 
-DDP and FSDP are this engine with another wrapping of the loss and another place for a parameter's numbers.
+DDP and FSDP are this engine with another wrapping of the objective and another place for a parameter's numbers.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from lexalcm.data.loader import Batch
-from lexalcm.model.lcm import LCM, Loss
+from lexalcm.data.batch import Batch
+from lexalcm.objective import Loss, Objective
 from lexalcm.to_host import ToHost
 from lexalcm.train.average import MovingAverage
 from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
-from lexalcm.train.engines.training_loss import TrainingLoss, detached, inputs_on, scaled
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
 from lexalcm.train.settings import TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
@@ -28,12 +27,14 @@ class SingleEngine:
 
     name = "single"
 
-    def __init__(self, model: LCM, settings: TrainSettings, device: torch.device, precision: str) -> None:
+    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, precision: str) -> None:
         self.precision = precision
         self._device = device
         self._clip_norm = settings.clip_norm
-        self._model = model
-        self._loss = self._wrap(TrainingLoss(model, device, precision))
+        self._model = model = objective.model
+        self._fields = objective.fields
+        objective.precision = precision
+        self._objective = self._wrap(objective)
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
         self._optimizers = make_optimizers(model, model.blocks(), settings)
@@ -44,9 +45,9 @@ class SingleEngine:
 
     # What the engines of several processes do in another way
 
-    def _wrap(self, loss: TrainingLoss) -> nn.Module:
-        """Put the model where it belongs, and what shares its work out to processes around its loss."""
-        return loss.to(self._device)
+    def _wrap(self, objective: Objective) -> nn.Module:
+        """Put the model where it belongs, and what shares its work out to processes around its objective."""
+        return objective.to(self._device)
 
     def _before_the_last(self) -> AbstractContextManager[None]:
         """In force for a micro-batch after which there comes another one of the same step."""
@@ -72,11 +73,11 @@ class SingleEngine:
 
     def accumulate(self, batch: Batch, scale: float, last: bool) -> Loss:
         """See `Engine.accumulate`."""
-        self._loss.train()
+        self._objective.train()
         with nullcontext() if last else self._before_the_last():
-            loss = self._loss(**inputs_on(self._device, batch))
-            scaled(loss, scale).backward()
-        return detached(loss)
+            loss: Loss = self._objective(**batch.on(self._device).inputs(self._fields))
+            loss.scaled(scale).backward()
+        return loss.detached()
 
     def update(self, lr: float) -> Update:
         """See `Engine.update`."""
@@ -126,8 +127,8 @@ class SingleEngine:
     @torch.no_grad()
     def loss(self, batch: Batch) -> Loss:
         """See `Engine.loss`."""
-        self._loss.eval()
-        return self._loss(**inputs_on(self._device, batch))
+        self._objective.eval()
+        return self._objective(**batch.on(self._device).inputs(self._fields))
 
     def weights(self) -> Iterator[Tensor]:
         """See `Engine.weights`."""
