@@ -55,9 +55,9 @@ def infer(
       lcm infer --input prompts.jsonl --output answers.jsonl --batch 64
     """
     from lexalcm.data.chat import Turn
-    from lexalcm.data.languages import find_language
     from lexalcm.errors import UserError
     from lexalcm.generate.text import TextModel
+    from lexalcm.text.languages import find_language
 
     mode = _mode(text, input_file, output, interactive=interactive, each=each)
     if (each and chat) or (system is not None and not chat):

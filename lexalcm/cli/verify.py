@@ -116,7 +116,7 @@ def codec(
       lcm verify codec data/sample
       lcm verify codec --codec sonar-hf --lang Welsh --lang Thai --codec-dtype bf16
     """
-    from lexalcm.data.languages import find_language
+    from lexalcm.text.languages import find_language
     from lexalcm.verify.codec import verify_codec
     from lexalcm.verify.open_codec import open_codec
 

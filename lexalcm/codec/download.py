@@ -16,10 +16,10 @@ from pathlib import Path
 
 from lexalcm import __version__
 from lexalcm.atomic import fsync_path
-from lexalcm.data.progress import Report
 from lexalcm.errors import LexaError, UserError
 from lexalcm.file_hash import file_sha256
 from lexalcm.file_lock import FileLock
+from lexalcm.io.progress import Report
 
 logger = logging.getLogger(__name__)
 

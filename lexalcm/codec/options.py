@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkabl
 from pydantic import Field
 
 from lexalcm.config import PositiveInt, Settings
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
+from lexalcm.io.progress import Progress, silent
 from lexalcm.option import Option
 
 if TYPE_CHECKING:  # commands that only read what a data set notes start without torch

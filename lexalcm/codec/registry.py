@@ -6,8 +6,8 @@ from typing import Any
 
 from lexalcm.codec.base import Codec, CodecRecord
 from lexalcm.codec.options import CodecOptions, Configurable
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
+from lexalcm.io.progress import Progress, silent
 from lexalcm.registries import CODECS
 
 CODEC_FOLDER = "codec"  # of a data set or a model: what an embedded codec saved

@@ -21,9 +21,9 @@ from lexalcm.codec.base import STATED, CodecRecord, Request, not_finite
 from lexalcm.codec.options import CodecOptions, choose_device, choose_dtype
 from lexalcm.codec.sonar_files import FOLDER_VARIABLE
 from lexalcm.config import PositiveInt, Settings, validate
-from lexalcm.data.languages import SONAR_LANGUAGES, shown_nearest
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError
+from lexalcm.io.progress import Progress, silent
+from lexalcm.text.languages import SONAR_LANGUAGES, shown_nearest
 
 if TYPE_CHECKING:
     import torch

@@ -29,9 +29,9 @@ from lexalcm.codec.sonar_checkpoint import (
     read_weights,
     weights_digest,
 )
-from lexalcm.data.progress import Progress
 from lexalcm.errors import CodecError
 from lexalcm.file_lock import FileLock
+from lexalcm.io.progress import Progress
 from lexalcm.json_text import parse_json
 
 logger = logging.getLogger(__name__)

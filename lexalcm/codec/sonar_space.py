@@ -20,8 +20,8 @@ from lexalcm.codec.base import CodecRecord, Request
 from lexalcm.codec.options import dtype_name
 from lexalcm.codec.sonar_base import CUT_WARNING, PLACES, SonarBase, SonarOptions, fingerprint_of
 from lexalcm.codec.sonar_checkpoint import arrange, weights_digest
-from lexalcm.data.progress import Progress
 from lexalcm.errors import CodecError, MissingExtraError, import_extra
+from lexalcm.io.progress import Progress
 
 logger = logging.getLogger(__name__)
 

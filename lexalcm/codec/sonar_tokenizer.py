@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lexalcm.data.languages import nearest_languages
 from lexalcm.errors import CodecError, import_extra
+from lexalcm.text.languages import nearest_languages
 
 PAD = 0
 CONTROL_SYMBOLS = 3

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lexalcm.data.absent import first_present, is_absent
 from lexalcm.errors import DataError
+from lexalcm.text.absent import first_present, is_absent
 
 ROLES = ("system", "user", "assistant", "tool")
 """Names of special concepts, each of which opens turns."""

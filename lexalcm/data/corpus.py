@@ -16,15 +16,15 @@ from typing import Any, Literal
 
 import zstandard
 
-from lexalcm.data.absent import first_present, is_absent
 from lexalcm.data.chat import ASSISTANT, CHAT_FIELDS, Turn, is_conversation, read_turns
 from lexalcm.data.json_records import decoded_lines, json_records
-from lexalcm.data.languages import LANGUAGE_FIELDS, known_language, record_language
 from lexalcm.data.open_text import check_size, open_text
 from lexalcm.data.unread import say_unread, shown_unread
 from lexalcm.data.writable import writable
 from lexalcm.errors import DataError, UserError
 from lexalcm.folders import files_below
+from lexalcm.text.absent import first_present, is_absent
+from lexalcm.text.languages import LANGUAGE_FIELDS, known_language, record_language
 
 logger = logging.getLogger(__name__)
 

@@ -20,14 +20,14 @@ from lexalcm.data.build import BuildResult, cut_note, source_record
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Source, TextDocuments, find_sources, read_documents
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.languages import find_language
-from lexalcm.data.progress import Counter, Progress, silent
 from lexalcm.data.segmenters import check_segmenter
 from lexalcm.data.shared_codec import check_codec_choice
 from lexalcm.data.tasks import Task
 from lexalcm.data.units import Unit, UnitPlan
 from lexalcm.data.workspace import Workspace
 from lexalcm.errors import UserError
+from lexalcm.io.progress import Counter, Progress, silent
+from lexalcm.text.languages import find_language
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 from lexalcm.codec.options import cut_sentences
 from lexalcm.data.embed import EmbedJob, EmbedResult, finish, unwritable
-from lexalcm.data.progress import Counter, Progress, silent
 from lexalcm.data.units import Unit, UnitPlan
 from lexalcm.errors import UserError, import_extra
+from lexalcm.io.progress import Counter, Progress, silent
 
 LOCAL = "local"
 ATTEMPTS = 4

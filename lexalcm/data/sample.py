@@ -14,8 +14,8 @@ from lexalcm.data.build import BuildResult, build_dataset
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import LexaError
+from lexalcm.io.progress import Progress, silent
 
 SAMPLE_FILE = "corpus.jsonl.zst"
 SAMPLE_OUT = Path("data/sample")

@@ -22,12 +22,12 @@ from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, configure_codec, fit_codec, load_codec, refuse_choices
 from lexalcm.codec.special import SPECIAL_FILE, encode_special, read_special, write_special
 from lexalcm.config import validate
-from lexalcm.data.languages import shown_nearest
 from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, UserError
+from lexalcm.io.progress import Progress, silent
 from lexalcm.json_text import parse_json
 from lexalcm.registries import CODECS
+from lexalcm.text.languages import shown_nearest
 
 RECORD_FILE = "record.json"
 FILES_FOLDER = "files"

@@ -36,7 +36,6 @@ from lexalcm.data.index import write_index
 from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
 from lexalcm.data.marks import without_roles
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
-from lexalcm.data.progress import Progress, silent
 from lexalcm.data.segmenters import make_segmenter
 from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.shards import read_shard
@@ -45,6 +44,7 @@ from lexalcm.data.spool import Part, Spool
 from lexalcm.data.unit_writer import UnitWriter, record_file
 from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_unit, training_documents
 from lexalcm.errors import DataError, UserError
+from lexalcm.io.progress import Progress, silent
 
 GROUPS_BEHIND = 2
 """Groups of documents that wait to be written while later ones are embedded: a disk may take long to flush a shard."""

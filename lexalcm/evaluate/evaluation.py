@@ -18,7 +18,6 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecChoice
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import DataError
 from lexalcm.evaluate.assemble import assemble
 from lexalcm.evaluate.baselines import spread
@@ -38,6 +37,7 @@ from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.evaluate.split_marks import SplitMarks
 from lexalcm.evaluate.tally import BINS, bin_name, position_bins, sums_per_document
+from lexalcm.io.progress import Progress, silent
 from lexalcm.registries import METRICS
 
 TRUTH = "the true concepts"

@@ -12,9 +12,9 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from lexalcm.data.progress import Progress
 from lexalcm.errors import LexaError, UserError
 from lexalcm.evaluate.journal import Journal
+from lexalcm.io.progress import Progress
 
 BatchT = TypeVar("BatchT", contravariant=True)
 PredictionT = TypeVar("PredictionT", covariant=True)

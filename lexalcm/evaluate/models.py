@@ -8,7 +8,6 @@ from typing import Any
 from lexalcm import __version__
 from lexalcm.atomic import check_output_file
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.progress import Progress, silent
 from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.evaluate.baselines import baselines
 from lexalcm.evaluate.evaluation import DatasetPredictor, evaluate_predictors, open_tools
@@ -24,6 +23,7 @@ from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.options import GenerationOptions, SamplingOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.text import TextModel
+from lexalcm.io.progress import Progress, silent
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model, model_folder, read_config
 from lexalcm.model.lcm import LCM

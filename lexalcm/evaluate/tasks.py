@@ -15,7 +15,6 @@ from lexalcm import __version__
 from lexalcm.atomic import check_output_file
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, ConfigError, DataError
 from lexalcm.evaluate.assemble import assemble
 from lexalcm.evaluate.evaluation_run import (
@@ -39,6 +38,7 @@ from lexalcm.evaluate.scored_example import score_examples
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel, check_end, read_end_of_text
+from lexalcm.io.progress import Progress, silent
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model, model_folder, read_config
 from lexalcm.model.place import choose_device, place_model

@@ -3,8 +3,8 @@
 import numpy as np
 
 from lexalcm.codec.base import Codec
-from lexalcm.data.languages import language_name, nearest_languages
 from lexalcm.errors import CodecError
+from lexalcm.text.languages import language_name, nearest_languages
 
 
 def check_language(codec: Codec, lang: str) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.codec.base import Codec
-from lexalcm.data.absent import is_absent
 from lexalcm.data.chat import Turn, read_turns
-from lexalcm.data.languages import find_language
 from lexalcm.errors import DataError, UserError
 from lexalcm.generate.chat import chat_prompt
 from lexalcm.generate.prompt import Prompt, check_seed, read_prompt
+from lexalcm.text.absent import is_absent
+from lexalcm.text.languages import find_language
 
 STDIN = "-"
 JSON_SUFFIXES = (".jsonl", ".json")

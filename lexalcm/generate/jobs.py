@@ -16,7 +16,6 @@ from typing import Any
 
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
-from lexalcm.data.progress import Counter, Report
 from lexalcm.errors import DataError, UserError
 from lexalcm.generate.continuation import WrittenSentence
 from lexalcm.generate.documents import STDIN, Defaults, InputDocument, open_lines, read_documents
@@ -25,6 +24,7 @@ from lexalcm.generate.output_log import OutputLog
 from lexalcm.generate.prompt import check_languages
 from lexalcm.generate.sentence_report import text_report
 from lexalcm.generate.text import TextModel
+from lexalcm.io.progress import Counter, Report
 from lexalcm.model.fingerprint import model_fingerprint
 
 Append = Callable[[Sequence[Mapping[str, Any]]], None]

@@ -11,9 +11,9 @@ from collections import Counter
 import regex
 
 from lexalcm.codec.base import Codec
-from lexalcm.data.languages import language_of
 from lexalcm.errors import UserError
 from lexalcm.generate.codec_languages import knows
+from lexalcm.text.languages import language_of
 
 _LETTER = regex.compile(r"\p{L}")
 _HAN = regex.compile(r"\p{Script=Han}")

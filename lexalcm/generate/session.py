@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from lexalcm.atomic import check_output_file, write_text
-from lexalcm.data.languages import find_language
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.continuation import WrittenSentence, embed
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt, check_languages, check_seed
 from lexalcm.generate.text import TextModel
 from lexalcm.option import option_fields
+from lexalcm.text.languages import find_language
 
 HELP = """\
 /set NAME VALUE   change an option: steps, guidance, max-sentences, seed, lang, to, ...; VALUE - goes back

@@ -18,7 +18,6 @@ from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE, read_special
 from lexalcm.data.chat import Turn
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import CodecError, UserError
 from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.chat import Roles, chat_prompt, spoken
@@ -28,6 +27,7 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import ConceptPredictor, prepare
 from lexalcm.generate.prompt import Prompt, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
+from lexalcm.io.progress import Progress, silent
 from lexalcm.model.folder import GENERATION_FILE, load_model, model_folder
 from lexalcm.model.lcm import LCM
 from lexalcm.model.place import place_model

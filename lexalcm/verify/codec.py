@@ -16,9 +16,9 @@ from rich.text import Text
 
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import Configurable, cut_sentences
-from lexalcm.data.languages import language_name
 from lexalcm.errors import CodecError
 from lexalcm.generate.codec_languages import check_language, knows
+from lexalcm.text.languages import language_name
 
 SAMPLES = {
     "eng_Latn": ("The children went to school in the rain.", "She wrote a long letter to her brother in the city."),

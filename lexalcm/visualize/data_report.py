@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lexalcm.atomic import check_output
-from lexalcm.data.progress import Progress, silent
+from lexalcm.io.progress import Progress, silent
 from lexalcm.visualize import data_figures as figures
 from lexalcm.visualize import data_statistics as statistics
 from lexalcm.visualize.data_source import Source, open_source

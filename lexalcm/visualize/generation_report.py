@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lexalcm.atomic import check_output
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import DataError, UserError
 from lexalcm.evaluate.text_similarity import join_sentences
 from lexalcm.generate.continuation import embed
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel
+from lexalcm.io.progress import Progress, silent
 from lexalcm.model.codec_match import check_codec
 from lexalcm.visualize import generation_figures as figures
 from lexalcm.visualize.generation_trace import Trace, Way, check_denoises, trace

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.atomic import check_output
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import UserError
+from lexalcm.io.progress import Progress, silent
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.flops import training_flops
 from lexalcm.model.folder import model_folder, read_config

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from lexalcm import __version__
 from lexalcm.atomic import atomic_folder
-from lexalcm.data.progress import Progress, silent
+from lexalcm.io.progress import Progress, silent
 from lexalcm.visualize.style import Format, Picture, draw
 
 PAGE = "index.html"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.atomic import check_output
-from lexalcm.data.progress import Progress, silent
 from lexalcm.errors import UserError
+from lexalcm.io.progress import Progress, silent
 from lexalcm.visualize import run_figures as figures
 from lexalcm.visualize.page import PAGE, Card, Fact, Plan, draw_cards, render_page, write_report
 from lexalcm.visualize.run_metrics import METRICS_FILE, RunMetrics, differing_settings, read_runs

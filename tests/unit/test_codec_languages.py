@@ -2,8 +2,8 @@
 
 import pytest
 
-from lexalcm.data.languages import SONAR_LANGUAGES, find_language, language_name, nearest_languages
 from lexalcm.errors import DataError
+from lexalcm.text.languages import SONAR_LANGUAGES, find_language, language_name, nearest_languages
 
 
 def test_the_order_is_that_of_the_tokens() -> None:

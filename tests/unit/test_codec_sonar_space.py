@@ -20,8 +20,8 @@ from lexalcm.codec import sonar, sonar_space
 from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.codec.registry import load_codec
 from lexalcm.codec.sonar_space import SonarSpaceCodec, explain
-from lexalcm.data.progress import Report
 from lexalcm.errors import CodecError, MissingExtraError
+from lexalcm.io.progress import Report
 from lexalcm.registries import CODECS
 
 SENTENCES = EXPECTED["sentences"]

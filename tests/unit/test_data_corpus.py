@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexalcm.data.corpus import Document, find_sources, read_documents
-from lexalcm.data.languages import check_language, iso_code
 from lexalcm.errors import DataError, UserError
+from lexalcm.text.languages import check_language, iso_code
 
 
 def read(*paths: Path | str, **options: Any) -> list[Document]:

@@ -9,11 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from lexalcm.data.progress import silent
 from lexalcm.errors import LexaError, UserError
 from lexalcm.evaluate import evaluation_run
 from lexalcm.evaluate.evaluation_run import EvaluationRun, Predictor, ScoredUnit, SingleProcess, run_evaluation
 from lexalcm.evaluate.journal import Journal
+from lexalcm.io.progress import silent
 
 DOCUMENTS, BATCH_SIZE = 90, 3
 UNITS = [np.arange(start, start + BATCH_SIZE) for start in range(0, DOCUMENTS, BATCH_SIZE)]

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lexalcm.data.manifest import write_manifest
-from lexalcm.data.progress import silent
 from lexalcm.data.shards import ShardWriter
 from lexalcm.errors import DataError, UserError
+from lexalcm.io.progress import silent
 from lexalcm.visualize import data_statistics as statistics
 from lexalcm.visualize.data_report import report_data
 from lexalcm.visualize.data_source import choose_documents, open_source

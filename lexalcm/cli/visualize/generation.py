@@ -57,9 +57,9 @@ def generation(
       lcm visualize generation "One. Two. Three." --model runs/base --steps 20 --guidance 2 --samples 8
     """
     from lexalcm.atomic import check_output
-    from lexalcm.data.languages import find_language
     from lexalcm.errors import UserError
     from lexalcm.generate.text import TextModel
+    from lexalcm.text.languages import find_language
     from lexalcm.visualize.generation_report import document_prompt, report_generation, text_prompt
     from lexalcm.visualize.page import PAGE
 

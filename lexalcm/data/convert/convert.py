@@ -28,15 +28,15 @@ from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.convert.write_dataset import DatasetSink
 from lexalcm.data.convert.write_parquet import NOTE_FILE, ParquetSink
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.languages import check_language
 from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
-from lexalcm.data.progress import Progress, silent
 from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.unread import say_unread
 from lexalcm.data.writable import writable
 from lexalcm.errors import ConfigError, DataError, UserError
 from lexalcm.folders import files_below
+from lexalcm.io.progress import Progress, silent
+from lexalcm.text.languages import check_language
 
 LEFT_OUT_FILE = "left-out.jsonl"
 

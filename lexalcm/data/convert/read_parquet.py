@@ -26,7 +26,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lexalcm.data.absent import first_present, is_absent
 from lexalcm.data.arrow_columns import (
     as_array,
     as_python,
@@ -44,12 +43,13 @@ from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
 from lexalcm.data.convert.document_marks import MARK_TYPES, read_marks_of
 from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_halves
 from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
-from lexalcm.data.languages import LANGUAGE_FIELDS, record_language
 from lexalcm.data.spool import document_position
 from lexalcm.data.units import SplitName
 from lexalcm.data.writable import writable
 from lexalcm.errors import DataError
 from lexalcm.folders import files_below
+from lexalcm.text.absent import first_present, is_absent
+from lexalcm.text.languages import LANGUAGE_FIELDS, record_language
 
 SONAR_DIM = 1024
 

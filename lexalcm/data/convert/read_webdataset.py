@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from lexalcm.data.absent import first_present, is_absent
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block
 from lexalcm.data.convert.document_marks import read_marks_of
 from lexalcm.data.convert.settings import ConvertSettings
-from lexalcm.data.languages import record_language
 from lexalcm.data.spool import document_position
 from lexalcm.data.tar import open_tar
 from lexalcm.data.units import SplitName
@@ -28,6 +26,8 @@ from lexalcm.data.writable import writable
 from lexalcm.errors import DataError
 from lexalcm.folders import files_below
 from lexalcm.json_text import parse_json
+from lexalcm.text.absent import first_present, is_absent
+from lexalcm.text.languages import record_language
 
 _OUR_KEY = re.compile(r"\d{6,}-\d{6,}")
 """See `lexalcm.data.shards.document_key`."""

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
-from lexalcm.data.absent import is_absent
 from lexalcm.errors import DataError
+from lexalcm.text.absent import is_absent
 
 _PATTERN = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 
