@@ -8,8 +8,8 @@ import pytest
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("visualize", "verify"),
-    ("evaluate",),
+    ("evaluate", "verify"),
+    ("visualize",),
     ("train",),
     ("generate",),
     ("objective",),
