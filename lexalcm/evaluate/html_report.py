@@ -3,8 +3,8 @@
 from lexalcm.evaluate import formatting
 from lexalcm.evaluate.position_figure import Line, metric_by_position
 from lexalcm.evaluate.report import ALL, Evaluation
-from lexalcm.evaluate.text_similarity import join_sentences
 from lexalcm.registries import METRICS
+from lexalcm.text.running_text import join_sentences
 from lexalcm.visualize.page import Plan, draw_cards, render_page
 from lexalcm.visualize.style import COLOURS
 

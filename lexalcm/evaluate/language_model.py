@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from typing_extensions import Self
 
 from lexalcm.errors import UserError, import_extra
-from lexalcm.evaluate.text_similarity import join_sentences
+from lexalcm.text.running_text import join_sentences
 
 CONFIG_FILE = "config.json"
 

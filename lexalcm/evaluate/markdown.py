@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from lexalcm.evaluate import formatting
 from lexalcm.evaluate.report import ALL, Evaluation
-from lexalcm.evaluate.text_similarity import join_sentences
 from lexalcm.registries import METRICS
+from lexalcm.text.running_text import join_sentences
 
 
 def to_markdown(evaluation: Evaluation) -> str:

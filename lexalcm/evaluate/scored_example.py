@@ -10,8 +10,8 @@ from lexalcm.codec.base import Codec
 from lexalcm.evaluate.distances import unit_rows
 from lexalcm.evaluate.examples import TaskExample
 from lexalcm.evaluate.text_of_concepts import encode_texts
-from lexalcm.evaluate.text_similarity import join_sentences
 from lexalcm.registries import METRICS
+from lexalcm.text.running_text import join_sentences
 
 
 @dataclass

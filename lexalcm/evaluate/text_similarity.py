@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import regex
 
-NO_SPACES = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+from lexalcm.text.running_text import NO_SPACES
+
 _LETTER = r"[\p{L}\p{M}\p{N}]"
 _TOKEN = regex.compile(rf"(?=[\p{{L}}\p{{N}}]){NO_SPACES}\p{{M}}*|(?:(?!{NO_SPACES}){_LETTER})+")
-_UNSPACED = regex.compile(rf"{NO_SPACES}|[\u3000-\u303f\uff00-\uff65]")
 
 CHRF_ORDER = 6
 CHRF_BETA = 2
@@ -24,15 +24,6 @@ NGRAM = 4
 def tokenize(text: str) -> list[str]:
     """The tokens of a text, see the module's beginning; full-width forms count as their usual ones (NFKC)."""
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
-
-
-def join_sentences(sentences: Sequence[str]) -> str:
-    """Sentences as running text: with spaces between them, but in scripts that have none."""
-    text = ""
-    for sentence in sentences:
-        touching = not text or _UNSPACED.search(text[-2:] + sentence[:1])
-        text += sentence if touching else f" {sentence}"
-    return text
 
 
 def rouge_l(written: str, reference: str) -> float:

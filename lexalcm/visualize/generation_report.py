@@ -12,13 +12,13 @@ from torch import Tensor
 from lexalcm.atomic import check_output
 from lexalcm.data.dataset import Dataset
 from lexalcm.errors import DataError, UserError
-from lexalcm.evaluate.text_similarity import join_sentences
 from lexalcm.generate.continuation import embed
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.codec_match import check_codec
+from lexalcm.text.running_text import join_sentences
 from lexalcm.visualize import generation_figures as figures
 from lexalcm.visualize.generation_trace import Trace, Way, check_denoises, trace
 from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
