@@ -40,6 +40,8 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
         denoises: whether it makes concepts out of noise: its config then has `diffusion`, and it a `schedule`.
         samples: whether a prompt's continuations differ with the seed.
         objective: the name of the one that it is trained with, unless another is asked for.
+        attended: the share of all pairs of positions in a document's row, as they are computed, that a position may
+            attend; for `lexalcm.model.flops`.
         schedule: of the noise; None in a model that does not denoise.
     """
 
@@ -47,6 +49,7 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
     denoises: ClassVar[bool] = False
     samples: ClassVar[bool] = False
     objective: ClassVar[str] = "squared_l2"
+    attended: ClassVar[float] = 0.5  # causal: those before it
     schedule: NoiseSchedule | None = None
 
     def __init__(self, config: ModelConfig) -> None:

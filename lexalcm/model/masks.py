@@ -91,7 +91,7 @@ def takes_flex(kernel: AttentionKernel, device: torch.device, precision: str) ->
 
 
 def _make_mask(rule: Rule, rows: int, queries: int, keys: int, device: torch.device, kernel: AttentionKernel) -> Mask:
-    if takes_flex(kernel, device, "bf16" if torch.is_autocast_enabled(device.type) else "fp32"):
+    if kernel != "sdpa" and takes_flex(kernel, device, "bf16" if torch.is_autocast_enabled(device.type) else "fp32"):
         return _compiled()[1](rule, rows, None, queries, keys, device=device)
     b, h, q, k = (torch.arange(n, device=device) for n in (rows, 1, queries, keys))
     return rule(b[:, None, None, None], h[:, None, None], q[:, None], k)

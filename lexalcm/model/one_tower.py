@@ -46,6 +46,7 @@ class OneTowerLCM(DiffusionLCM):
     """Next-concept diffusion in one Transformer."""
 
     presets = PRESETS
+    attended = 0.25  # of twice the positions: clean and noisy ones each see the clean ones before them
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -87,11 +87,12 @@ def make_gauges(
     samples = open_samples(config, run.samples, engine, monitor, world, mixture)
     if samples is not None:
         looks.append(samples)
+    peak = peak_flops(world.device, engine.precision, train.peak_tflops)
     return Gauges(
         buckets=_buckets(objective),
-        # The design's operations are those of training every weight.
-        flops_of=None if train.freeze else partial(batch_flops, objective.model.config),
-        peak_flops=peak_flops(world.device, engine.precision, train.peak_tflops),
+        # The design's operations are those of training every weight; without a peak nothing is compared with them.
+        flops_of=None if train.freeze or peak is None else partial(batch_flops, objective.model.config),
+        peak_flops=peak,
         looks=looks,
     )
 

@@ -11,7 +11,7 @@ from tiny_models import CONFIGS, DIM, lively_model
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model import ModelConfig, TwoTowerLCM
 from lexalcm.model.create import meta_model
-from lexalcm.model.flops import forward_multiplications
+from lexalcm.model.flops import forward_flops
 from tools.published_work import PublishedWork
 
 
@@ -50,7 +50,7 @@ def test_multiplications_are_those_of_the_weights_and_attention(architecture: st
     towers = {"context_layers": 2} if architecture == "two-tower" else {}
     config = ModelConfig(architecture=architecture, **sizes, **towers)
     positions = 10
-    counted = forward_multiplications(config, positions, 0)
+    counted = forward_flops(config, positions, 0) / 2
     matrices = _matrix_parameters(config)
     if architecture == "base":
         expected = positions * matrices["all"]
@@ -61,7 +61,7 @@ def test_multiplications_are_those_of_the_weights_and_attention(architecture: st
     else:
         expected = positions * (matrices["all"] - matrices["time"]) + 100 * matrices["time"]
     assert counted == expected
-    longer = forward_multiplications(config, positions, 8) - counted
+    longer = forward_flops(config, positions, 8) / 2 - counted
     layers = {"base": 3, "one-tower": 6, "two-tower": 5}[architecture]
     assert longer == positions * layers * 64 * 8
 
