@@ -37,6 +37,7 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
 
     Attributes:
         presets: its named sizes; the preset `tiny` of the architecture `base` is called `base-tiny`.
+        flow: how concepts go through it, in a sentence or two, for its picture.
         denoises: whether it makes concepts out of noise: its config then has `diffusion`, and it a `schedule`.
         samples: whether a prompt's continuations differ with the seed.
         objective: the name of the one that it is trained with, unless another is asked for.
@@ -46,6 +47,7 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
     """
 
     presets: ClassVar[Mapping[str, Preset]] = {}
+    flow: ClassVar[str]
     denoises: ClassVar[bool] = False
     samples: ClassVar[bool] = False
     objective: ClassVar[str] = "squared_l2"
@@ -76,8 +78,33 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
             raise ConfigError(f"diffusion: {config.architecture} models do not denoise: remove it")
 
     @abstractmethod
+    def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
+        """The training loss of packed rows.
+
+        Args:
+            embeddings: concepts in the codec's space, [B, L, D]; any finite number on padding.
+            documents: which document of its row a position belongs to, int64 [B, L]; -1 on padding.
+            positions: position within the document, int64 [B, L].
+            targets: where the loss counts, bool [B, L].
+
+        Returns:
+            squared L2 distance in normalized space, added up over the D dimensions of a target and over targets.
+
+        Raises:
+            UserError: shapes that do not agree with each other or with the model, or types that are not these.
+        """
+
+    @classmethod
+    def cached_numbers(cls, config: ModelConfig) -> int:
+        """How many numbers generation keeps of each concept of the context: keys and values of every layer."""
+        return 2 * config.width * (config.num_layers + config.context_layers)
+
+    @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The repeated layers, in order: what to wrap for activation checkpointing, compilation or sharding."""
+        """The repeated layers, in order: what to wrap for activation checkpointing, compilation or sharding.
+
+        First `config.context_layers` of one kind, if any, then `config.num_layers` of another.
+        """
 
     @property
     def device(self) -> torch.device:

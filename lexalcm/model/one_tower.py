@@ -46,6 +46,10 @@ class OneTowerLCM(DiffusionLCM):
     """Next-concept diffusion in one Transformer."""
 
     presets = PRESETS
+    flow = (
+        "Clean concepts and the noisy one go through one Transformer; the answer, with less noise, goes in again "
+        "(dotted) until it is clean."
+    )
     attended = 0.25  # of twice the positions: clean and noisy ones each see the clean ones before them
 
     def __init__(self, config: ModelConfig) -> None:

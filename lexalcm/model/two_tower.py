@@ -53,6 +53,10 @@ class TwoTowerLCM(DiffusionLCM):
     """Next-concept diffusion with a contextualizer and a denoiser."""
 
     presets = PRESETS
+    flow = (
+        "The contextualizer reads the concepts so far, once. The denoiser cleans the next concept of noise, looking at "
+        "the contexts; its answer, with less noise, goes in again (dotted) until it is clean."
+    )
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -1,4 +1,7 @@
-"""A drawn model: what a concept passes on its way, bottom to top, one layout for each architecture.
+"""A drawn model: what a concept passes on its way, bottom to top.
+
+Of a model that denoises, the loop of denoising is drawn, around its only tower or around the last; of any other model,
+the towers one over the other.
 
 Coordinates are inches of the figure, origin at the bottom left.
 """
@@ -19,8 +22,13 @@ SMALL = 0.4  # height of a plain box
 LAYER = 0.34  # of a piece inside a tower
 GAP = 0.28
 HEAD = 0.62  # of a tower's title and size
-INNER = ("self-attention", "self-projection", "cross-attention", "feed-forward", "modulator")
-PLAIN = {"base": 5, "one-tower": 4, "two-tower": 5}  # boxes over one another beside a tower
+INNER = (  # bottom to top; others above
+    "self-attention",
+    "self-projection",
+    "cross-attention",
+    "feed-forward",
+    "modulator",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,21 @@ class Box:
         return self.bottom + self.height / 2
 
 
+@dataclass(frozen=True)
+class Tower:
+    """Layers of one kind.
+
+    Attributes:
+        title: in words.
+        layers: how many.
+        inner: the pieces of a layer, bottom to top, with the parameters of all layers.
+    """
+
+    title: str
+    layers: int
+    inner: Sequence[tuple[str, int]]
+
+
 def diagram(config: ModelConfig, pieces: Sequence[Piece]) -> Figure:
     """Draw a model.
 
@@ -55,29 +78,37 @@ def diagram(config: ModelConfig, pieces: Sequence[Piece]) -> Figure:
         config: its sizes.
         pieces: see `model_pieces`.
     """
-    layouts = {"base": _base, "one-tower": _one_tower, "two-tower": _two_tower}
-    towers = [_inner(pieces, part) for part in dict.fromkeys(piece.part for piece in pieces if piece.layers)]
-    height = 0.2 + PLAIN[config.architecture] * (SMALL + GAP) + HEAD + LAYER * max(len(inner) for inner in towers)
+    towers = _towers(pieces)
+    heights = [HEAD + LAYER * len(tower.inner) for tower in towers]
+    if config.diffusion is None:
+        layout, plain, height = _without_noise, 5, sum(heights) + GAP * (len(towers) - 1)
+    elif len(towers) == 1:
+        layout, plain, height = _denoising_beside, 4, heights[0]
+    else:
+        layout, plain, height = _denoising_above, 5, max(heights)
+    height += 0.2 + plain * (SMALL + GAP)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     axes = figure.subplots()
     axes.set_axis_off()
-    layouts[config.architecture](axes, config, pieces)
+    layout(axes, config, towers)
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(0, height)
     return figure
 
 
-def _base(axes: Axes, config: ModelConfig, pieces: Sequence[Piece]) -> None:
+def _without_noise(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) -> None:
     column = _Column(axes, 1.3, 3.0, 0.1)
     column.plain("concepts so far", ink("muted"))
     column.plain("normalizer", ink("muted"))
     column.plain(f"input projection, {config.dim} → {config.width}", colour(0))
-    column.tower("Transformer", config, config.num_layers, _inner(pieces, "transformer"), colour(0))
+    for number, tower in enumerate(towers):
+        column.tower(tower, config, colour(number))
     column.plain(f"output projection, {config.width} → {config.dim}", colour(0))
     column.plain("the next concept", ink("text"))
 
 
-def _one_tower(axes: Axes, config: ModelConfig, pieces: Sequence[Piece]) -> None:
+def _denoising_beside(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) -> None:
+    """Clean and noisy concepts side by side through one tower."""
     clean = _Column(axes, 0.1, 1.7, 0.1)
     clean.plain("concepts so far", ink("muted"))
     noisy = _Column(axes, 1.95, 1.7, 0.1)
@@ -87,28 +118,30 @@ def _one_tower(axes: Axes, config: ModelConfig, pieces: Sequence[Piece]) -> None
     for box in (clean.last, noisy.last):
         _arrow(axes, box.top, (box.top[0], projection.bottom))
     _timestep(axes, projection, 3.95, 1.2)
-    column.tower("Transformer", config, config.num_layers, _inner(pieces, "transformer"), colour(0))
+    column.tower(towers[0], config, colour(0))
     column.plain(f"output projection, {config.width} → {config.dim}", colour(0))
     goal = column.plain("the next concept", ink("text"))
     _back(axes, goal, source, 5.4)
 
 
-def _two_tower(axes: Axes, config: ModelConfig, pieces: Sequence[Piece]) -> None:
+def _denoising_above(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) -> None:
+    """What the first tower makes of the clean concepts goes into the second, which denoises."""
+    first, second = towers[0], towers[-1]
     width = 2.3
     left = _Column(axes, 0.1, width, 0.1)
     left.plain("concepts so far", ink("muted"))
     left.plain("normalizer", ink("muted"))
     left.plain(f"input, {config.dim} → {config.width}", colour(0))
-    contexts = left.tower("Contextualizer", config, config.context_layers, _inner(pieces, "contextualizer"), colour(0))
+    contexts = left.tower(first, config, colour(0))
     right = _Column(axes, 3.0, width, 0.1)
     source = right.plain("a noisy concept", colour(1))
     right.skip()
     right.plain(f"input, {config.dim} → {config.width}", colour(1))
-    inner = _inner(pieces, "denoiser")
-    tower = right.tower("Denoiser", config, config.num_layers, inner, colour(1))
+    tower = right.tower(second, config, colour(1))
     right.plain(f"output, {config.width} → {config.dim}", colour(1))
     goal = right.plain("the next concept", ink("text"))
-    cross = tower.bottom + 0.08 + LAYER * ([name for name, _ in inner].index("cross-attention") + 0.5)
+    goal_piece = next((place for place, (name, _) in enumerate(second.inner) if name == "cross-attention"), 0)
+    cross = tower.bottom + 0.08 + LAYER * (goal_piece + 0.5)
     start = (contexts.left + contexts.width, min(cross, contexts.middle + contexts.height / 2 - 0.1))
     _arrow(axes, start, (tower.left + 0.08, cross))
     _timestep(axes, tower, 0.1, width, above=True)
@@ -132,14 +165,14 @@ class _Column:
         """Leave the place of a plain box empty, an arrow through it."""
         self._next += SMALL + GAP
 
-    def tower(self, title: str, config: ModelConfig, layers: int, inner: Sequence[tuple[str, int]], edge: str) -> Box:
-        box = self._place(HEAD + LAYER * len(inner), edge)
+    def tower(self, tower: Tower, config: ModelConfig, edge: str) -> Box:
+        box = self._place(HEAD + LAYER * len(tower.inner), edge)
         center = box.left + box.width / 2
         head = box.bottom + box.height
-        self.axes.text(center, head - 0.2, title, ha="center", va="center", fontsize=11.5, fontweight="bold")
-        size = f"{layers} layer{'s' if layers > 1 else ''}, {config.width} wide"
+        self.axes.text(center, head - 0.2, tower.title, ha="center", va="center", fontsize=11.5, fontweight="bold")
+        size = f"{tower.layers} layer{'s' if tower.layers > 1 else ''}, {config.width} wide"
         self.axes.text(center, head - 0.42, size, ha="center", va="center", fontsize=10, color=ink("muted"))
-        for number, (name, count) in enumerate(inner):
+        for number, (name, count) in enumerate(tower.inner):
             low = box.bottom + 0.08 + LAYER * number
             _frame(self.axes, Box(box.left + 0.1, low, box.width - 0.2, LAYER - 0.07), edge, 0.25)
             middle = low + (LAYER - 0.07) / 2
@@ -163,10 +196,16 @@ class _Column:
         return box
 
 
-def _inner(pieces: Sequence[Piece], part: str) -> list[tuple[str, int]]:
-    """The pieces of a part's layers, bottom to top, with the parameters of all layers."""
-    found = {piece.name: piece.parameters for piece in pieces if piece.part == part and piece.layers}
-    return [(name, found[name]) for name in INNER if name in found]
+def _towers(pieces: Sequence[Piece]) -> list[Tower]:
+    towers = []
+    for part in dict.fromkeys(piece.part for piece in pieces if piece.layers):
+        found = {piece.name: piece for piece in pieces if piece.part == part and piece.layers}
+        order = [name for name in INNER if name in found]
+        order += [name for name in found if name not in (*INNER, "norms")]
+        layers = max(piece.layers for piece in found.values())
+        title = part.replace("_", " ").capitalize()
+        towers.append(Tower(title, layers, [(name, found[name].parameters) for name in order]))
+    return towers
 
 
 def _timestep(axes: Axes, goal: Box, left: float, width: float, above: bool = False) -> None:

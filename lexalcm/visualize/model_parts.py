@@ -1,6 +1,5 @@
 """What a model is made of: its parts and their pieces, with parameters and memory, counted without allocating them."""
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ PIECES = {
     "cross_attention": "cross-attention",
     "ffn": "feed-forward",
     "modulator": "modulator",
-    "norm": "norms",
     "time_embedding": "timestep embedding",
     "time_proj": "timestep projection",
     "output_proj": "output projection",
 }
-"""Names of modules, in words."""
+"""Names of modules in words, where they are not their own words."""
 
 WEIGHTS = {"bf16": 2, "fp32": 4}
 """Bytes of a parameter."""
@@ -47,30 +45,30 @@ class Piece:
 
 
 def model_pieces(config: ModelConfig) -> list[Piece]:
-    """The pieces of a model, in the order that concepts pass them; together they hold all its parameters."""
+    """The pieces of a model, in the order in which it holds them; together they hold all its parameters."""
+    model = meta_model(config)
+    blocks = {id(block) for block in model.blocks()}
+    towers = [name for name, module in model.named_modules() if id(module) in blocks]
     counts: dict[tuple[str, str], int] = defaultdict(int)
     layers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for name, parameter in meta_model(config).named_parameters():
+    for name, parameter in model.named_parameters():
         part, _, rest = name.partition(".")
-        if part in PIECES:  # a module of the model's own, outside its towers
+        layer = next((layer for layer in towers if name.startswith(f"{layer}.")), None)
+        if layer is not None:
+            rest = name.removeprefix(f"{layer}.")
+        elif part in PIECES or "." not in rest:  # of the model's own, outside its towers
             part, rest = "input and output", name
-        match = re.match(r"layers\.(\d+)\.(.*)", rest)
-        module = (match[2] if match else rest).split(".")[0]
-        key = (part, PIECES["norm" if module.endswith("norm") else module])
+        module = rest.split(".")[0]
+        key = (part, "norms" if module.endswith("norm") else PIECES.get(module, module.replace("_", " ")))
         counts[key] += parameter.numel()
-        if match:
-            layers[key].add(match[1])
+        if layer is not None:
+            layers[key].add(layer)
     return [Piece(part, piece, len(layers[part, piece]), count) for (part, piece), count in counts.items()]
 
 
 def parts(pieces: Sequence[Piece]) -> dict[str, int]:
     """Parameters of each part."""
     return {part: sum(piece.parameters for piece in pieces if piece.part == part) for part in _names(pieces)}
-
-
-def cached_numbers(config: ModelConfig) -> int:
-    """Keys and values that generation keeps of each concept of the context."""
-    return 2 * config.width * (config.num_layers + config.context_layers)
 
 
 def _names(pieces: Sequence[Piece]) -> list[str]:

@@ -15,13 +15,13 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.flops import training_flops
 from lexalcm.model.folder import model_folder, read_config
 from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
+from lexalcm.registries import ARCHITECTURES
 from lexalcm.visualize import model_figures as figures
 from lexalcm.visualize.model_diagram import diagram
 from lexalcm.visualize.model_parts import (
     TRAINING,
     WEIGHTS,
     Piece,
-    cached_numbers,
     count_text,
     model_pieces,
     operations_text,
@@ -33,14 +33,6 @@ from lexalcm.visualize.style import Format
 
 ROW = 128
 """Concepts of a packed row, and of a document, that operations are counted for."""
-
-FLOW = {
-    "base": "Concepts go in at the bottom; each position answers at once with the concept that should come next.",
-    "one-tower": "Clean concepts and the noisy one go through one Transformer; the answer, with less noise, goes in "
-    "again (dotted) until it is clean.",
-    "two-tower": "The contextualizer reads the concepts so far, once. The denoiser cleans the next concept of noise, "
-    "looking at the contexts; its answer, with less noise, goes in again (dotted) until it is clean.",
-}
 
 
 def report_model(
@@ -73,7 +65,7 @@ def report_model(
     pieces = model_pieces(config)
     counts = parts(pieces)
     total = sum(counts.values())
-    cached = cached_numbers(config)
+    cached = ARCHITECTURES.load(config.architecture).cached_numbers(config)
     operations = training_flops(config, ROW, ROW) / ROW
     cards = draw_cards(_plans(config, pieces), format, progress)
     values = {
@@ -152,7 +144,7 @@ def _plans(config: ModelConfig, pieces: Sequence[Piece]) -> list[Plan]:
         Plan(
             "architecture",
             "Architecture",
-            FLOW[config.architecture] + " Numbers are parameters, over all layers.",
+            ARCHITECTURES.load(config.architecture).flow + " Numbers are parameters, over all layers.",
             diagram,
             (config, pieces),
         ),
