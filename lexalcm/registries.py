@@ -31,9 +31,9 @@ CODECS: "Registry[type[Codec]]" = Registry(
 ARCHITECTURES: "Registry[type[LCM]]" = Registry(
     "architecture",
     {
-        "base": "lexalcm.model.base:BaseLCM",
-        "one-tower": "lexalcm.model.one_tower:OneTowerLCM",
-        "two-tower": "lexalcm.model.two_tower:TwoTowerLCM",
+        "base": "lexalcm.model.base.network:BaseLCM",
+        "one-tower": "lexalcm.model.one_tower.network:OneTowerLCM",
+        "two-tower": "lexalcm.model.two_tower.network:TwoTowerLCM",
     },
     ConfigError,
 )

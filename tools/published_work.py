@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model.attention import mix_values
-from lexalcm.model.denoiser import DenoiserLayer
 from lexalcm.model.masks import causal_mask
-from lexalcm.model.two_tower import TwoTowerLCM
+from lexalcm.model.two_tower.denoiser import DenoiserLayer
+from lexalcm.model.two_tower.network import TwoTowerLCM
 
 
 class PublishedWork:

@@ -14,8 +14,8 @@ import torch
 
 from lexalcm.errors import LexaError
 from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.generate.predictor import ConceptPredictor
 from lexalcm.generate.teacher_forced import predict_each
+from lexalcm.model.predictor import ConceptPredictor
 
 POSITIONS = 4096
 """Positions in the rows that a model is given at a time, at most (but one row always)."""

@@ -18,9 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lexalcm.diffusion.samplers import DrawNoise
 from lexalcm.errors import UserError
-from lexalcm.generate.predictor import ConceptPredictor
 from lexalcm.generate.prompt import check_seed
 from lexalcm.model.lcm import LCM, evaluating
+from lexalcm.model.predictor import ConceptPredictor
 
 EXPECTED = 32
 """Concepts that caches have room for at first: a text may be allowed to be long and yet end soon."""

@@ -1,6 +1,6 @@
 """From noise to concepts with the options of a generation: sampler, guidance and limits around a model's network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral
 
@@ -11,10 +11,8 @@ from lexalcm.diffusion.samplers import DrawNoise, Observer, dry_run, ignore
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.errors import UserError
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.model.predictor import NetworkAnswers
 from lexalcm.registries import SAMPLERS
-
-NetworkAnswers = Callable[[Tensor, int], tuple[Tensor, ...]]
-"""From x_t and t to what the network predicts with conditioning and, with guidance, without."""
 
 
 class Denoising:

@@ -1,74 +1,26 @@
-"""A model made ready to predict concepts: one small class per architecture behind one protocol.
+"""A model made ready to predict concepts: its architecture's predictor, on a GPU behind stations.
 
-`prepare` does what needs doing once for a model and its options, such as the modulation of all denoising steps. What it
-returns reads documents concept by concept (`generate.autoregressive`) or predicts whole packed rows
-(`generate.teacher_forced`).
+`prepare` does what needs doing once for a model and its options, such as the modulation of all denoising steps.
 
 Shapes: B rows, L positions, D embedding dimension.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from lexalcm.diffusion.samplers import DrawNoise, Observer
-from lexalcm.generate.base import BasePredictor
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.graphs import Capture, CudaGraphs
-from lexalcm.generate.one_tower import OneTowerPredictor
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.stations import NextConcept, StationReader, Stations
-from lexalcm.generate.two_tower import TwoTowerPredictor
-from lexalcm.model.base import BaseLCM
+from lexalcm.generate.stations import StationReader, Stations
 from lexalcm.model.lcm import LCM, evaluating
-from lexalcm.model.one_tower import OneTowerLCM
-from lexalcm.model.two_tower import TwoTowerLCM
-
-
-class Reader(Protocol):
-    """Keeps what is needed of the concepts so far of B documents."""
-
-    def read(self, concepts_BLD: Tensor, positions_BL: Tensor, used: int) -> None:
-        """Take in normalized concepts; arguments as for `Transformer.extend`."""
-
-    def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
-        """Take in one more concept of each document and guess the one after it, normalized, [B, D]."""
-
-    def keep(self, rows_K: Tensor) -> None:
-        """Go on with these documents alone, by their places, int64 [K]; noise is then drawn for them alone."""
-
-
-class ConceptPredictor(Protocol):
-    """A model with its options."""
-
-    @property
-    def model(self) -> LCM:
-        """The model; must not change any more."""
-
-    def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> Reader:
-        """A reader of `rows` documents, with room for `slots` concepts, or more when they come; noise is [B, 1, D]."""
-
-    def predict_rows(
-        self, concepts_BLD: Tensor, documents_BL: Tensor, positions_BL: Tensor, draw_noise: DrawNoise
-    ) -> Tensor:
-        """Guess each concept of packed rows from those before it in its document, normalized, [B, L, D].
-
-        What stands at the first position of a document means nothing. Noise is [B, L, D].
-        """
-
-
-class ArchitecturePredictor(ConceptPredictor, Protocol):
-    """A predictor that knows how to work at stations too."""
-
-    def next_concept(self) -> NextConcept:
-        """What stations do for a concept; takes memory of its own."""
+from lexalcm.model.predictor import ArchitecturePredictor, ConceptPredictor, Reader
 
 
 class StationaryPredictor:
-    """A predictor whose readers work at stations, see `lexalcm.generate.stations`; rows it predicts as it is.
+    """A predictor whose readers work at stations, if its architecture can; rows it predicts as it is.
 
     What stations need of a model's weights, some of it copies, is made with the first reader.
 
@@ -93,13 +45,17 @@ class StationaryPredictor:
 
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> Reader:
         """See `ConceptPredictor.new_reader`."""
+        if self._stations is None:
+            return self._predictor.new_reader(rows, slots, draw_noise)
         return StationReader(self._stations, rows, slots, draw_noise)
 
     @cached_property
-    def _stations(self) -> Stations:
+    def _stations(self) -> Stations | None:
         model = self.model
         with torch.inference_mode(), evaluating(model):
             next_concept = self._predictor.next_concept()
+        if next_concept is None:
+            return None
         return Stations(next_concept, model.device, model.config.dim, self._capture, self._observe)
 
 
@@ -127,22 +83,10 @@ def prepare(
         UserError: more denoising steps than the model was trained with, or timesteps that it does not have.
     """
     with evaluating(model):
-        predictor = _of_architecture(model, options, timesteps, observe)
+        denoising = None if model.schedule is None else Denoising(model.schedule, options, timesteps)
+        predictor = model.predictor(denoising, observe)
     on_gpu = model.device.type == "cuda"
     if on_gpu or graphs:
         capture = CudaGraphs(model.device) if graphs or graphs is None else None
         return StationaryPredictor(predictor, capture, observe)
     return predictor
-
-
-def _of_architecture(
-    model: LCM, options: GenerationOptions, timesteps: Sequence[int] | None, observe: Observer | None
-) -> ArchitecturePredictor:
-    match model:
-        case BaseLCM():
-            return BasePredictor(model)
-        case OneTowerLCM():
-            return OneTowerPredictor(model, Denoising(model.schedule, options, timesteps), observe)
-        case TwoTowerLCM():
-            return TwoTowerPredictor(model, Denoising(model.schedule, options, timesteps), observe)
-    raise TypeError(f"no way to generate with {type(model).__name__}")

@@ -15,7 +15,6 @@ Shapes: B rows in use, R rows of the station, L positions, C draws of noise for 
 
 import logging
 from contextlib import suppress
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from torch import Tensor
 from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.diffusion.schedule import Prediction
 from lexalcm.generate.graphs import Capture, Work
-from lexalcm.model.cache import LayerCache
+from lexalcm.model.predictor import NextConcept, StationInputs
 
 KEPT = 8
 """Stations that wait for their next reader, at most; each holds caches, and a graph."""
@@ -31,37 +30,6 @@ KEPT = 8
 FEWEST_SLOTS = 32
 
 logger = logging.getLogger(__name__)
-
-
-class NextConcept(Protocol):
-    """How an architecture makes a concept of those before it, on tensors that stay in their places."""
-
-    @property
-    def draws(self) -> int:
-        """How often noise is drawn for a concept, C."""
-
-    @property
-    def other_slots(self) -> int:
-        """Slots that are not concepts'."""
-
-    def new_cache(self, rows: int, slots: int) -> list[LayerCache]:
-        """Caches of so many slots, all zeros."""
-
-    def begin(self, cache: list[LayerCache]) -> None:
-        """Write what is known before the first concept into caches of zeros."""
-
-    def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
-        """Take in normalized concepts; arguments as for `Transformer.extend`."""
-
-    def __call__(
-        self,
-        concept_RD: Tensor,
-        positions_R: Tensor,
-        noise_CR1D: Tensor,
-        cache: list[LayerCache],
-        observe: Observer | None,
-    ) -> Tensor:
-        """Take in one more normalized concept at each row's position and guess the one after it, [R, D]."""
 
 
 class Station:
@@ -81,10 +49,12 @@ class Station:
     ) -> None:
         self.rows = rows
         self.slots = slots
-        self.cache = next_concept.new_cache(rows, slots)
-        self.concept_RD = torch.zeros(rows, dim, device=device)
-        self.positions_R = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.noise_CR1D = torch.zeros(next_concept.draws, rows, 1, dim, device=device)
+        self.inputs = StationInputs(
+            torch.zeros(rows, dim, device=device),
+            torch.zeros(rows, dtype=torch.int64, device=device),
+            torch.zeros(next_concept.draws, rows, 1, dim, device=device),
+            next_concept.new_cache(rows, slots),
+        )
         self.guess_RD = torch.zeros(rows, dim, device=device)
         self.seen: list[tuple[int, int, Prediction]] = []
         self._next_concept = next_concept
@@ -94,16 +64,15 @@ class Station:
 
     def reset(self) -> None:
         """Forget all documents."""
-        for layer in self.cache:
+        for layer in self.inputs.cache:
             layer.clear()  # also what a mask would hide: no weight is so small that it could hide NaN
-        self._next_concept.begin(self.cache)
+        self._next_concept.begin(self.inputs.cache)
 
     def work(self) -> None:
         """Make the next concept from the inputs, operation by operation."""
         self.seen = []
         observe = (lambda *step: self.seen.append(step)) if self._observe else None
-        guess_RD = self._next_concept(self.concept_RD, self.positions_R, self.noise_CR1D, self.cache, observe)
-        self.guess_RD.copy_(guess_RD)
+        self.guess_RD.copy_(self._next_concept(self.inputs, observe))
 
     @property
     def can_be_captured(self) -> bool:
@@ -214,16 +183,16 @@ class StationReader:
         """See `Reader.read`."""
         self._make_room(used)
         self._stations.next_concept.read(
-            concepts_BLD, positions_BL, [layer.rows(self._rows) for layer in self._station.cache], used
+            concepts_BLD, positions_BL, [layer.rows(self._rows) for layer in self._station.inputs.cache], used
         )
 
     def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
         """See `Reader.next`."""
         self._make_room(used)
         station, rows = self._station, self._rows
-        station.concept_RD[:rows] = concept_BD
-        station.positions_R[:rows] = positions_B
-        for noise_R1D in station.noise_CR1D:
+        station.inputs.concept[:rows] = concept_BD
+        station.inputs.positions[:rows] = positions_B
+        for noise_R1D in station.inputs.noise:
             noise_R1D[:rows] = self._draw_noise()
         return self._stations.run(station, rows)
 
@@ -231,7 +200,7 @@ class StationReader:
         """See `Reader.keep`."""
         self._rows = len(rows_K)
         if 4 * self._rows > self._station.rows:
-            for layer in self._station.cache:
+            for layer in self._station.inputs.cache:
                 layer.copy_from(layer, rows_K)
             return
         self._move(self._station.slots - self._stations.next_concept.other_slots, rows_K)
@@ -239,12 +208,12 @@ class StationReader:
     def _make_room(self, concepts: int) -> None:
         room = self._station.slots - self._stations.next_concept.other_slots
         if concepts > room:
-            self._move(concepts, torch.arange(self._rows, device=self._station.positions_R.device))
+            self._move(concepts, torch.arange(self._rows, device=self._station.inputs.positions.device))
 
     def _move(self, concepts: int, rows_K: Tensor) -> None:
         before = self._station
         self._station = self._stations.take(len(rows_K), concepts)
-        for layer, layer_before in zip(self._station.cache, before.cache, strict=True):
+        for layer, layer_before in zip(self._station.inputs.cache, before.inputs.cache, strict=True):
             layer.copy_from(layer_before, rows_K)
         self._stations.give_back(before)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lexalcm.data.batch import check_rows
 from lexalcm.diffusion.samplers import DrawNoise
-from lexalcm.generate.predictor import ConceptPredictor
 from lexalcm.model.lcm import evaluating
+from lexalcm.model.predictor import ConceptPredictor
 
 
 def predict_each(

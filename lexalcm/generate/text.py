@@ -24,13 +24,14 @@ from lexalcm.generate.chat import Roles, chat_prompt, spoken
 from lexalcm.generate.continuation import Continuation, Continuations, WrittenSentence, embed
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.predictor import ConceptPredictor, prepare
+from lexalcm.generate.predictor import prepare
 from lexalcm.generate.prompt import Prompt, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.folder import GENERATION_FILE, load_model, model_folder
 from lexalcm.model.lcm import LCM
 from lexalcm.model.place import place_model
+from lexalcm.model.predictor import ConceptPredictor
 
 OnStep = Callable[[int, int], None]
 """Is told of each denoising step: its number, from 1, and how many a concept takes."""

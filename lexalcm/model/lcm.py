@@ -14,10 +14,12 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lexalcm.diffusion.samplers import Observer
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.normalizer import Normalizer
+from lexalcm.model.predictor import ArchitecturePredictor, DenoisingProcess
 from lexalcm.model.presets import Preset
 
 if TYPE_CHECKING:
@@ -77,23 +79,6 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
         if config.diffusion is not None and not cls.denoises:
             raise ConfigError(f"diffusion: {config.architecture} models do not denoise: remove it")
 
-    @abstractmethod
-    def forward(self, embeddings: Tensor, documents: Tensor, positions: Tensor, targets: Tensor) -> Loss:
-        """The training loss of packed rows.
-
-        Args:
-            embeddings: concepts in the codec's space, [B, L, D]; any finite number on padding.
-            documents: which document of its row a position belongs to, int64 [B, L]; -1 on padding.
-            positions: position within the document, int64 [B, L].
-            targets: where the loss counts, bool [B, L].
-
-        Returns:
-            squared L2 distance in normalized space, added up over the D dimensions of a target and over targets.
-
-        Raises:
-            UserError: shapes that do not agree with each other or with the model, or types that are not these.
-        """
-
     @classmethod
     def cached_numbers(cls, config: ModelConfig) -> int:
         """How many numbers generation keeps of each concept of the context: keys and values of every layer."""
@@ -104,6 +89,15 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
         """The repeated layers, in order: what to wrap for activation checkpointing, compilation or sharding.
 
         First `config.context_layers` of one kind, if any, then `config.num_layers` of another.
+        """
+
+    @abstractmethod
+    def predictor(self, denoising: DenoisingProcess | None, observe: Observer | None) -> ArchitecturePredictor:
+        """Make the model ready to generate; called in evaluation mode, without gradients.
+
+        Args:
+            denoising: how concepts come out of noise; None for a model that does not denoise.
+            observe: is told of each denoising step.
         """
 
     @property

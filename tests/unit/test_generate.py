@@ -11,15 +11,15 @@ from torch import Tensor
 from lexalcm.diffusion.guidance import unguided
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.autoregressive import GoOn, generate, generate_from_noise
-from lexalcm.generate.cross_attention import cross_attention
-from lexalcm.generate.fixed_linear import FixedLinear
-from lexalcm.generate.folded_denoiser import FoldedDenoiser
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each, predict_each_from_noise
 from lexalcm.model import LCM, BaseLCM, DiffusionLCM, OneTowerLCM, TwoTowerLCM
-from lexalcm.model.denoiser import shift_contexts
 from lexalcm.model.masks import causal_mask
+from lexalcm.model.two_tower.cross_attention import cross_attention
+from lexalcm.model.two_tower.denoiser import shift_contexts
+from lexalcm.model.two_tower.fixed_linear import FixedLinear
+from lexalcm.model.two_tower.folded_denoiser import FoldedDenoiser
 from lexalcm.objective import create_objective
 
 ARCHITECTURES = list(CONFIGS)

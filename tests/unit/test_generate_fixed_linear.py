@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lexalcm.generate.fixed_linear import FixedLinear
+from lexalcm.model.two_tower.fixed_linear import FixedLinear
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

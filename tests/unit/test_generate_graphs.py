@@ -20,8 +20,9 @@ from lexalcm.generate import autoregressive, predictor, stations
 from lexalcm.generate.autoregressive import GoOn, generate, generate_from_noise
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.predictor import ConceptPredictor, StationaryPredictor, prepare
+from lexalcm.generate.predictor import StationaryPredictor, prepare
 from lexalcm.model import LCM, DiffusionLCM
+from lexalcm.model.predictor import ConceptPredictor
 
 ARCHITECTURES = list(CONFIGS)
 OPTIONS = {
@@ -192,7 +193,7 @@ def test_what_a_station_held_before_is_forgotten(tapes: Tapes) -> None:
     assert isinstance(graphs, StationaryPredictor)
     expected = all_of(graphs, LENGTHS, 3)
     with torch.inference_mode():
-        for layer in graphs._stations._free[-1].cache:
+        for layer in graphs._stations._free[-1].inputs.cache:
             layer.keys.fill_(torch.nan)
             layer.values.fill_(torch.nan)
     assert torch.equal(all_of(graphs, LENGTHS, 3), expected)

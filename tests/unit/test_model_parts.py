@@ -7,10 +7,10 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from lexalcm.model import masks
 from lexalcm.model.attention import mix_values
-from lexalcm.model.denoiser import SelfProjection, shift_contexts
 from lexalcm.model.dropout import Dropout
 from lexalcm.model.linear import Linear
 from lexalcm.model.norm import ModulatedRMSNorm, RMSNorm
+from lexalcm.model.two_tower.denoiser import SelfProjection, shift_contexts
 from lexalcm.objective import create_objective
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, -1], [0, 1, 1, 1, 1, 1]])

@@ -16,7 +16,6 @@ It has no positions of its own: the contexts carry them. Generation has its own 
 Shapes: B rows, L positions, T timesteps, D embedding dimension, W width, H heads, E size of a head.
 """
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -30,36 +29,11 @@ from lexalcm.model.linear import Linear, linear
 from lexalcm.model.lookup import lookup
 from lexalcm.model.masks import Mask
 from lexalcm.model.norm import ModulatedRMSNorm, RMSNorm
+from lexalcm.model.timestep_embedding import TimestepEmbedding
 from lexalcm.model.transformer import SwiGLU
 
-FREQUENCIES = 256
-MAX_PERIOD = 10_000.0
 PARTS = 3
 """Of a layer, each with a shift, a scale and a gate: self-projection, cross-attention, feed-forward."""
-
-
-class TimestepEmbedding(nn.Module):
-    """Sinusoids of the timestep through two linear layers with a SiLU between (arXiv 2212.09748).
-
-    Initialised as published: weights normal with standard deviation 0.02, biases zero.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(FREQUENCIES, width)
-        self.fc2 = Linear(width, width)
-        for layer in (self.fc1, self.fc2):
-            if not layer.weight.is_meta:  # there is nothing to draw, and torch would load its compiler for it: 2 s
-                nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, timesteps_T: Tensor) -> Tensor:
-        """Embeddings of timesteps, [T, W]."""
-        half = FREQUENCIES // 2
-        exponents = torch.arange(half, dtype=torch.float32, device=timesteps_T.device) / half
-        angles = timesteps_T[:, None].float() * torch.exp(-math.log(MAX_PERIOD) * exponents)
-        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.fc2(nn.functional.silu(self.fc1(sinusoids.to(self.fc1.weight.dtype))))
 
 
 class SelfProjection(nn.Module):

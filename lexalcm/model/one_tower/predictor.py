@@ -6,23 +6,25 @@ Shapes: B rows, L positions, S clean concepts, P = 2 with guidance or 1, K = S +
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lexalcm.diffusion.samplers import DrawNoise, Observer
-from lexalcm.generate.denoising import Denoising
-from lexalcm.generate.stations import NextConcept
-from lexalcm.generate.step_transformer import StepTransformer, additive, causal_step_mask
 from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.masks import Mask, next_concept_mask, noisy_beside_clean_mask
-from lexalcm.model.one_tower import OneTowerLCM
+from lexalcm.model.predictor import DenoisingProcess, NextConcept, StationInputs
+from lexalcm.model.step_transformer import StepTransformer, additive, causal_step_mask
+
+if TYPE_CHECKING:
+    from lexalcm.model.one_tower.network import OneTowerLCM
 
 
 class OneTowerPredictor:
     """See `ConceptPredictor`."""
 
-    def __init__(self, model: OneTowerLCM, denoising: Denoising, observe: Observer | None = None) -> None:
+    def __init__(self, model: "OneTowerLCM", denoising: DenoisingProcess, observe: Observer | None = None) -> None:
         self.model = model
         self.denoising = denoising
         self.observe = observe
@@ -84,7 +86,7 @@ class _Reader:
             layer.keep(rows_K)
 
 
-class _Next:
+class _Next(NextConcept):
     """See `NextConcept`; a cache's last slots are those of the noisy concepts, written anew in each step."""
 
     def __init__(self, predictor: OneTowerPredictor) -> None:
@@ -93,35 +95,29 @@ class _Next:
         self.transformer = StepTransformer(model.transformer)
         self.draws = predictor.denoising.draws
         self.other_slots = predictor.halves
-        self.new_cache = model.new_cache
-        self.read = predictor.read
 
-    def begin(self, cache: list[LayerCache]) -> None:
-        """Nothing is known."""
+    def new_cache(self, rows: int, slots: int) -> list[LayerCache]:
+        return self.predictor.model.new_cache(rows, slots)
 
-    def __call__(
-        self,
-        concept_RD: Tensor,
-        positions_R: Tensor,
-        noise_CR1D: Tensor,
-        cache: list[LayerCache],
-        observe: Observer | None,
-    ) -> Tensor:
+    def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
+        self.predictor.read(concepts_BLD, positions_BL, cache, used)
+
+    def __call__(self, at: StationInputs, observe: Observer | None) -> Tensor:
         predictor, model, halves = self.predictor, self.predictor.model, self.predictor.halves
-        project, keys, positions_R1 = model.transformer.project, cache[0].keys, positions_R[:, None]
-        x_R1W = project(concept_RD[:, None]) + predictor.time[model.clean]
+        project, cache, positions_R1 = model.transformer.project, at.cache, at.positions[:, None]
+        keys = cache[0].keys
+        x_R1W = project(at.concept[:, None]) + predictor.time[model.clean]
         turns, mask_R11K = self.transformer.turns(positions_R1), causal_step_mask(positions_R1, keys)
         self.transformer(x_R1W, turns, positions_R1, mask_R11K, cache)
 
         turns = self.transformer.turns(positions_R1 + 1)
         slots = keys.shape[2]
         slots_RP = torch.arange(slots - halves, slots, device=keys.device).expand(len(keys), -1)
-        mask_R1PK = additive(next_concept_mask(positions_R, slots - halves, halves), keys)
+        mask_R1PK = additive(next_concept_mask(at.positions, slots - halves, halves), keys)
 
         def network(x_R1D: Tensor, timestep: int) -> tuple[Tensor, ...]:
             x_RPW = (project(x_R1D) + predictor.time[timestep]).expand(-1, halves, -1)
             hidden_RPW = self.transformer(x_RPW, turns, slots_RP, mask_R1PK, cache)
             return model.output_proj(hidden_RPW).float().split(1, dim=1)
 
-        draw_noise = iter(noise_CR1D.unbind()).__next__
-        return predictor.denoising(network, draw_noise, observe)[:, 0]
+        return predictor.denoising(network, at.draw_noise(), observe)[:, 0]

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lexalcm.generate.fixed_linear import FixedLinear, times_columns
 from lexalcm.model.attention import mix_values
 from lexalcm.model.cache import KeysValues
 from lexalcm.model.masks import Mask
+from lexalcm.model.two_tower.fixed_linear import FixedLinear, times_columns
 
 CrossAttention = Callable[[Tensor], Tensor]
 """From normalized positions [N, W] to what they take from the contexts, [N, W]."""

@@ -1,18 +1,22 @@
 """How a base model predicts concepts: one forward pass."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from lexalcm.diffusion.samplers import DrawNoise, Observer
-from lexalcm.generate.stations import NextConcept
-from lexalcm.generate.step_transformer import StepTransformer, causal_step_mask
-from lexalcm.model.base import BaseLCM
 from lexalcm.model.cache import LayerCache
+from lexalcm.model.predictor import NextConcept, StationInputs
+from lexalcm.model.step_transformer import StepTransformer, causal_step_mask
+
+if TYPE_CHECKING:
+    from lexalcm.model.base.network import BaseLCM
 
 
 class BasePredictor:
     """See `ConceptPredictor`; no noise is drawn."""
 
-    def __init__(self, model: BaseLCM) -> None:
+    def __init__(self, model: "BaseLCM") -> None:
         self.model = model
 
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> "_Reader":
@@ -31,7 +35,7 @@ class BasePredictor:
 
 
 class _Reader:
-    def __init__(self, model: BaseLCM, rows: int, slots: int) -> None:
+    def __init__(self, model: "BaseLCM", rows: int, slots: int) -> None:
         self.model = model
         self.cache = model.new_cache(rows, slots)
 
@@ -50,32 +54,21 @@ class _Reader:
             layer.keep(rows_K)
 
 
-class _Next:
+class _Next(NextConcept):
     """See `NextConcept`."""
 
-    draws = 0
-    other_slots = 0
-
-    def __init__(self, model: BaseLCM) -> None:
+    def __init__(self, model: "BaseLCM") -> None:
         self.model = model
         self.transformer = StepTransformer(model.transformer)
-        self.new_cache = model.new_cache
 
-    def begin(self, cache: list[LayerCache]) -> None:
-        """Nothing is known."""
+    def new_cache(self, rows: int, slots: int) -> list[LayerCache]:
+        return self.model.new_cache(rows, slots)
 
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
         self.model.extend(concepts_BLD, positions_BL, cache, used)
 
-    def __call__(
-        self,
-        concept_RD: Tensor,
-        positions_R: Tensor,
-        noise_CR1D: Tensor,
-        cache: list[LayerCache],
-        observe: Observer | None,
-    ) -> Tensor:
-        x_R1W, positions_R1 = self.model.transformer.project(concept_RD[:, None]), positions_R[:, None]
-        mask_R11K = causal_step_mask(positions_R1, cache[0].keys)
-        hidden_R1W = self.transformer(x_R1W, self.transformer.turns(positions_R1), positions_R1, mask_R11K, cache)
+    def __call__(self, at: StationInputs, observe: Observer | None) -> Tensor:
+        x_R1W, positions_R1 = self.model.transformer.project(at.concept[:, None]), at.positions[:, None]
+        mask_R11K = causal_step_mask(positions_R1, at.cache[0].keys)
+        hidden_R1W = self.transformer(x_R1W, self.transformer.turns(positions_R1), positions_R1, mask_R11K, at.cache)
         return self.model.output_proj(hidden_R1W)[:, 0].float()

@@ -4,26 +4,29 @@ Shapes: B rows, L positions, K keys, D embedding dimension.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lexalcm.diffusion.samplers import DrawNoise, Observer
-from lexalcm.generate.denoising import Denoising
-from lexalcm.generate.folded_denoiser import FoldedDenoiser
-from lexalcm.generate.stations import NextConcept
-from lexalcm.generate.step_denoiser import StepDenoiser, next_context_mask
-from lexalcm.generate.step_transformer import StepTransformer, causal_step_mask
 from lexalcm.model.cache import KeysValues, LayerCache
-from lexalcm.model.denoiser import shift_contexts
 from lexalcm.model.masks import Mask, causal_mask
-from lexalcm.model.two_tower import TwoTowerCache, TwoTowerLCM
+from lexalcm.model.predictor import DenoisingProcess, NextConcept, StationInputs
+from lexalcm.model.step_transformer import StepTransformer, causal_step_mask
+from lexalcm.model.two_tower.cache import TwoTowerCache
+from lexalcm.model.two_tower.denoiser import shift_contexts
+from lexalcm.model.two_tower.folded_denoiser import FoldedDenoiser
+from lexalcm.model.two_tower.step_denoiser import StepDenoiser, next_context_mask
+
+if TYPE_CHECKING:
+    from lexalcm.model.two_tower.network import TwoTowerLCM
 
 
 class TwoTowerPredictor:
     """See `ConceptPredictor`."""
 
-    def __init__(self, model: TwoTowerLCM, denoising: Denoising, observe: Observer | None = None) -> None:
+    def __init__(self, model: "TwoTowerLCM", denoising: DenoisingProcess, observe: Observer | None = None) -> None:
         self.model = model
         self.denoising = denoising
         self.observe = observe
@@ -79,7 +82,7 @@ class _Reader:
             layer.keep(rows_K)
 
 
-class _Next:
+class _Next(NextConcept):
     """See `NextConcept`; the contextualizer's caches come first, the denoiser's slot 0 is the zero vector's."""
 
     other_slots = 1
@@ -106,28 +109,20 @@ class _Next:
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
         self.predictor.model.extend(concepts_BLD, positions_BL, self._parts(cache), used)
 
-    def __call__(
-        self,
-        concept_RD: Tensor,
-        positions_R: Tensor,
-        noise_CR1D: Tensor,
-        cache: list[LayerCache],
-        observe: Observer | None,
-    ) -> Tensor:
-        model, parts = self.predictor.model, self._parts(cache)
-        keys, positions_R1 = cache[0].keys, positions_R[:, None]
-        x_R1W = model.contextualizer.project(concept_RD[:, None])
+    def __call__(self, at: StationInputs, observe: Observer | None) -> Tensor:
+        model, parts = self.predictor.model, self._parts(at.cache)
+        keys, positions_R1 = at.cache[0].keys, at.positions[:, None]
+        x_R1W = model.contextualizer.project(at.concept[:, None])
         mask_R11K = causal_step_mask(positions_R1, keys)
         turns = self.contextualizer.turns(positions_R1)
         context_R1W = self.contextualizer(x_R1W, turns, positions_R1, mask_R11K, parts.contextualizer)
         self._remember(context_R1W, positions_R1 + 1, parts.denoiser)
-        mask_R1PK = next_context_mask(positions_R, self.halves, keys)
+        mask_R1PK = next_context_mask(at.positions, self.halves, keys)
 
         def network(x_R1D: Tensor, timestep: int) -> tuple[Tensor, ...]:
             return self.denoiser(x_R1D, timestep, parts.denoiser, mask_R1PK)
 
-        draw_noise = iter(noise_CR1D.unbind()).__next__
-        return self.predictor.denoising(network, draw_noise, observe)[:, 0]
+        return self.predictor.denoising(network, at.draw_noise(), observe)[:, 0]
 
     def _remember(self, memory_R1W: Tensor, slots_R1: Tensor, cache: Sequence[LayerCache]) -> None:
         for layer, keys_values in zip(cache, self.predictor.model.keys_values(memory_R1W), strict=True):

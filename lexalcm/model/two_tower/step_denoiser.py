@@ -17,10 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lexalcm.generate.folded_denoiser import FoldedDenoiser, FoldedLayer
-from lexalcm.generate.step_transformer import JoinedFFN, additive
 from lexalcm.model.cache import LayerCache
-from lexalcm.model.denoiser import Denoiser, DenoiserLayer
+from lexalcm.model.step_transformer import JoinedFFN, additive
+from lexalcm.model.two_tower.denoiser import Denoiser, DenoiserLayer
+from lexalcm.model.two_tower.folded_denoiser import FoldedDenoiser, FoldedLayer
 
 
 class StepVectors(NamedTuple):

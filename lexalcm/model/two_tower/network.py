@@ -7,46 +7,21 @@ whose conditioning is dropped attends the zero vector alone. So does a document'
 Shapes: B rows, L positions, D embedding dimension, W width.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from lexalcm.diffusion.samplers import Observer
 from lexalcm.errors import ConfigError
 from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.denoiser import Denoiser, shift_contexts
-from lexalcm.model.diffusion_lcm import TINY_GENERATION, DiffusionLCM
+from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.masks import Mask, causal_mask
-from lexalcm.model.presets import WIDTHS, Preset
+from lexalcm.model.predictor import DenoisingProcess
 from lexalcm.model.transformer import Transformer
-
-
-@dataclass
-class TwoTowerCache:
-    """What generation keeps of the concepts so far, for each layer: keys and values.
-
-    The denoiser's slot 0 holds those of the zero vector, slot j + 1 those of the context of position j.
-    """
-
-    contextualizer: list[LayerCache]
-    denoiser: list[LayerCache]
-
-
-PRESETS = {
-    "tiny": Preset(
-        {"context_layers": 2, "num_layers": 3, "width": 256, "num_heads": 4, "ffn_dim": 512},
-        {**TINY_GENERATION, "guidance_scale": 20.0},
-        reencode=True,
-    ),
-    "small": Preset({"context_layers": 3, "num_layers": 8, **WIDTHS["small"]}),
-    "medium": Preset({"context_layers": 4, "num_layers": 12, **WIDTHS["medium"]}),
-    "large": Preset({"context_layers": 4, "num_layers": 13, **WIDTHS["large"]}),
-    "1.6b": Preset({"context_layers": 5, "num_layers": 13, **WIDTHS["1.6b"]}),
-    "7b": Preset({"context_layers": 5, "num_layers": 14, **WIDTHS["7b"]}),
-}
-"""A small contextualizer under a larger denoiser, as in the published models: 1.6b and 7b have their sizes, and their
-counts less the denoiser's self-attention queries and keys, which do not exist here."""
+from lexalcm.model.two_tower.cache import TwoTowerCache
+from lexalcm.model.two_tower.denoiser import Denoiser, shift_contexts
+from lexalcm.model.two_tower.predictor import TwoTowerPredictor
+from lexalcm.model.two_tower.presets import PRESETS
 
 
 class TwoTowerLCM(DiffusionLCM):
@@ -68,6 +43,11 @@ class TwoTowerLCM(DiffusionLCM):
         """See `LCM.check_config`."""
         if config.context_layers == 0:
             raise ConfigError("context_layers=0: a two-tower model needs at least one contextualizer layer")
+
+    def predictor(self, denoising: DenoisingProcess | None, observe: Observer | None) -> TwoTowerPredictor:
+        """See `LCM.predictor`."""
+        assert denoising is not None  # it denoises
+        return TwoTowerPredictor(self, denoising, observe)
 
     def blocks(self) -> list[nn.Module]:
         """The contextualizer's layers, then the denoiser's."""

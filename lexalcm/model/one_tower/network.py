@@ -19,27 +19,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lexalcm.diffusion.samplers import Observer
 from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.denoiser import TimestepEmbedding
-from lexalcm.model.diffusion_lcm import TINY_GENERATION, DiffusionLCM
+from lexalcm.model.diffusion_lcm import DiffusionLCM
 from lexalcm.model.linear import Linear
 from lexalcm.model.lookup import lookup
 from lexalcm.model.masks import Mask, causal_mask, clean_noisy_mask
-from lexalcm.model.presets import WIDTHS, Preset
+from lexalcm.model.one_tower.predictor import OneTowerPredictor
+from lexalcm.model.one_tower.presets import PRESETS
+from lexalcm.model.predictor import DenoisingProcess
+from lexalcm.model.timestep_embedding import TimestepEmbedding
 from lexalcm.model.transformer import Transformer
-
-PRESETS = {  # layers as base of the same size: the paper gives no sizes for its one-tower model
-    "tiny": Preset(
-        {"num_layers": 4, "width": 256, "num_heads": 4, "ffn_dim": 768},
-        {**TINY_GENERATION, "guidance_scale": 3.0},
-        reencode=True,
-    ),
-    "small": Preset({"num_layers": 17, **WIDTHS["small"]}),
-    "medium": Preset({"num_layers": 27, **WIDTHS["medium"]}),
-    "large": Preset({"num_layers": 28, **WIDTHS["large"]}),
-    "1.6b": Preset({"num_layers": 32, **WIDTHS["1.6b"]}),
-}
 
 
 class OneTowerLCM(DiffusionLCM):
@@ -59,6 +50,11 @@ class OneTowerLCM(DiffusionLCM):
         self.time_proj = Linear(config.width, config.width, bias=False)
         self.transformer = Transformer(config, config.num_layers)
         self.output_proj = Linear(config.width, config.dim)
+
+    def predictor(self, denoising: DenoisingProcess | None, observe: Observer | None) -> OneTowerPredictor:
+        """See `LCM.predictor`."""
+        assert denoising is not None  # it denoises
+        return OneTowerPredictor(self, denoising, observe)
 
     def blocks(self) -> list[nn.Module]:
         """The Transformer's layers."""

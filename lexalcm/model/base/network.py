@@ -9,22 +9,16 @@ Shapes: B rows, L positions, D embedding dimension, W width.
 import torch
 from torch import Tensor, nn
 
+from lexalcm.diffusion.samplers import Observer
+from lexalcm.model.base.predictor import BasePredictor
+from lexalcm.model.base.presets import PRESETS
 from lexalcm.model.cache import LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.lcm import LCM
 from lexalcm.model.linear import Linear
 from lexalcm.model.masks import causal_mask
-from lexalcm.model.presets import WIDTHS, Preset
+from lexalcm.model.predictor import DenoisingProcess
 from lexalcm.model.transformer import Transformer
-
-PRESETS = {
-    "tiny": Preset({"num_layers": 4, "width": 256, "num_heads": 4, "ffn_dim": 768}, reencode=True),
-    # about 60M, 350M and 800M parameters; medium trains in 12 GB
-    "small": Preset({"num_layers": 17, **WIDTHS["small"]}),
-    "medium": Preset({"num_layers": 27, **WIDTHS["medium"]}),
-    "large": Preset({"num_layers": 28, **WIDTHS["large"]}),
-    "1.6b": Preset({"num_layers": 32, **WIDTHS["1.6b"]}),  # the published one
-}
 
 
 class BaseLCM(LCM):
@@ -37,6 +31,10 @@ class BaseLCM(LCM):
         super().__init__(config)
         self.transformer = Transformer(config, config.num_layers)
         self.output_proj = Linear(config.width, config.dim)
+
+    def predictor(self, denoising: DenoisingProcess | None, observe: Observer | None) -> BasePredictor:
+        """See `LCM.predictor`."""
+        return BasePredictor(self)
 
     def blocks(self) -> list[nn.Module]:
         """The Transformer's layers."""

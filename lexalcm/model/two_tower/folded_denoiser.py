@@ -18,12 +18,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lexalcm.generate.cross_attention import CrossAttention, cross_attention
-from lexalcm.generate.fixed_linear import FixedLinear
 from lexalcm.model.cache import KeysValues
-from lexalcm.model.denoiser import Denoiser, DenoiserLayer
 from lexalcm.model.masks import Mask
 from lexalcm.model.norm import inverse_rms
+from lexalcm.model.two_tower.cross_attention import CrossAttention, cross_attention
+from lexalcm.model.two_tower.denoiser import Denoiser, DenoiserLayer
+from lexalcm.model.two_tower.fixed_linear import FixedLinear
 
 
 class StepModulation(NamedTuple):

@@ -1,0 +1,1 @@
+"""Base LCM: next-concept regression in one causal Transformer."""

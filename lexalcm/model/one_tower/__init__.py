@@ -1,0 +1,1 @@
+"""One-tower LCM: next-concept diffusion in one Transformer."""

@@ -1,0 +1,1 @@
+"""Two-tower LCM: next-concept diffusion with a contextualizer and a denoiser."""
