@@ -6,19 +6,25 @@
       ema.safetensors         the weights' moving average, where one is kept, like the weights
       state.json              counters, and size and hash of the others
 
+Several processes write a file each of every kind, weights-00001-of-00004.safetensors and so on, at the same time. Which
+tensors are in which does not matter: whoever reads looks for a name in all files of a kind.
+
 There is no generator state: every micro-batch seeds its own, and the batch plan and the learning rate are functions
 of the step. Frozen parameters are the initial model's. So this is all, and a run goes on under another engine, ZeRO
-stage or number of processes. The price, with AdamW, is 12 bytes a parameter on disk (16 with the average), gathered and
-written by the main process one tensor at a time.
+stage or number of processes. The price, with AdamW, is 12 bytes a parameter on disk (16 with the average). Each process
+writes its share of that: in every round it gets one tensor, and all write theirs. Tensors go by size into rounds, so
+that those of a round take equally long.
 
-A checkpoint is written beside its place and renamed, so that one with a name is complete. It is still checked against
-its hashes before it is used, because disks fail; a damaged one is passed over for the one before.
+A checkpoint is written beside its place, and renamed when all have written, so that one with a name is complete. It is
+still checked against its hashes before it is used, because disks fail; a damaged one is passed over for the one before.
 """
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -26,21 +32,19 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from lexalcm.atomic import atomic_folder, write_text
+from lexalcm.atomic import atomic_folder, fsync_path, write_text
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
 from lexalcm.errors import DataError, TrainingError, UserError
 from lexalcm.file_hash import file_sha256
 from lexalcm.folders import entries, inside
-from lexalcm.train.engines.protocol import Engine, ReadTensor
-from lexalcm.train.tensor_file import TensorSpec, write_tensors
+from lexalcm.train.engines.protocol import Engine, Gather
+from lexalcm.train.tensor_file import StoredTensors, TensorSpec, write_tensors
 from lexalcm.train.world import World
 
-WEIGHTS = "weights.safetensors"
-OPTIMIZER = "optimizer.safetensors"
-AVERAGE = "ema.safetensors"
+WEIGHTS, OPTIMIZER, AVERAGE = "weights", "optimizer", "ema"
+"""Kinds of tensors."""
 STATE = "state.json"
 FORMAT_VERSION = 1
 
@@ -146,7 +150,7 @@ def step_of(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Content:
-    """What a checkpoint is to hold; its tensors can be gone through once, in the order of the files."""
+    """What this process is to write of a checkpoint; its tensors can be gone through once, file by file."""
 
     progress: Progress
     layouts: dict[str, dict[str, TensorSpec]]  # of each file, its tensors by name
@@ -158,45 +162,117 @@ class Content:
             for _ in tensors:
                 pass
 
-    def watched(self, world: World) -> "Content":
-        """The same, where each tensor counts as a piece of work that has gone on: all may take long."""
-        words = "saving a checkpoint"
-        return replace(
-            self, tensors={name: world.watched(tensors, words, words) for name, tensors in self.tensors.items()}
-        )
-
     def copied(self) -> "Content":
         """The same from memory that no step changes."""
         copies = {name: iter([t.detach().to("cpu", copy=True) for t in self.tensors[name]]) for name in self.tensors}
         return replace(self, tensors=copies)
 
+    def write(self, folder: Path) -> dict[str, FileRecord]:
+        """Write the files, to the disk, and give what they must be."""
+        files = {}
+        for name, layout in self.layouts.items():
+            files[name] = FileRecord(**write_tensors(folder / name, layout, self.tensors[name]))
+            fsync_path(folder / name)
+        return files
 
-def gather(engine: Engine, progress: Progress) -> Content:
-    """The state of a run: nothing is gathered before the tensors are gone through, which every process must do."""
+
+def gather(engine: Engine, progress: Progress, world: World) -> Content:
+    """This process's share of a run's state.
+
+    Nothing is gathered before the tensors are gone through, which every process must do.
+    """
     weights = {name: TensorSpec(shape) for name, shape in engine.shapes.items()}
-    layouts, tensors = {WEIGHTS: weights, OPTIMIZER: engine.state_layout}, {WEIGHTS: engine.weights()}
-    tensors[OPTIMIZER] = engine.state()
+    layouts, tensors = {}, {}
+
+    def add(
+        kind: str,
+        layout: Mapping[str, TensorSpec],
+        source: Mapping[str, Gather],
+        in_place: AbstractContextManager[None] = nullcontext(),  # noqa: B008  it holds nothing
+    ) -> None:
+        rounds = share_out(layout, world.size)
+        file = file_name(kind, world.rank, world.size)
+        layouts[file] = {names[world.rank]: layout[names[world.rank]] for names in rounds if world.rank < len(names)}
+        tensors[file] = _in_rounds(rounds, source, world, in_place)
+
+    add(WEIGHTS, weights, engine.weights())
+    add(OPTIMIZER, engine.state_layout, engine.state())
     if engine.average is not None:
-        layouts[AVERAGE] = weights
-        tensors[AVERAGE] = engine.averaged_weights()
+        add(AVERAGE, weights, engine.weights(), engine.average.in_place())
     return Content(progress, layouts, tensors)
 
 
-def write_checkpoint(folder: Path, content: Content) -> Path:
-    """Write a checkpoint; its place in `folder`, where it is whole or not at all.
+def share_out(layout: Mapping[str, TensorSpec], processes: int) -> list[list[str]]:
+    """Names of tensors in rounds, one for each process, from the largest tensors to the smallest."""
+    names = sorted(layout, key=lambda name: -layout[name].nbytes)
+    return [names[first : first + processes] for first in range(0, len(names), processes)]
+
+
+def _in_rounds(
+    rounds: list[list[str]], source: Mapping[str, Gather], world: World, in_place: AbstractContextManager[None]
+) -> Iterator[Tensor]:
+    """This process's tensor of each round; every process must go through its own to the end."""
+    with in_place:
+        for names in rounds:
+            own = None
+            for rank, name in enumerate(names):
+                world.at("saving a checkpoint")  # each is a piece of work that has gone on: all may take long
+                tensor = source[name](rank)
+                if rank == world.rank:
+                    own = tensor
+                del tensor
+            if own is not None:
+                yield own
+
+
+def file_name(kind: str, rank: int, processes: int) -> str:
+    """The file that a process writes tensors of this kind into."""
+    return f"{kind}.safetensors" if processes == 1 else f"{kind}-{rank + 1:05d}-of-{processes:05d}.safetensors"
+
+
+def write_checkpoint(folder: Path, content: Content, world: World) -> Path:
+    """Write a checkpoint; its place in `folder`, where it is whole or not at all. Every process must call it.
 
     Raises:
-        OSError: the disk is full, or fails.
+        UserError: the disk of a process is full, or fails; all raise it.
     """
     path = folder / checkpoint_name(content.progress.step)
-    with atomic_folder(path, overwrite=True) as temporary:
-        files = {
-            name: FileRecord(**write_tensors(temporary / name, layout, content.tensors[name]))
-            for name, layout in content.layouts.items()
-        }
-        state = State(progress=content.progress, files=files)
-        write_text(temporary / STATE, state.model_dump_json(indent=2) + "\n")
+    with ExitStack() as stack:
+
+        def begin() -> Path:
+            with disk_failures_of(world):
+                return stack.enter_context(atomic_folder(path, overwrite=True))
+
+        def write() -> dict[str, FileRecord]:
+            with disk_failures_of(world):
+                try:
+                    return content.write(temporary)
+                except OSError:
+                    content.exhaust()
+                    raise
+
+        def end() -> None:
+            files = {name: record for of_one in written for name, record in of_one.items()}
+            state = State(progress=content.progress, files=files)
+            with disk_failures_of(world):
+                write_text(temporary / STATE, state.model_dump_json(indent=2) + "\n")
+                stack.close()
+
+        temporary = world.from_main(begin)
+        written = world.together(write)
+        world.from_main(end)
     return path
+
+
+@contextmanager
+def disk_failures_of(world: World) -> Iterator[None]:
+    """Make of an error of the disk one that all processes can raise, and that says of which it is."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        where = f"process {world.rank} on {socket.gethostname()}: " if world.size > 1 else ""
+        raise UserError(where + why) from error
 
 
 def read_progress(path: Path) -> Progress:
@@ -208,8 +284,8 @@ def read_progress(path: Path) -> Progress:
     """
     try:
         state = State.model_validate_json((path / STATE).read_bytes())
-        for name, record in state.files.items():
-            _check_file(inside(path, name), record)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_check_file, [inside(path, name) for name in state.files], state.files.values()))
     except PermissionError as error:  # no reason to pass it over, nor to begin anew
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     except (FileNotFoundError, ValidationError, DataError) as error:
@@ -230,22 +306,22 @@ def _check_file(file: Path, record: FileRecord) -> None:
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Copy a checkpoint's weights into a model that no engine holds yet."""
-    with torch.no_grad(), safe_open(path / WEIGHTS, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118  no mapping
-            model.get_parameter(name).copy_(file.get_tensor(name))
+    with torch.no_grad():
+        for name, weight in stored(path, WEIGHTS).items():
+            model.get_parameter(name).copy_(weight)
 
 
-def result_file(path: Path) -> Path:
-    """The file with what a checkpoint's training has come to: the weights' average, or the weights without one."""
-    return path / (AVERAGE if (path / AVERAGE).exists() else WEIGHTS)
+def stored(path: Path, kind: str) -> StoredTensors:
+    """A checkpoint's tensors of one kind; none where it has no average and that is asked for."""
+    return StoredTensors(path.glob(f"{kind}*.safetensors"))
+
+
+def stored_result(path: Path) -> StoredTensors:
+    """What a checkpoint's training has come to: the weights' average, or the weights without one."""
+    return stored(path, AVERAGE) or stored(path, WEIGHTS)
 
 
 def restore_engine(path: Path, engine: Engine, updates: int) -> None:
     """Give an engine a checkpoint's weights, optimizer state and average."""
-    with ExitStack() as files:
-
-        def reader(name: str) -> ReadTensor:
-            return files.enter_context(safe_open(path / name, framework="pt")).get_tensor
-
-        average = reader(AVERAGE) if (path / AVERAGE).exists() else None
-        engine.restore(reader(WEIGHTS), reader(OPTIMIZER), average, updates)
+    weights, state, average = (stored(path, kind) for kind in (WEIGHTS, OPTIMIZER, AVERAGE))
+    engine.restore(weights.__getitem__, state.__getitem__, average.__getitem__ if average else None, updates)

@@ -1,16 +1,14 @@
 """What a training has come to, as a model folder that `lcm infer` loads.
 
-The weights go from the checkpoint's file to the model's, one tensor at a time: no process ever holds them all.
+The weights go from the checkpoint's files to the model's, one tensor at a time: no process ever holds them all.
 """
 
 from pathlib import Path
 
-from safetensors import safe_open
-
 from lexalcm.atomic import atomic_folder
 from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model, write_model
-from lexalcm.train.checkpoint import result_file
+from lexalcm.train.checkpoint import stored_result
 from lexalcm.train.tensor_file import TensorSpec, write_tensors
 
 
@@ -26,8 +24,8 @@ def export_model(checkpoint: Path, model: str, dataset: Path, out: Path) -> None
     begun = load_model(model)  # its tensors are pages of a file, read when they are asked for
     state = begun.state_dict()
     layout = {name: TensorSpec(tensor.shape, tensor.dtype) for name, tensor in state.items()}
-    with safe_open(result_file(checkpoint), framework="pt") as trained, atomic_folder(out, overwrite=True) as folder:
-        names = set(trained.keys())
-        tensors = (trained.get_tensor(name) if name in names else tensor for name, tensor in state.items())
+    trained = stored_result(checkpoint)
+    with atomic_folder(out, overwrite=True) as folder:
+        tensors = (trained.get(name, tensor) for name, tensor in state.items())
         write_model(folder, begun.config, lambda file: write_tensors(file, layout, tensors), begun.generation_config)
         copy_companions(dataset, folder)

@@ -49,7 +49,7 @@ class LogFile:
 
     def open(self, folder: Path) -> None:
         """Write to the file in this folder from now on, behind what an earlier start wrote there."""
-        folder.mkdir(parents=True, exist_ok=True)  # on a machine of its own, the main process has not made it
+        folder.mkdir(parents=True, exist_ok=True)
         self._file = _Quiet(folder / log_name(self._world.rank), encoding="utf-8")
         self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._handler.setTarget(self._file)

@@ -37,7 +37,7 @@ from lexalcm.train.memory_choice import planned_bytes
 from lexalcm.train.monitor import Display, Logged, Monitor, Silent
 from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.run_folder import Fingerprints, RunFolder, run_folder, saved_run
-from lexalcm.train.run_lock import locked
+from lexalcm.train.run_lock import check_shared, locked
 from lexalcm.train.run_start import check_apart, decide_start, prepare, put_back, record_export
 from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.settings import RunConfig
@@ -153,6 +153,7 @@ def train(
         StopRequest(stop) as stop,
         locked(run, world, display.note),
     ):
+        check_shared(run, world)
         fingerprints = world.from_main(lambda: _fingerprints(parts))
         start = world.from_main(
             lambda: decide_start(

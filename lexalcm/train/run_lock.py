@@ -1,4 +1,4 @@
-"""One training at a time in the folder of a run.
+"""One training at a time in the folder of a run, which all its processes see.
 
 The lock's file says who has it. It stands beside the run's folder, because a run that begins anew replaces that, and
 it is gone at the end. Over NFS a machine that has died keeps its locks until its lease is over, a minute or two: a run
@@ -7,16 +7,19 @@ that is put back into a queue waits for that.
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from lexalcm.atomic import scratch_file
 from lexalcm.errors import UserError
 from lexalcm.file_lock import FileLock
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.world import World
 
 PATIENCE = 3.0  # seconds: the run before may be just about to end
+DELAY = 5.0  # seconds after which what one machine writes must be seen by another
 LEASE = 150.0  # seconds that another machine, which may have died, is waited for; NFS: 90, Lustre and Ceph: 60 to 100
 
 
@@ -58,6 +61,39 @@ def locked(run: RunFolder, world: World, note: Callable[[str], None] = lambda _:
         if lock.descriptor is not None:
             path.unlink(missing_ok=True)
             lock.release()
+
+
+def check_shared(run: RunFolder, world: World) -> None:
+    """Make sure that all processes see one folder of runs: each writes a part of a checkpoint into it.
+
+    Args:
+        run: the folder of the run, which may not be there yet; what it stands in is.
+        world: this process's place; every process must call it.
+
+    Raises:
+        UserError: a process is on a machine that sees another folder.
+    """
+    if world.size == 1:
+        return
+    with ExitStack() as stack:
+
+        def make() -> Path:
+            mark = stack.enter_context(scratch_file(run.path))
+            mark.touch()
+            return mark
+
+        mark = world.from_main(make)
+        deadline = time.monotonic() + DELAY
+        while not (seen := mark.exists()) and time.monotonic() < deadline:
+            time.sleep(DELAY / 100)
+        places = world.gather((seen, socket.gethostname()))
+    for rank, (seen, host) in enumerate(places):
+        if not seen:
+            raise UserError(
+                f"process {rank} on {host} does not see what process 0 on {places[0][1]} writes beside {run.path}: "
+                "each process writes a part of a checkpoint, so start all of them in one folder that is on a file "
+                "system which all machines share"
+            )
 
 
 def _holder(path: Path) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ change nor the samples of two steps differ by chance.
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,12 +88,15 @@ class TextSamples:
     def look(self, progress: Progress) -> dict[str, Any]:
         """See `Look.look`; the texts go to `samples.jsonl` and to where texts are shown."""
         self._world.at("writing samples")
-        weights = self._engine.averaged_weights() if self._engine.average is not None else self._engine.weights()
-        if not self._world.is_main or self._codec is None:
-            for _ in weights:
-                pass  # takes part in gathering what the main process copies
+        average, wanted = self._engine.average, self._world.is_main and self._codec is not None
+        trained = {}
+        with nullcontext() if average is None else average.in_place():
+            for name, gather in self._engine.weights().items():
+                weight = gather(0)
+                if wanted:
+                    trained[name] = weight.to("cpu", copy=True)
+        if not wanted:
             return {}
-        trained = {name: weight.to("cpu", copy=True) for name, weight in zip(self._engine.shapes, weights, strict=True)}
         try:
             written = list(self._write(self._model(trained)))
             with self._file.open("a", encoding="utf-8") as file:

@@ -1,8 +1,8 @@
 """Saving checkpoints as a run goes on: at once or in the background, over a full disk, the older ones cleared away.
 
-Every process takes part in gathering the state, and the main one writes it (`checkpoint.py` says what). In the
-background, the main process copies the state into its own memory, 12 bytes a parameter with AdamW, and a thread writes
-it while the training goes on.
+Every process takes part in gathering the state and writes a share of it (`checkpoint.py` says what). In the background,
+each copies its share into its own memory, with AdamW 12 bytes a parameter divided by the processes, and a thread writes
+it while the training goes on. The threads meet in a group of their own.
 
 A checkpoint that cannot be written costs nothing but itself: the run says so and goes on, and the one before stays.
 Only the last one of a run must succeed, because nothing would be left of the steps since. An old one that cannot be
@@ -20,6 +20,7 @@ from lexalcm.train.checkpoint import (
     Content,
     Progress,
     checkpoint_name,
+    disk_failures_of,
     gather,
     list_checkpoints,
     step_of,
@@ -65,7 +66,8 @@ class CheckpointSaver:
         self._world = world
         self._note = note
         self._put_back = put_back
-        self._thread = ThreadPoolExecutor(1, "checkpoint") if settings.background and world.is_main else None
+        self._thread = ThreadPoolExecutor(1, "checkpoint") if settings.background else None
+        self._writers = world.beside() if settings.background else world
         self._writing: Future[str | None] | None = None
 
     def save(self, progress: Progress, *, must: bool = False) -> None:
@@ -74,10 +76,8 @@ class CheckpointSaver:
         Raises:
             TrainingError: it must be saved and cannot be.
         """
-        content = gather(self._engine, progress).watched(self._world)
-        if not self._world.is_main:
-            content.exhaust()
-        elif self._thread is None:
+        content = gather(self._engine, progress, self._world)
+        if self._thread is None:
             self._settle(lambda: self._write(content))
         else:
             self.finish()
@@ -85,8 +85,7 @@ class CheckpointSaver:
             self._writing = self._thread.submit(self._write, copied)
             if must:
                 self.finish()
-        saved = self.last is not None and self.last.name == checkpoint_name(progress.step)
-        if must and not self._world.from_main(lambda: saved):
+        if must and (self.last is None or self.last.name != checkpoint_name(progress.step)):
             raise TrainingError(
                 f"step {progress.step} could not be saved in {self._folder}: make room, and give the same command "
                 "again to go on from the last checkpoint that was"
@@ -107,21 +106,24 @@ class CheckpointSaver:
     def _settle(self, write: Callable[[], str | None]) -> None:
         try:
             said = write()
-        except (OSError, UserError) as error:
+        except UserError as error:
             kept = "no checkpoint is there yet" if self.last is None else f"{self.last.name} stays"
-            self._note(f"a checkpoint could not be saved in {self._folder}: {_why(error)}; the run goes on, {kept}")
+            self._note(f"a checkpoint could not be saved in {self._folder}: {error}; the run goes on, {kept}")
         else:
             if said is not None:
                 self._note(said)
 
     def _write(self, content: Content) -> str | None:
         """Write a checkpoint and tidy up; gives what to say of the folder, or of what could not be tidied up."""
-        try:
-            made_again = self._put_back()
-            self.last = write_checkpoint(self._folder, content)
-        except (OSError, UserError):
-            content.exhaust()
-            raise
+
+        def put_back() -> str | None:
+            with disk_failures_of(self._writers):
+                return self._put_back()
+
+        made_again = self._writers.from_main(put_back)
+        self.last = write_checkpoint(self._folder, content, self._writers)
+        if not self._world.is_main:
+            return made_again
         try:
             write_text(self._folder.parent / "latest", self.last.name + "\n")
             for old in self._superfluous():
@@ -136,7 +138,3 @@ class CheckpointSaver:
         # What lies beyond the newest one is not of this run, and must not cost it its own.
         own = [path for path in list_checkpoints(self._folder) if path.name <= self.last.name]
         return (path for path in own[self._settings.keep :] if every is None or step_of(path) % every)
-
-
-def _why(error: OSError | UserError) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else str(error)

@@ -2,16 +2,17 @@
 
 The library's own writer wants all tensors at once. The format is small enough to stream: eight bytes with the
 header's length, a JSON header that names each tensor's type, shape and place, then the numbers
-(https://github.com/huggingface/safetensors#format). Reading is left to the library.
+(https://github.com/huggingface/safetensors#format). Reading is left to the library, of several files as if of one.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: "U8", torch.int64: "I64"}
 """Of the types that are written, in the format."""
@@ -60,6 +61,23 @@ def write_tensors(path: Path, layout: Mapping[str, TensorSpec], tensors: Iterabl
             if tensor.numel():
                 write(_bytes(tensor.detach().to("cpu", spec.dtype)))
     return {"bytes": written, "sha256": digest.hexdigest()}
+
+
+class StoredTensors(Mapping[str, torch.Tensor]):
+    """The tensors of some safetensors files by name, each read when it is asked for."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        opened = [safe_open(file, framework="pt") for file in files]
+        self._file_of = {name: file for file in opened for name in file.keys()}  # noqa: SIM118  no mapping
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._file_of[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

@@ -26,8 +26,8 @@ class WeightStatistics(NamedTuple):
 def weight_statistics(engine: Engine) -> dict[str, WeightStatistics]:
     """Statistics of every trained weight by name; every process must call it, and each gets them."""
     found, sizes = [], []
-    for weight in engine.weights():
-        flat = weight.detach().flatten()
+    for gather in engine.weights().values():
+        flat = gather(None).detach().flatten()
         count = min(SAMPLED, flat.numel())
         places = torch.arange(count, device=flat.device) * (flat.numel() - 1) // max(1, count - 1)
         norm = torch.linalg.vector_norm(flat, dtype=torch.float64)

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -122,6 +122,27 @@ class World:
         if message[1] is not None:
             raise message[1]
         return message[0]
+
+    def together(self, work: Callable[[], T]) -> list[T]:
+        """Do work on every process and give what came of it, by rank, or the first one's `LexaError`, to all."""
+        done: tuple[list[T], LexaError | None]
+        try:
+            done = [work()], None
+        except LexaError as error:
+            done = [], error
+        all_done = self.gather(done)
+        for _, failure in all_done:
+            if failure is not None:
+                raise failure
+        return [result for results, _ in all_done for result in results]
+
+    def beside(self) -> "World":
+        """The same place for a thread beside this one, whose exchanges mix with no others; every process must call it.
+
+        Nobody watches that thread.
+        """
+        group = None if self.size == 1 else dist.new_group(backend="gloo")
+        return replace(self, group=group, watchdog=None)
 
     def barrier(self) -> None:
         """Wait until every process is here."""

@@ -49,7 +49,12 @@ def train(engine: Engine) -> tuple[list[Tensor], list[Tensor]]:
             torch.manual_seed(2 * step + left)
             engine.accumulate(batch(2 * step + left), 0.01, last=left == 0)
         assert engine.update(1e-3).applied
-    return [x.clone() for x in engine.weights()], [x.clone() for x in engine.state()]
+    return state_of(engine)
+
+
+def state_of(engine: Engine) -> tuple[list[Tensor], list[Tensor]]:
+    weights, moments = ([gather(0).clone() for gather in of.values()] for of in (engine.weights(), engine.state()))
+    return weights, moments
 
 
 def difference(names: list[str], some: list[Tensor], others: list[Tensor]) -> float:
@@ -78,7 +83,7 @@ names, moments = list(engine.shapes), list(engine.state_layout)
 doubled = {name: 2 * weight for name, weight in zip(names, weights, strict=True)}
 tripled = {name: 3 * moment for name, moment in zip(moments, state, strict=True)}
 engine.restore(doubled.__getitem__, tripled.__getitem__, None, updates=3)
-restored = [x.clone() for x in engine.weights()], [x.clone() for x in engine.state()]
+restored = state_of(engine)
 engine.close()
 result = {
     "swapped_bytes": swapped,

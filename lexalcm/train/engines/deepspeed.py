@@ -19,8 +19,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +34,8 @@ from lexalcm.errors import ConfigError, import_extra
 from lexalcm.objective import Loss, Objective
 from lexalcm.train.average import MovingAverage
 from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig
-from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
+from lexalcm.train.engines.gathering import gathered
+from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Update
 from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
 from lexalcm.train.settings import TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
@@ -148,33 +150,22 @@ class DeepSpeedEngine:
         self._engine.eval()
         return self._engine(**batch.on(self._device).inputs(self._fields))
 
-    def weights(self) -> Iterator[torch.Tensor]:
+    def weights(self) -> Mapping[str, Gather]:
         """See `Engine.weights`."""
-        for parameter in self._parameters.values():
-            if self._stage == 0:
-                yield self._master(parameter).detach()
-            else:
-                yield self._deepspeed.utils.safe_get_full_fp32_param(parameter)
+        return {name: partial(self._whole, parameter, None) for name, parameter in self._parameters.items()}
 
     @property
     def state_layout(self) -> dict[str, TensorSpec]:
         """See `Engine.state_layout`."""
         return {f"{name}.{moment}": TensorSpec(shape) for name, shape in self.shapes.items() for moment in MOMENTS}
 
-    def state(self) -> Iterator[torch.Tensor]:
+    def state(self) -> Mapping[str, Gather]:
         """See `Engine.state`."""
-        for parameter in self._parameters.values():
-            for moment in MOMENTS:
-                if self._stage == 0:
-                    yield self._adamw.state[self._master(parameter)][moment]
-                else:
-                    yield self._deepspeed.utils.safe_get_full_optimizer_state(parameter, moment)
-
-    def averaged_weights(self) -> Iterator[torch.Tensor]:
-        """See `Engine.averaged_weights`."""
-        assert self.average is not None
-        with self.average.in_place():
-            yield from self.weights()
+        return {
+            f"{name}.{moment}": partial(self._whole, parameter, moment)
+            for name, parameter in self._parameters.items()
+            for moment in MOMENTS
+        }
 
     @torch.no_grad()
     def restore(self, weights: ReadTensor, state: ReadTensor, average: ReadTensor | None, updates: int) -> None:
@@ -248,6 +239,22 @@ class DeepSpeedEngine:
         yield
         if swapped:
             optimizer._optimizer_states_and_gradient_swap_out(number)
+
+    def _whole(self, parameter: Any, moment: str | None, to: int | None) -> torch.Tensor:
+        """A parameter's float32 weights or a moment of theirs; see `Gather`."""
+        if self._stage == 0:
+            master = self._master(parameter)
+            return master.detach() if moment is None else self._adamw.state[master][moment]
+        utils = self._deepspeed.utils
+        if self._stage == 3 and to is not None:
+            if moment is None:
+                part = utils.safe_get_local_fp32_param(parameter)
+            else:
+                part = utils.safe_get_local_optimizer_state(parameter, moment)
+            return gathered(part, parameter.ds_shape, to)
+        if moment is None:
+            return utils.safe_get_full_fp32_param(parameter)
+        return utils.safe_get_full_optimizer_state(parameter, moment)
 
     def _master(self, parameter: nn.Parameter) -> torch.Tensor:
         """Stage 0's float32 weights: the parameter itself, or DeepSpeed's copy of a bf16 one."""

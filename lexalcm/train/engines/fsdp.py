@@ -16,9 +16,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from lexalcm.objective import Objective
+from lexalcm.train.engines.gathering import gathered
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.settings import TrainSettings
 
@@ -54,11 +55,15 @@ class FSDPEngine(SingleEngine):
         share = distribute_tensor(whole.to(self._device), like.device_mesh, like.placements, src_data_rank=None)
         return share.to_local()
 
-    def _whole(self, tensor: Tensor) -> Tensor:
+    def _whole(self, tensor: Tensor, to: int | None) -> Tensor:
         if not isinstance(tensor, DTensor):
             return tensor
         there: Any = tensor.to(self._device)  # where shards can be exchanged, also those that are offloaded
-        return there.full_tensor()
+        if to is None or there.placements != (Shard(0),):
+            return there.full_tensor()
+        part = there.to_local().flatten()
+        size = -(-tensor.shape[0] // dist.get_world_size()) * tensor.shape[1:].numel()
+        return gathered(nn.functional.pad(part, (0, size - part.numel())), tensor.shape, to)
 
     def _over_processes(self, squared_norms: Tensor) -> Tensor:
         there = squared_norms.to(self._device, copy=True)

@@ -7,12 +7,12 @@ The trainer knows no engine, and an engine knows no steps, schedules, data or fi
     engine.update(lr)
 
 Every process of a run makes the same calls in the same order; each may be a meeting point of them all.
-Weights and optimizer state leave and enter an engine whole, by parameter name, one at a time. That is what lets a run
-stop under one engine, sharding or number of processes and go on under another. Frozen parameters neither leave nor
-enter: they are those of the model that the engine is made with.
+Weights and optimizer state leave and enter an engine whole, by parameter name, one at a time, each on the process that
+wants it. That is what lets a run stop under one engine, sharding or number of processes and go on under another. Frozen
+parameters neither leave nor enter: they are those of the model that the engine is made with.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,12 @@ from lexalcm.train.tensor_file import TensorSpec
 
 ReadTensor = Callable[[str], torch.Tensor]
 """Gives a stored tensor by its name."""
+
+Gather = Callable[[int | None], torch.Tensor]
+"""Brings a tensor together, whole, on the process of this rank, or on every one where none is given.
+
+Every process must call it; on others than that one, what it gives has no meaning.
+"""
 
 
 class Update(NamedTuple):
@@ -53,7 +59,7 @@ class Engine(Protocol):
 
     @property
     def state_layout(self) -> dict[str, TensorSpec]:
-        """The optimizer state's tensors by `parameter.tensor`, whole, in the order of `state`."""
+        """The optimizer state's tensors by `parameter.tensor`, whole."""
 
     def accumulate(self, batch: Batch, scale: float, last: bool) -> Loss:
         """Add the gradient of `scale` x the micro-batch's summed loss, averaged over processes, to the step's.
@@ -73,14 +79,11 @@ class Engine(Protocol):
     def loss(self, batch: Batch) -> Loss:
         """The loss of a micro-batch without dropout and without gradient."""
 
-    def weights(self) -> Iterator[torch.Tensor]:
-        """Every trained parameter whole, float32, in the order of `shapes`."""
+    def weights(self) -> Mapping[str, Gather]:
+        """Every trained parameter, float32, in the order of `shapes`; their moving average while it is in place."""
 
-    def state(self) -> Iterator[torch.Tensor]:
-        """The optimizer's state whole, as `state_layout` says."""
-
-    def averaged_weights(self) -> Iterator[torch.Tensor]:
-        """The same of their moving average; there must be one."""
+    def state(self) -> Mapping[str, Gather]:
+        """The optimizer's state, as `state_layout` says and in its order."""
 
     def restore(self, weights: ReadTensor, state: ReadTensor, average: ReadTensor | None, updates: int) -> None:
         """Take over weights, by name, and optimizer state, by `parameter.tensor`, as after so many updates.

@@ -3,8 +3,9 @@
 DDP and FSDP are this engine with another wrapping of the objective and another place for a parameter's numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from lexalcm.data.batch import Batch
 from lexalcm.objective import Loss, Objective
 from lexalcm.to_host import ToHost
 from lexalcm.train.average import MovingAverage
-from lexalcm.train.engines.protocol import MemoryUse, ReadTensor, Update
+from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Update
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
 from lexalcm.train.settings import TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
@@ -61,8 +62,8 @@ class SingleEngine:
         """The part of a whole tensor that belongs into `_mine(like)`."""
         return whole
 
-    def _whole(self, tensor: Tensor) -> Tensor:
-        """All of it, from all processes."""
+    def _whole(self, tensor: Tensor, to: int | None) -> Tensor:
+        """All of it, from all processes; see `Gather`."""
         return tensor
 
     def _over_processes(self, squared_norms: Tensor) -> Tensor:
@@ -130,24 +131,18 @@ class SingleEngine:
         self._objective.eval()
         return self._objective(**batch.on(self._device).inputs(self._fields))
 
-    def weights(self) -> Iterator[Tensor]:
+    def weights(self) -> Mapping[str, Gather]:
         """See `Engine.weights`."""
-        return (self._whole(parameter.detach()) for parameter in self._parameters.values())
+        return {name: partial(self._whole, parameter.detach()) for name, parameter in self._parameters.items()}
 
     @property
     def state_layout(self) -> dict[str, TensorSpec]:
         """See `Engine.state_layout`."""
         return {name: TensorSpec(tensor.shape, tensor.dtype) for name, tensor in self._state().items()}
 
-    def state(self) -> Iterator[Tensor]:
+    def state(self) -> Mapping[str, Gather]:
         """See `Engine.state`."""
-        return (self._whole(tensor) for tensor in self._state().values())
-
-    def averaged_weights(self) -> Iterator[Tensor]:
-        """See `Engine.averaged_weights`."""
-        assert self.average is not None
-        with self.average.in_place():
-            yield from self.weights()
+        return {name: partial(self._whole, tensor) for name, tensor in self._state().items()}
 
     @torch.no_grad()
     def restore(self, weights: ReadTensor, state: ReadTensor, average: ReadTensor | None, updates: int) -> None:
