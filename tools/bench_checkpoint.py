@@ -18,8 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 from lexalcm.config import load_settings
@@ -65,7 +65,7 @@ def main() -> int:
 
 def _in_processes(engine: str, processes: int, saves: int, folder: Path) -> dict[str, Any]:
     spawning = multiprocessing.get_context("spawn")
-    found: Queue[dict[str, Any]] = spawning.Queue()
+    found = spawning.SimpleQueue()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -82,7 +82,7 @@ def _in_processes(engine: str, processes: int, saves: int, folder: Path) -> dict
     return found.get()
 
 
-def _work(place: dict[str, Any], engine: str, saves: int, folder: Path, found: "Queue[dict[str, Any]]") -> None:
+def _work(place: dict[str, Any], engine: str, saves: int, folder: Path, found: "SimpleQueue[dict[str, Any]]") -> None:
     """One process; the first one puts what all have found."""
     os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
     world = find_world()

@@ -84,17 +84,40 @@ def test_a_process_that_is_killed_ends_the_other_and_costs_nothing(
     assert [line[0] for line in curve(last.folder)] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.parametrize("full", [0, 1])
+@pytest.mark.parametrize("background", [False, True])
 def test_shards_are_gathered_to_their_end_where_they_cannot_be_written(
-    forks: ForkServer, undisturbed: Callable[[str], Path]
+    forks: ForkServer, undisturbed: Callable[[str], Path], full: int, background: bool
 ) -> None:
-    """The disk is full, for the main process, until a save has failed."""
-    run = forks.train("full-fsdp", [*SETTINGS, ENGINES["fsdp"]], 2)
-    resource.prlimit(run.ids[0], resource.RLIMIT_FSIZE, (20_000, -1))
+    """The disk is full, for one process, until a save has failed."""
+    settings = [*SETTINGS, ENGINES["fsdp"], f"train.checkpoint.background={background}"]
+    run = forks.train(f"full-fsdp-{full}-{background}", settings, 2)
+    resource.prlimit(run.ids[full], resource.RLIMIT_FSIZE, (10_000, -1))
     assert wait_until(lambda: "could not be saved" in run.output), run.output
-    resource.prlimit(run.ids[0], resource.RLIMIT_FSIZE, (-1, -1))
+    resource.prlimit(run.ids[full], resource.RLIMIT_FSIZE, (-1, -1))
     assert run.wait() == [0, 0], run.output
+    assert f"process {full} on " in run.output
     assert "File too large; the run goes on, no checkpoint is there yet" in run.output
     assert largest_difference(undisturbed("fsdp"), run.folder) < 1e-6
+
+
+def test_a_process_that_is_killed_while_both_write_in_the_background_costs_nothing(
+    forks: ForkServer, undisturbed: Callable[[str], Path]
+) -> None:
+    settings = [*SETTINGS, ENGINES["fsdp"], "train.checkpoint.every=1", "train.checkpoint.background=true"]
+    for kill in range(6):
+        run = forks.train("killed-background", settings, 2)
+        goal = run.step() + 1
+        assert wait_until(lambda: run.step() >= goal and run.is_saving())  # noqa: B023
+        run.send(signal.SIGKILL, [kill % 2])
+        codes = run.wait()
+        assert (codes[kill % 2], codes[1 - kill % 2]) == (-signal.SIGKILL, 1), run.output
+    assert "Traceback" not in run.output
+    assert run.step() < STEPS
+    last = forks.train("killed-background", settings, 2)
+    assert last.wait() == [0, 0], last.output
+    assert largest_difference(undisturbed("fsdp"), last.folder) < 1e-6
+    assert [line[0] for line in curve(last.folder)] == list(range(1, STEPS + 1))
 
 
 def test_a_process_that_loops_is_named_with_the_line_where_it_is(forks: ForkServer) -> None:

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from lexalcm.file_hash import file_sha256
-from lexalcm.train.tensor_file import TensorSpec, write_tensors
+from lexalcm.train.tensor_file import StoredTensors, TensorSpec, write_tensors
 
 
 def test_the_library_reads_what_was_streamed(tmp_path: Path) -> None:
@@ -29,6 +29,19 @@ def test_the_library_reads_what_was_streamed(tmp_path: Path) -> None:
     content = (tmp_path / "file").read_bytes()
     assert record == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert file_sha256(tmp_path / "file") == record["sha256"]
+
+
+def test_some_files_are_read_as_if_they_were_one(tmp_path: Path) -> None:
+    tensors = {name: torch.randn(3, number) for number, name in enumerate("abcde", start=1)}
+    files = {"one": "ca", "two": "bed", "none": ""}
+    for file, names in files.items():
+        layout = {name: TensorSpec(tensors[name].shape) for name in names}
+        write_tensors(tmp_path / file, layout, (tensors[name] for name in names))
+    read = StoredTensors(tmp_path / file for file in files)
+    assert (sorted(read), len(read)) == (sorted(tensors), 5)
+    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    assert "f" not in read
+    assert not StoredTensors([])
 
 
 def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lexalcm.objective import Objective
 from lexalcm.train.engines.gathering import gathered
@@ -59,7 +59,7 @@ class FSDPEngine(SingleEngine):
         if not isinstance(tensor, DTensor):
             return tensor
         there: Any = tensor.to(self._device)  # where shards can be exchanged, also those that are offloaded
-        if to is None or there.placements != (Shard(0),):
+        if to is None:
             return there.full_tensor()
         part = there.to_local().flatten()
         size = -(-tensor.shape[0] // dist.get_world_size()) * tensor.shape[1:].numel()
