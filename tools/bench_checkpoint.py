@@ -28,6 +28,7 @@ from lexalcm.data.loader import Batch
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import PUBLISHED_DIM
+from lexalcm.objective import create_objective
 from lexalcm.train.checkpoint import Progress
 from lexalcm.train.checkpoint_settings import CheckpointSettings
 from lexalcm.train.engines.choose import choose_engine, start_engine
@@ -90,7 +91,7 @@ def _work(place: dict[str, Any], engine: str, saves: int, folder: Path, found: "
     config = load_settings(RunConfig, None, [ENGINES[engine], f"data.global_batch={2 * world.size}"])
     choice = choose_engine(config, world, MODEL)
     with joined(world, process_group=choice.needs_process_group, timeout=600):
-        training = start_engine(choice, create_model(MODEL, 0), config.train, world.device)
+        training = start_engine(choice, create_objective(create_model(MODEL, 0)), config.train, world.device)
         training.accumulate(_batch(world.rank), 1.0, last=True)
         training.update(1e-3)
         settings = CheckpointSettings(keep=1)

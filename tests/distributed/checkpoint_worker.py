@@ -17,6 +17,7 @@ from allocated_memory import DIM, LENGTH, batch
 from lexalcm.config import load_settings
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
+from lexalcm.objective import create_objective
 from lexalcm.train.checkpoint import AVERAGE, OPTIMIZER, WEIGHTS, Progress, stored
 from lexalcm.train.checkpoint_settings import CheckpointSettings
 from lexalcm.train.engines.choose import choose_engine, start_engine
@@ -42,7 +43,7 @@ def save_and_compare(name: str, overrides: list[str]) -> dict[str, Any]:
     folders = {background: Path(f"{name}-{background}/checkpoints") for background in (False, True)}
     with (
         joined(world, process_group=choice.needs_process_group, timeout=120),
-        closing(start_engine(choice, create_model(MODEL, 0), config.train, world.device)) as engine,
+        closing(start_engine(choice, create_objective(create_model(MODEL, 0)), config.train, world.device)) as engine,
     ):
         for step in range(2):
             torch.manual_seed(step)
