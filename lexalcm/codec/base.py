@@ -6,18 +6,22 @@ A codec that can be run on several devices or in several ways also has `configur
 that answers with sentences of a bank says so by the class attribute `from_bank = True`: small models then read on from
 the decoded text. One that cuts long sentences may count them in an attribute `cut`. One that embeds best so many at a
 time says how many in an attribute `sentences_at_once`. One that can prepare sentences while it embeds those before them
-has `encode_stream`, see `StreamingCodec`.
+has `encode_stream`, see `StreamingCodec`. One whose decoder can be differentiated, so that a loss may be taken of its
+words, has `token_logits`, see `DifferentiableCodec`.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field
 from typing_extensions import Self
 
 from lexalcm.config import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STATED = "stated"
 """The fingerprint of a codec of which nothing but the name is known."""
@@ -112,6 +116,25 @@ class StreamingCodec(Protocol):
 
         Yields:
             For each request, in their order, what `encode` gives, whatever is asked beside it: float32 [n, dim].
+        """
+
+
+@runtime_checkable
+class DifferentiableCodec(Protocol):
+    """A codec whose decoder writes token by token, and says how likely each token is as a function of the concept."""
+
+    def token_logits(self, concepts: "Tensor", tokens: "Tensor") -> "Tensor":
+        """What the decoder expects after each token of given sentences, in one pass (teacher forcing).
+
+        Gradients flow to the concepts, and to nothing else: the decoder's weights are frozen.
+
+        Args:
+            concepts: as `encode` makes them, floating-point [N, D].
+            tokens: of the sentence of each concept, in the codec's own vocabulary and as its decoder writes them, with
+                what they begin with; int64 [N, T]. Shorter sentences are filled up behind their end by any tokens.
+
+        Returns:
+            float32 [N, T, V], on the decoder's device: place t scores the token at t + 1, knowing those up to t.
         """
 
 

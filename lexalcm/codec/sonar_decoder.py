@@ -79,11 +79,14 @@ class SonarDecoder:
     @torch.inference_mode()
     def logits(self, embedding: np.ndarray, tokens: Sequence[int]) -> Tensor:
         """What the decoder expects after each of the given tokens: float32 [L, V], for one embedding [D]."""
+        return self.token_logits(torch.from_numpy(embedding[None]), torch.tensor([list(tokens)]))[0].cpu()
+
+    def token_logits(self, concepts: Tensor, tokens: Tensor) -> Tensor:
+        """See `lexalcm.codec.base.DifferentiableCodec`; tokens are in target form."""
         output = self.module(
-            encoder_outputs=self._as_encoded(embedding[None]),
-            decoder_input_ids=torch.tensor([list(tokens)], device=self.device),
+            encoder_outputs=self._as_encoded(concepts), decoder_input_ids=tokens.to(self.device), use_cache=False
         )
-        return output.logits[0].float().cpu()
+        return output.logits.float()
 
     @torch.inference_mode()
     def _search_batch(self, embeddings: np.ndarray, lang: str, options: DecodingOptions) -> list[list[int]]:
@@ -101,15 +104,14 @@ class SonarDecoder:
             pad_token_id=PAD,
         )
         found = self.module.generate(
-            encoder_outputs=self._as_encoded(embeddings),
+            encoder_outputs=self._as_encoded(torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))),
             generation_config=settings,
             logits_processor=LogitsProcessorList([_Frame(language, eos, limit)]),
         )
         return [_until(eos, sequence) for sequence in found.tolist()]
 
-    def _as_encoded(self, embeddings: np.ndarray) -> BaseModelOutput:
-        vectors = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
-        return BaseModelOutput(last_hidden_state=vectors[:, None].to(self.device, self.module.dtype))
+    def _as_encoded(self, concepts_ND: Tensor) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=concepts_ND[:, None].to(self.device, self.module.dtype))
 
 
 class _Frame(LogitsProcessor):

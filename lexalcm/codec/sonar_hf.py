@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from torch import Tensor
 from torch.nn import Module
 
 from lexalcm.codec.base import Request
@@ -100,6 +101,10 @@ class SonarHfCodec(SonarBase):
 
     def _decode(self, embeddings: np.ndarray, lang: str) -> list[str]:
         return self.decoder.write(embeddings, lang, self.run_options.decoding)
+
+    def token_logits(self, concepts: Tensor, tokens: Tensor) -> Tensor:
+        """See `lexalcm.codec.base.DifferentiableCodec`; `tokenizer` makes the tokens."""
+        return self.decoder.token_logits(concepts, tokens)
 
     def _identity(self) -> tuple[int, str]:
         opened = self._encoder_weights

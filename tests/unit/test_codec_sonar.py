@@ -18,10 +18,11 @@ pytest.importorskip("transformers", reason="the extra hf is not installed")
 pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
 
 from lexalcm.codec import sonar_files
-from lexalcm.codec.base import CodecRecord
+from lexalcm.codec.base import CodecRecord, DifferentiableCodec
 from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.codec.registry import configure_codec, fit_codec, load_codec
 from lexalcm.codec.sonar_hf import SonarHfCodec
+from lexalcm.codec.sonar_tokenizer import PAD
 from lexalcm.errors import CodecError, ConfigError, UserError
 from lexalcm.registries import CODECS
 
@@ -537,3 +538,44 @@ def test_sonar_is_whichever_is_installed(codec: SonarHfCodec) -> None:
     found = CODECS.load("sonar").create((), weights=str(REFERENCE), **{"languages": LANGUAGES, "heads": OPTIONS_HEADS})
     assert isinstance(found, SonarHfCodec)  # Meta's package does not read other weights
     assert found.fingerprint == codec.fingerprint
+
+
+# differentiable decoding
+
+
+def test_teacher_forced_logits_are_those_of_decoding_token_by_token(codec: SonarHfCodec) -> None:
+    assert isinstance(codec, DifferentiableCodec)
+    found = codec.decoder.search(EMBEDDINGS[:2], "eng_Latn", DecodingOptions(beam=1))
+    width = max(map(len, found)) + 1
+    tokens = torch.tensor([[*sentence, *[7] * (width - len(sentence))] for sentence in found])
+    logits = codec.token_logits(torch.from_numpy(EMBEDDINGS[:2]), tokens)
+    assert (logits.dtype, logits.shape) == (torch.float32, (2, width, codec.tokenizer.vocab_size))
+    for row, sentence in enumerate(found):
+        for length in range(1, len(sentence)):
+            step = codec.decoder.logits(EMBEDDINGS[row], sentence[:length])[-1]
+            torch.testing.assert_close(logits[row, length - 1], step, rtol=1e-4, atol=1e-4)
+        scores = logits[row, 1 : len(sentence) - 2]  # the language is given, and the end may be forced
+        scores[:, PAD] = -torch.inf
+        assert scores.argmax(-1).tolist() == sentence[2:-1]  # what the search took, step by step with its cache
+
+
+def test_gradients_flow_to_the_concepts_alone(codec: SonarHfCodec) -> None:
+    """As finite differences say, in every direction of a few at random."""
+    tokens = torch.tensor(codec.decoder.search(EMBEDDINGS[:1], "eng_Latn", DecodingOptions(beam=1)))
+    concepts = torch.from_numpy(EMBEDDINGS[:1].copy()).requires_grad_()
+
+    def likelihood(concepts: torch.Tensor) -> torch.Tensor:
+        scores = codec.token_logits(concepts, tokens[:, :-1]).double().log_softmax(-1)
+        return scores.gather(-1, tokens[:, 1:, None]).sum()
+
+    likelihood(concepts).backward()
+    assert concepts.grad is not None
+    assert all(weight.grad is None for weight in codec.decoder.module.parameters())
+    generator, step = torch.Generator().manual_seed(0), 1e-2 * float(np.abs(EMBEDDINGS[0]).mean())
+    for _ in range(4):
+        direction = torch.randn(concepts.shape, generator=generator)
+        with torch.no_grad():
+            ahead, behind = likelihood(concepts + step * direction), likelihood(concepts - step * direction)
+        slope = float((concepts.grad * direction).sum())
+        allowed = 0.02 * float(concepts.grad.norm())
+        assert float(ahead - behind) / (2 * step) == pytest.approx(slope, rel=0.02, abs=allowed)
