@@ -140,7 +140,7 @@ def model_config(model: str) -> ModelConfig:
     Raises:
         UserError: neither.
     """
-    if model in preset_names() and not Path(model).exists():
+    if not Path(model).exists() and model in preset_names():
         return preset(model, PUBLISHED_DIM)
     return read_config(find_model(model))
 
