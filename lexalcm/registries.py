@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lexalcm.evaluate.metric import Metric
     from lexalcm.model.lcm import LCM
     from lexalcm.objective.base import Objective
+    from lexalcm.train.engines.protocol import Engine
 
 CODECS: "Registry[type[Codec]]" = Registry(
     "codec",
@@ -80,3 +81,14 @@ METRICS: "Registry[Metric]" = Registry(
     ConfigError,
 )
 """How good predictions and written texts are, in the order of reports."""
+ENGINES: "Registry[type[Engine]]" = Registry(
+    "engine",
+    {
+        "single": "lexalcm.train.engines.single:SingleEngine",
+        "ddp": "lexalcm.train.engines.ddp:DDPEngine",
+        "fsdp": "lexalcm.train.engines.fsdp:FSDPEngine",
+        "deepspeed": "lexalcm.train.engines.deepspeed:DeepSpeedEngine",
+    },
+    ConfigError,
+)
+"""How a model is held and updated, on one process or on many."""

@@ -62,6 +62,10 @@ class Registry(Generic[T]):
             package = self.origin(name)[0]
             raise self._error(f"the {self.kind} {name} of the package {package} cannot be loaded: {error}") from error
 
+    def load_all(self) -> dict[str, T]:
+        """Everything by name, in the order of `names`. Errors as of `load`."""
+        return {name: self.load(name) for name in self.names()}
+
     def check(self, name: str) -> str:
         """The name, if anything has it; imports nothing. Errors as of `load`."""
         if name not in self._builtin and name not in self._added():

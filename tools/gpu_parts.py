@@ -29,6 +29,8 @@ from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.objective import create_objective
 from lexalcm.train.ahead import Ahead
 from lexalcm.train.engines.choose import EngineChoice, start_engine
+from lexalcm.train.engines.protocol import Setup
+from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.memory_plan import plan_memory
 from lexalcm.train.run import read_run_config, train
 from lexalcm.train.settings import RunConfig
@@ -300,7 +302,8 @@ class _Steps:
         self._before = torch.cuda.memory_allocated()
         with self.device:
             model = create_model(self.model, 0)
-        choice = EngineChoice("single", "bf16", checkpointing=checkpointing, compiled=compiled)
+        setup = Setup("bf16", SingleEngine.name)
+        choice = EngineChoice(SingleEngine, setup, checkpointing=checkpointing, compiled=compiled)
         self._engine = start_engine(choice, create_objective(model), self.config.train, self.device)
         self._batches = Ahead(self._rows(), self.device)
 

@@ -58,14 +58,20 @@ def print_plan(plan: "MemoryPlan", as_json: bool) -> None:
         style = "bold" if estimate is plan.best else "" if estimate.fits is not False else "dim"
         table.add_row(estimate.engine, estimate.checkpointing, *cells, *rows, style=style)
     rows_text = "" if plan.limit is None else "; rows: the largest data.micro_batch that fits"
-    compiled = "" if not any(one.compiled for one in plan.estimates) else "layers compiled, but under zero3; "
-    table.caption = f"{compiled}ckpt: train.activation_checkpointing; CPU and NVMe: for each GPU{rows_text}"
+    table.caption = f"{_compiled(plan)}ckpt: train.activation_checkpointing; CPU and NVMe: for each GPU{rows_text}"
     table.caption_justify = "left"
     out.print(table)
     if plan.limit is not None:
         out.print("nothing here fits: take more GPUs or a smaller model" if plan.best is None else _how(plan.best))
     else:
         err.print("say --gpu-memory 12GB to see what fits")
+
+
+def _compiled(plan: "MemoryPlan") -> str:
+    if not any(one.compiled for one in plan.estimates):
+        return ""
+    eager = dict.fromkeys(one.engine.partition("_")[0] for one in plan.estimates if not one.compiled)
+    return f"layers compiled{', but under ' if eager else ''}{', '.join(eager)}; "
 
 
 def _how(best: "MemoryEstimate") -> str:

@@ -12,7 +12,7 @@ import typer
 
 from lexalcm.cli.console import err, out, print_json
 from lexalcm.errors import ConfigError, LexaError
-from lexalcm.registries import OBJECTIVES
+from lexalcm.registries import ENGINES, OBJECTIVES
 from lexalcm.train.stop import SCHEDULERS, StopRequest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def train(
         str | None, typer.Option("--name", help="The run's folder is runs/NAME.  \\[default: the model folder's name]")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="auto, single, ddp, fsdp or deepspeed.  \\[default: auto]")
+        str | None, typer.Option("--engine", help=f"auto, {', '.join(ENGINES.names())}.  \\[default: auto]")
     ] = None,
     objective: Annotated[
         str | None,

@@ -12,7 +12,7 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.folder import read_config
 from lexalcm.model.locate import find_model
 from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
-from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan, gpu_memory, plan_memory
+from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan, gpu_memory, layouts, plan_memory
 from lexalcm.train.settings import RunConfig
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -32,7 +32,8 @@ def choose_by_memory(
     """The engine that `auto` means, without a DeepSpeed file: the one with the fewest tricks that fits.
 
     One process: `single`. Several: `ddp`, or `fsdp` where the whole model does not fit on each GPU. Where that does not
-    fit either, with all layers recomputed; none of it changes the curve. Without a GPU nothing is planned.
+    fit either, with all layers recomputed; none of it changes the curve. Without a GPU nothing is planned. Engines of
+    other packages take their places among these by their layouts.
 
     Args:
         config: the settings.
@@ -41,20 +42,26 @@ def choose_by_memory(
         precision: `fp32` or `bf16`.
         memory: bytes of the smallest GPU of the run; none: there is no GPU.
     """
-    simplest = "single" if processes == 1 else "ddp"
+    settings = config.train
+    engines = {
+        layout: engine
+        for layout, (engine, _) in layouts().items()
+        if layout == engine.auto_layout(settings)
+        and engine.one_process == (processes == 1)
+        and settings.optimizer in engine.optimizers
+    }
+    simplest = next(iter(engines))
     if memory is None:
-        return MemoryChoice(simplest)
+        return MemoryChoice(engines[simplest].name)
     planned = partial(plan_memory, config, model, processes=processes, precision=precision, memory=memory)
-    asked = config.train.activation_checkpointing
+    asked = settings.activation_checkpointing
     (first,) = planned(engines=(simplest,), checkpointing=(asked,)).estimates
     if first.fits:
-        return MemoryChoice(simplest)
-    sharded = "fsdp_offload" if config.train.fsdp.offload else "fsdp"
-    engines = (simplest, sharded) if processes > 1 and config.train.optimizer == "adamw" else (simplest,)
-    plan = planned(engines=engines, checkpointing=tuple(dict.fromkeys((asked, "full"))))
+        return MemoryChoice(engines[simplest].name)
+    plan = planned(engines=tuple(engines), checkpointing=tuple(dict.fromkeys((asked, "full"))))
     chosen = plan.best or min(plan.estimates, key=lambda estimate: estimate.total)
-    engine = chosen.engine.removesuffix("_offload")
-    tricks = [f"engine {engine}"] if engine != simplest else []
+    engine = engines[chosen.engine].name
+    tricks = [f"engine {engine}"] if chosen.engine != simplest else []
     if chosen.checkpointing != asked:
         tricks.append(f"train.activation_checkpointing={chosen.checkpointing}")
     warning = _warning(chosen, memory, config, model, processes, precision) if plan.best is None else ""
@@ -76,13 +83,11 @@ def warn_by_memory(
         model: the model's sizes.
         processes: of the run.
         precision: `fp32` or `bf16`.
-        engine: a name of `memory_layout.LAYOUTS`.
+        engine: a name of `memory_plan.layouts()`.
         memory: bytes of the smallest GPU of the run; none: there is no GPU.
     """
     if memory is None:
         return None
-    if engine == "fsdp" and config.train.fsdp.offload:
-        engine = "fsdp_offload"
     asked = config.train.activation_checkpointing
     estimate = _estimate(config, model, processes, precision, engine, asked, memory)
     return None if estimate.fits else _warning(estimate, memory, config, model, processes, precision)
@@ -169,10 +174,7 @@ def options_of(estimate: MemoryEstimate, checkpointing: str = "none") -> str:
         estimate: the configuration.
         checkpointing: what `train.activation_checkpointing` is anyway.
     """
-    options = {
-        "fsdp_offload": "--engine fsdp --set train.fsdp.offload=true",
-        **{name: f"--engine {name}" for name in ("single", "ddp", "fsdp")},
-    }.get(estimate.engine, f"--deepspeed configs/{estimate.engine}.json")
+    options = layouts()[estimate.engine][1].options
     if estimate.checkpointing != checkpointing:
         options += f" --set train.activation_checkpointing={estimate.checkpointing}"
     return options

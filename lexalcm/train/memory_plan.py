@@ -1,7 +1,7 @@
 """What a training takes in memory under every engine, before anything is allocated.
 
 Weights, gradients and optimizer state follow from the parameters' number and from who shards what; activations are
-counted by `memory_activations`. What the engines take besides (`buffers`) is in the table of `memory_layout`.
+counted by `memory_activations`. What the engines take besides (`buffers`) is said by their layouts.
 
 A GPU's memory is not all for tensors: CUDA's own context and kernels take most of a GiB, and the allocator loses a few
 percent to gaps. `usable` takes both off.
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 
 from lexalcm.model.config import ModelConfig
+from lexalcm.registries import ENGINES
+from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.layers import plans_to_compile
 from lexalcm.train.memory_activations import Activations, activations
-from lexalcm.train.memory_layout import LAYOUTS, Layout, Sizes, model_sizes
+from lexalcm.train.memory_layout import Layout, Sizes, Training, model_sizes
 from lexalcm.train.settings import RunConfig
 
 CONTEXT = 768 * 2**20
@@ -31,7 +33,7 @@ MAX_MICRO_BATCH = 4096
 class MemoryEstimate:
     """What one configuration takes, in bytes for each process (GPU), at the peak of a step."""
 
-    engine: str  # a name of `memory_layout.LAYOUTS`
+    engine: str  # one of its `layouts`
     checkpointing: str
     compiled: bool  # the layers
     weights: int
@@ -65,6 +67,14 @@ class MemoryPlan:
         return next((estimate for estimate in self.estimates if estimate.fits), None)
 
 
+def layouts() -> dict[str, tuple[type[Engine], Layout]]:
+    """Every engine's ways to train, by name, those with the fewest tricks first."""
+    found = {
+        name: (engine, layout) for engine in ENGINES.load_all().values() for name, layout in engine.layouts().items()
+    }
+    return dict(sorted(found.items(), key=lambda item: item[1][1].tricks))
+
+
 def usable(memory: int) -> int:
     """Bytes of a GPU's memory that tensors can have."""
     return int(max(0, memory - CONTEXT) * (1 - GAPS))
@@ -90,7 +100,7 @@ def plan_memory(
         precision: `fp32` or `bf16`.
         device_type: `cuda`, or `cpu` for what a CPU keeps instead.
         memory: bytes of a GPU, to say what fits; none: nothing is said.
-        engines: names of `LAYOUTS`; none: all that make sense for so many processes and the optimizer.
+        engines: names of `layouts()`; none: all that make sense for so many processes and the optimizer.
         checkpointing: choices to compare; none: `none`, `full` and what the settings say.
 
     Returns:
@@ -99,30 +109,28 @@ def plan_memory(
     """
     sizes = model_sizes(model, config.train)
     chosen = checkpointing or tuple(dict.fromkeys(("none", config.train.activation_checkpointing, "full")))
-    names = engines or tuple(name for name, layout in LAYOUTS.items() if _suits(layout, config, processes))
+    known = layouts()
+    names = engines or tuple(name for name, one in known.items() if _is_listed(*one, config, processes))
     estimates = [
-        _estimate(name, choice, config, model, sizes, processes, precision, device_type, memory)
+        _estimate(name, known[name][1], choice, config, model, sizes, processes, precision, device_type, memory)
         for offloading in (False, True)
         for choice in chosen
         for name in names
-        if LAYOUTS[name].offloads == offloading
+        if bool(known[name][1].offloads_to) == offloading
     ]
     data = config.data
     return MemoryPlan(sizes.parameters, processes, precision, data.micro_batch, data.row_length, memory, estimates)
 
 
-def _suits(layout: Layout, config: RunConfig, processes: int) -> bool:
-    if not layout.listed:
+def _is_listed(engine: type[Engine], layout: Layout, config: RunConfig, processes: int) -> bool:
+    if layout.listed_from is None or processes < layout.listed_from:
         return False
-    if layout.name == "single" and processes > 1:
-        return False
-    if layout.name == "ddp" and processes == 1:
-        return False
-    return not layout.shards or config.train.optimizer == "adamw"
+    return (processes == 1 or not engine.one_process) and config.train.optimizer in engine.optimizers
 
 
 def _estimate(
     name: str,
+    layout: Layout,
     checkpointing: str,
     config: RunConfig,
     model: ModelConfig,
@@ -132,13 +140,13 @@ def _estimate(
     device_type: str,
     memory: int | None,
 ) -> MemoryEstimate:
-    data, layout = config.data, LAYOUTS[name]
+    data = config.data
     kind = "bf16-weights" if precision == "bf16" and layout.casts_weights else precision
     compiled = layout.compiles and plans_to_compile(config.train, model, device_type)
     shape = (data.micro_batch, data.row_length)
     acts = activations(model, config.train.objective, *shape, device_type, kind, checkpointing, compiled=compiled)
     once = data.global_batch <= processes  # a step is one micro-batch, and its gradients need not be there before
-    use = layout.use(sizes, processes, 2 if precision == "bf16" else 4, config.train, once)
+    use = layout.use(Training(sizes, config.train, processes, number=2 if precision == "bf16" else 4, once=once))
     held = use.weights + use.gradients + use.optimizer + use.average
     beyond = _beyond(acts, use.gradients, appear=once and layout.gradients_appear)
 

@@ -92,7 +92,7 @@ class _Parts:
     """What a training is made of, checked and ready."""
 
     world: World
-    engine: EngineChoice
+    choice: EngineChoice
     mixture: Mixture
     batches: TrainingBatches
     validation: ValidationBatches | None
@@ -145,7 +145,7 @@ def train(
     run, checkpoint = (run_folder(config), None) if resume in ("auto", "never") else saved_run(resume)
     check_apart(run, config)
     display = Logged(display if display is not None and world.is_main else Silent())
-    group = joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout)
+    group = joined(world, process_group=parts.choice.engine.needs_process_group, timeout=config.train.timeout)
     with (
         LogFile(world) as log,
         group,
@@ -226,7 +226,7 @@ def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequ
     settings = config.train.model_copy(update={"steps": DRY_RUN_STEPS})
     model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     with (
-        joined(world, process_group=parts.engine.needs_process_group, timeout=config.train.timeout),
+        joined(world, process_group=parts.choice.engine.needs_process_group, timeout=config.train.timeout),
         loader_failures_said(world.rank),
         StopRequest(stop) as stop,
     ):
@@ -266,13 +266,13 @@ def _assemble(config: RunConfig) -> _Parts:
     freeze(model, config.train.freeze)
     batches = TrainingBatches(mixture, config.data, config.train.seed)
     validation = ValidationBatches.of(mixture, config.data, VALIDATION_SPLIT)
-    engine = choose_engine(config, world, model.config)
-    return _Parts(world, engine, mixture, batches, validation, objective)
+    choice = choose_engine(config, world, model.config)
+    return _Parts(world, choice, mixture, batches, validation, objective)
 
 
 def _agreed_choice(parts: _Parts, config: RunConfig, display: Display) -> EngineChoice:
     """The engine that suits all processes, which have met; tells the user of it."""
-    choice = agreed_engine(parts.engine, config, parts.world, parts.model.config)
+    choice = agreed_engine(parts.choice, config, parts.world, parts.model.config)
     if choice.note is not None:
         display.note(choice.note)
     gpus = torch.cuda.device_count()
@@ -286,8 +286,8 @@ def _planned(parts: _Parts, config: RunConfig, choice: EngineChoice) -> int | No
     if parts.world.device.type != "cuda":
         return None
     checkpointing = choice.checkpointing or config.train.activation_checkpointing
-    layout = choice.layout(config.train)
-    return planned_bytes(config, parts.model.config, parts.world.size, choice.precision, layout, checkpointing)
+    precision, layout = choice.setup.precision, choice.setup.layout
+    return planned_bytes(config, parts.model.config, parts.world.size, precision, layout, checkpointing)
 
 
 def _fingerprints(parts: _Parts) -> Fingerprints:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability, Settings
 from lexalcm.data.settings import DataSettings
+from lexalcm.errors import nearest
+from lexalcm.registries import ENGINES
 from lexalcm.train.checkpoint_settings import CheckpointSettings
 from lexalcm.train.engines.settings import FSDPSettings
 from lexalcm.train.monitor_settings import SampleSettings, WandbSettings, WatchSettings
@@ -15,7 +17,6 @@ from lexalcm.train.monitor_settings import SampleSettings, WandbSettings, WatchS
 ActivationCheckpointing = Annotated[
     str, Field(pattern="^(none|full|every-[1-9][0-9]*)$", title="none, full, every-2, every-3, ...")
 ]
-
 
 OTHER_NAMES = {
     "batch_size": "data.micro_batch or data.global_batch",
@@ -45,6 +46,16 @@ OTHER_NAMES = {
 """What other trainers call our settings."""
 
 
+def _check_engine(name: str) -> str:
+    known = ["auto", *ENGINES.names()]
+    if name not in known:
+        raise ValueError(f"unknown engine {name!r}{nearest(name, known)}")
+    return name
+
+
+EngineName = Annotated[str, AfterValidator(_check_engine), Field(title=", ".join(["auto", *ENGINES.names()]))]
+
+
 class EMASettings(Settings):
     """An exponential moving average of the weights, exported in their place."""
 
@@ -61,7 +72,7 @@ class TrainSettings(Settings):
     """Of the order of documents, and of noise and dropout."""
     objective: str = "auto"
     """The loss, by name; auto: that of the model's architecture."""
-    engine: Literal["auto", "single", "ddp", "fsdp", "deepspeed"] = "auto"
+    engine: EngineName = "auto"
     """How the model is held and updated over processes; auto: chosen by processes and memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the computation; auto: bf16 with float32 master weights on a GPU that has it, else fp32."""

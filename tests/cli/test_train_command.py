@@ -238,7 +238,7 @@ BAD = {
     "unknown key": (["--set", "train.learning_rate=1"], "unknown setting train.learning_rate: known are"),
     "nearest key": (["--set", "train.warmup_step=1"], "did you mean warmup_steps?"),
     "wrong type": (["--set", "train.steps=many"], "train.steps: expected"),
-    "wrong engine": (["--engine", "magic"], "train.engine: expected 'auto', 'single', 'ddp', 'fsdp' or 'deepspeed'"),
+    "wrong engine": (["--engine", "magic"], "train.engine: unknown engine 'magic': known are auto, single, ddp"),
     "zero steps": (["--steps", "0"], "train.steps"),
     "no such data": (["--data", "nowhere"], "no data set in nowhere"),
     "no such model": (["--model", "nowhere"], "nowhere"),

@@ -31,8 +31,8 @@ def measure(overrides: list[str]) -> tuple[str, int, int]:
     config = load_settings(RunConfig, None, [f"data.row_length={LENGTH}", *overrides])
     world = find_world()
     choice = choose_engine(config, world, MODEL)
-    name = choice.name if choice.deepspeed is None else choice.deepspeed.layout
-    with joined(world, process_group=choice.needs_process_group, timeout=120):
+    name = choice.setup.layout
+    with joined(world, process_group=choice.engine.needs_process_group, timeout=120):
         engines: list[Engine] = []
 
         def two_steps() -> None:
@@ -49,7 +49,7 @@ def measure(overrides: list[str]) -> tuple[str, int, int]:
         config,
         MODEL,
         processes=world.size,
-        precision=choice.precision,
+        precision=choice.setup.precision,
         device_type="cpu",
         engines=(name,),
         checkpointing=(config.train.activation_checkpointing,),

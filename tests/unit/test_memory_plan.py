@@ -17,6 +17,8 @@ from lexalcm.model.transformer import TransformerLayer
 from lexalcm.objective import create_objective
 from lexalcm.train.engines import choose
 from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, choose_engine, start_engine
+from lexalcm.train.engines.protocol import Setup
+from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.memory_choice import choose_by_memory, options_of, plan_run, read_size, warn_by_memory
 from lexalcm.train.memory_compiled import can_partition
 from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
@@ -35,9 +37,8 @@ SMALL = {
 
 def two_steps(config: RunConfig, model: ModelConfig, precision: str, device: torch.device) -> None:
     torch.manual_seed(0)
-    engine = start_engine(
-        EngineChoice("single", precision), create_objective(create_model(model, 0)), config.train, device
-    )
+    choice = EngineChoice(SingleEngine, Setup(precision, "single"))
+    engine = start_engine(choice, create_objective(create_model(model, 0)), config.train, device)
     for _ in range(2):
         for left in reversed(range(config.data.global_batch)):
             engine.accumulate(batch(config.data.micro_batch), 1.0, last=left == 0)
@@ -314,7 +315,7 @@ def test_machines_with_different_gpus_agree_on_what_suits_all(monkeypatch: pytes
     config, model = load_settings(RunConfig, None, ["data.global_batch=3"]), preset("two-tower-1.6b", 1024)
     world = Mixed(size=3)
     choice = agreed_engine(choose_engine(config, world, model), config, world, model)
-    assert (choice.name, choice.precision) == ("fsdp", "fp32")
+    assert (choice.engine.name, choice.setup.precision) == ("fsdp", "fp32")
 
 
 def test_recomputing_that_was_chosen_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +324,8 @@ def test_recomputing_that_was_chosen_is_done(monkeypatch: pytest.MonkeyPatch) ->
     forward = TransformerLayer.forward
     monkeypatch.setattr(TransformerLayer, "forward", lambda *args: calls.append(args[0]) or forward(*args))
     objective, cpu = create_objective(create_model(SMALL["base"], 0)), torch.device("cpu")
-    engine = start_engine(EngineChoice("single", "fp32", checkpointing="full"), objective, settings().train, cpu)
+    choice = EngineChoice(SingleEngine, Setup("fp32", "single"), checkpointing="full")
+    engine = start_engine(choice, objective, settings().train, cpu)
     engine.accumulate(batch(1), 1.0, last=True)
     layers = list(objective.model.blocks())
     assert calls == [*layers, *reversed(layers)]

@@ -20,8 +20,7 @@ from lexalcm.model.folder import read_config
 from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
 from lexalcm.train.memory_choice import plan_run
-from lexalcm.train.memory_layout import LAYOUTS
-from lexalcm.train.memory_plan import plan_memory
+from lexalcm.train.memory_plan import layouts, plan_memory
 from lexalcm.train.settings import RunConfig
 
 SENTENCES = [(f"The {one} sees the {other}.") for one in ("cat", "dog", "river") for other in ("train", "song", "moon")]
@@ -87,12 +86,12 @@ def test_the_plan_by_folder_is_the_plan_by_preset(dataset: Dataset, tmp_path: Pa
     for gpus, memory in ((1, "12GB"), (8, "80GB"), (2, None)):
         assert plan_run(by_folder, gpus, memory) == plan_run(by_preset, gpus, memory)
     of_every_engine = [
-        plan_memory(by_folder, model, processes=2, precision=precision, engines=tuple(LAYOUTS))
+        plan_memory(by_folder, model, processes=2, precision=precision, engines=tuple(layouts()))
         for precision in ("bf16", "fp32")
         for model in (read_config(folder), preset(name, PUBLISHED_DIM))
     ]
     assert of_every_engine[0] == of_every_engine[1] != of_every_engine[2] == of_every_engine[3]
-    assert {one.engine for one in of_every_engine[0].estimates} == set(LAYOUTS)
+    assert {one.engine for one in of_every_engine[0].estimates} == set(layouts())
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -14,6 +14,8 @@ from lexalcm.model.presets import preset
 from lexalcm.objective import create_objective
 from lexalcm.train import layers, memory_activations
 from lexalcm.train.engines.choose import EngineChoice, start_engine
+from lexalcm.train.engines.protocol import Setup
+from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.layers import compiles
 from lexalcm.train.memory_compiled import can_partition
 from lexalcm.train.memory_plan import plan_memory
@@ -49,7 +51,7 @@ def test_a_run_compiles_each_kind_of_layer_twice(
     torch._dynamo.utils.counters.clear()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     settings = load_settings(RunConfig, None, ["train.ema.decay=0.9"]).train
-    choice = EngineChoice("single", "fp32", compiled=True)
+    choice = EngineChoice(SingleEngine, Setup("fp32", "single"), compiled=True)
     engine = start_engine(choice, create_objective(create_model(WIDE[architecture], 0)), settings, CPU)
     for _ in range(2):
         for _ in range(2):
@@ -108,7 +110,8 @@ def test_the_plan_of_compiled_layers_is_within_a_tenth_of_what_steps_allocate(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager_decomp_partition"))
 
     def two_steps() -> None:
-        choice = EngineChoice("single", "fp32", checkpointing=checkpointing, compiled=True)
+        setup = Setup("fp32", "single")
+        choice = EngineChoice(SingleEngine, setup, checkpointing=checkpointing, compiled=True)
         engine = start_engine(choice, create_objective(create_model(model, 0)), config.train, CPU)
         for _ in range(2):
             engine.accumulate(batch(rows), 1.0, last=False)

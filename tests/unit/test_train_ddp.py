@@ -15,6 +15,7 @@ from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
 from lexalcm.train.engines import ddp, single
 from lexalcm.train.engines.ddp import DDPEngine
+from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.world import World, joined
 
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def reducers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 def start() -> DDPEngine:
-    return DDPEngine(create_objective(create_model(SMALL["base"], 0)), settings().train, CPU, "fp32")
+    return DDPEngine(create_objective(create_model(SMALL["base"], 0)), settings().train, CPU, Setup("fp32", "ddp"))
 
 
 def test_an_error_out_of_a_step_does_not_keep_the_group(reducers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lexalcm.config import load_settings
 from lexalcm.errors import ConfigError
-from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig, fill, read_deepspeed_json
+from lexalcm.train.engines.deepspeed_config import DeepSpeedSetup, fill, read_deepspeed_json
 from lexalcm.train.settings import RunConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -25,7 +25,7 @@ SETTINGS = [
 ]
 
 
-def filled(tree: dict[str, Any], *overrides: str, best: str = "fp32") -> DeepSpeedConfig:
+def filled(tree: dict[str, Any], *overrides: str, best: str = "fp32") -> DeepSpeedSetup:
     config = load_settings(RunConfig, None, [*SETTINGS, *overrides])
     return fill(tree, config, world_size=2, width=2048, best=best)
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
-from lexalcm.train.engines.protocol import Gather
+from lexalcm.train.engines.protocol import Gather, Setup
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.settings import TrainSettings
 
@@ -21,7 +21,9 @@ LR = 1e-2
 
 
 def engine_of(**settings: Any) -> SingleEngine:
-    return SingleEngine(create_objective(create_model(MODEL, 0)), TrainSettings(**settings), CPU, "fp32")
+    return SingleEngine(
+        create_objective(create_model(MODEL, 0)), TrainSettings(**settings), CPU, Setup("fp32", "single")
+    )
 
 
 def in_plain_pytorch(clip_norm: float, steps: int) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import inspect
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lexalcm.objective import Objective
-from lexalcm.train.engines.single import SingleEngine
+from lexalcm.train.engines.protocol import Setup
+from lexalcm.train.engines.single import SingleEngine, whole
+from lexalcm.train.memory_layout import Layout, Training, Use
 from lexalcm.train.settings import TrainSettings
 
 BUFFERS_SENT_AROUND = (
@@ -19,15 +22,30 @@ BUFFERS_SENT_AROUND = (
 )
 
 
+def replicated(training: Training) -> Use:
+    """As of one process; with several micro-batches a step, their sum beside the buckets: 4 bytes a gradient."""
+    use = whole(training)
+    # Buckets stay. A sum over micro-batches is beside them until the last one, as are the first gradients of all.
+    buckets = 4 * training.sizes.trained
+    return replace(use, buffers=0 if training.once else buckets, step_buffers=max(buckets, use.step_buffers))
+
+
 class DDPEngine(SingleEngine):
     """`SingleEngine` on several processes; the process group must be there."""
 
     name = "ddp"
+    one_process = False
+    needs_process_group = True
     _replica: DistributedDataParallel | None = None
 
-    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, precision: str) -> None:
+    @classmethod
+    def layouts(cls) -> dict[str, Layout]:
+        """See `Engine.layouts`."""
+        return {cls.name: Layout(f"--engine {cls.name}", replicated, casts_weights=False, listed_from=2)}
+
+    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, setup: Setup) -> None:
         try:
-            super().__init__(objective, settings, device, precision)
+            super().__init__(objective, settings, device, setup)
         except BaseException:
             self._let_go_of_the_group()
             raise

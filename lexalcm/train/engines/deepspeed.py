@@ -31,40 +31,57 @@ from torch import nn
 
 from lexalcm.data.batch import Batch
 from lexalcm.errors import ConfigError, import_extra
+from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
 from lexalcm.train.average import MovingAverage
-from lexalcm.train.engines.deepspeed_config import DeepSpeedConfig
+from lexalcm.train.engines.deepspeed_config import DeepSpeedSetup, fill, read_deepspeed_json
+from lexalcm.train.engines.deepspeed_memory import LAYOUTS
 from lexalcm.train.engines.gathering import gathered
 from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Update
+from lexalcm.train.memory_layout import Layout
 from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
-from lexalcm.train.settings import TrainSettings
+from lexalcm.train.settings import RunConfig, TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
-
-OF_ALL_PROCESSES = {"train_batch_size", "gradient_accumulation_steps"}
-"""What of a DeepSpeed file depends on the number of processes."""
-
-
-def _check_json(deepspeed: ModuleType, config: DeepSpeedConfig) -> None:
-    """Let DeepSpeed read the JSON before anything is made of it: of values of other types it says nothing, but fails.
-
-    Raises:
-        ConfigError: it fails.
-    """
-    try:
-        # Before DeepSpeed starts, it takes this process for the only one.
-        of_one = {key: value for key, value in config.tree.items() if key not in OF_ALL_PROCESSES}
-        deepspeed.DeepSpeedConfig(of_one)
-    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise ConfigError(f"{config.file}: DeepSpeed cannot read it: {' '.join(str(error).split())}") from error
+from lexalcm.train.world import World
 
 
 class DeepSpeedEngine:
     """The model under DeepSpeed. In bf16 the parameters are bf16 and the optimizer's copy of them is float32."""
 
     name = "deepspeed"
+    optimizers: tuple[str, ...] = ("adamw",)  # whose update of a number needs no other number of its matrix
+    one_process = False
+    needs_process_group = True
+
+    @classmethod
+    def layouts(cls) -> dict[str, Layout]:
+        """See `Engine.layouts`."""
+        return LAYOUTS
+
+    @classmethod
+    def auto_layout(cls, settings: TrainSettings) -> None:
+        """See `Engine.auto_layout`; what it is to do, a file says."""
+
+    @classmethod
+    def asked_by(cls, config: RunConfig) -> str | None:
+        """See `Engine.asked_by`."""
+        return f"--deepspeed {config.deepspeed}" if config.deepspeed else None
+
+    @classmethod
+    def prepare(cls, config: RunConfig, model: ModelConfig, world: World, best: str) -> DeepSpeedSetup:
+        """See `Engine.prepare`."""
+        tree = read_deepspeed_json(config.deepspeed)
+        setup = fill(tree, config, world_size=world.size, width=model.width, best=best)
+        if config.train.compile is True and not LAYOUTS[setup.layout].compiles:
+            raise ConfigError(
+                f"train.compile goes with the other engines and ZeRO stages, but {setup.file} asks for stage 3, which "
+                "gathers weights inside the layers: leave one of them out, or take --engine fsdp"
+            )
+        import_deepspeed(world.device)
+        return setup
 
     def __init__(
-        self, objective: Objective, settings: TrainSettings, device: torch.device, deepspeed_config: DeepSpeedConfig
+        self, objective: Objective, settings: TrainSettings, device: torch.device, setup: DeepSpeedSetup
     ) -> None:
         """Start DeepSpeed; the process group must be there.
 
@@ -75,8 +92,8 @@ class DeepSpeedEngine:
         deepspeed = import_deepspeed(device)
         self.model = model = objective.model
         self._fields = objective.fields
-        self.precision = objective.precision = deepspeed_config.precision
-        self._stage = deepspeed_config.stage
+        self.precision = objective.precision = setup.precision
+        self._stage = setup.stage
         self._device = device
         self._clip_norm = settings.clip_norm
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -84,22 +101,20 @@ class DeepSpeedEngine:
         self._adamw = make_adamw(model.parameters(), settings)
         try:
             with _quiet():
-                _check_json(deepspeed, deepspeed_config)
-            with _quiet():
-                self._engine, *_ = deepspeed.initialize(
-                    model=objective, optimizer=self._adamw, config=deepspeed_config.tree
-                )
+                self._engine, *_ = deepspeed.initialize(model=objective, optimizer=self._adamw, config=setup.tree)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says of {name}: {first['msg']}") from error
+            raise ConfigError(f"{setup.file}: DeepSpeed says of {name}: {first['msg']}") from error
         except (ValueError, AssertionError, deepspeed.DeepSpeedConfigError) as error:
-            raise ConfigError(f"{deepspeed_config.file}: DeepSpeed says: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"{setup.file}: DeepSpeed says: {' '.join(str(error).split())}") from error
+        except (TypeError, AttributeError, LookupError, ArithmeticError) as error:  # values of other types
+            raise ConfigError(f"{setup.file}: DeepSpeed cannot read it: {' '.join(str(error).split())}") from error
         except RuntimeError as error:
             if "async_io" not in str(error):
                 raise
             raise ConfigError(
-                f"{deepspeed_config.file} offloads to NVMe, and what reads from it cannot be built here: install g++ "
+                f"{setup.file} offloads to NVMe, and what reads from it cannot be built here: install g++ "
                 "and libaio-dev (libaio-devel), or take configs/zero3_offload.json"
             ) from error
         self._deepspeed = deepspeed

@@ -18,6 +18,8 @@ from typing import Any
 
 from lexalcm.errors import ConfigError, nearest
 from lexalcm.json_text import JSONError, parse_json
+from lexalcm.train.engines.protocol import Setup
+from lexalcm.train.memory_layout import OffloadsTo
 from lexalcm.train.settings import RunConfig
 
 AUTO = "auto"
@@ -57,21 +59,17 @@ MONITORS = {"wandb": "wandb", "comet": "comet_ml"}
 """Sections that need a package of their own."""
 
 
+def layout_name(stage: int, offloads_to: OffloadsTo) -> str:
+    """What a stage is called in a plan of memory, and in `configs/`: `zero2`, `zero2_offload`, `zero3_nvme`, ..."""
+    return f"zero{stage}" + {"": "", "cpu": "_offload", "nvme": "_nvme"}[offloads_to]
+
+
 @dataclass(frozen=True)
-class DeepSpeedConfig:
+class DeepSpeedSetup(Setup):
     """What DeepSpeed is started with."""
 
     tree: dict[str, Any]  # the JSON, with every value filled in
-    precision: str  # "fp32" or "bf16"
     file: str  # where it came from, for messages
-
-    @property
-    def layout(self) -> str:
-        """What it is called in a plan of memory: `zero2`, `zero2_offload`, `zero3_nvme`, ..."""
-        zero = self.tree["zero_optimization"]
-        devices = {(zero.get(part) or {}).get("device", "none") for part in ("offload_optimizer", "offload_param")}
-        suffix = "_nvme" if "nvme" in devices else "_offload" if "cpu" in devices else ""
-        return f"zero{self.stage}{suffix}"
 
     @property
     def stage(self) -> int:
@@ -122,7 +120,7 @@ def _is(kind: str, value: Any) -> bool:
     return isinstance(value, {_OBJECT: dict, _SWITCH: bool, _TEXT: str}[kind])
 
 
-def fill(tree: dict[str, Any], config: RunConfig, *, world_size: int, width: int, best: str) -> DeepSpeedConfig:
+def fill(tree: dict[str, Any], config: RunConfig, *, world_size: int, width: int, best: str) -> DeepSpeedSetup:
     """Fill a DeepSpeed JSON from the settings.
 
     Args:
@@ -150,7 +148,12 @@ def fill(tree: dict[str, Any], config: RunConfig, *, world_size: int, width: int
     _fill_zero(filled, config, width)
     for name in filled.open_names():
         raise ConfigError(f'{file}: no setting says what "auto" is for {name}: write a value')
-    return DeepSpeedConfig(filled.tree, precision, str(file))
+    return DeepSpeedSetup(precision, _layout(filled.tree["zero_optimization"]), filled.tree, str(file))
+
+
+def _layout(zero: dict[str, Any]) -> str:
+    devices = {(zero.get(part) or {}).get("device") for part in ("offload_optimizer", "offload_param")}
+    return layout_name(zero["stage"], "nvme" if "nvme" in devices else "cpu" if "cpu" in devices else "")
 
 
 class _Filling:

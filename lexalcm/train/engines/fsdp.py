@@ -9,6 +9,7 @@ Decisions, and what they cost:
 - With offloading, shards and optimizer live in the CPU's memory: a GPU holds one layer and the activations.
 """
 
+from math import ceil
 from typing import Any
 
 import torch
@@ -20,18 +21,59 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lexalcm.objective import Objective
 from lexalcm.train.engines.gathering import gathered
+from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine
+from lexalcm.train.memory_layout import Layout, Training, Use
 from lexalcm.train.settings import TrainSettings
+
+
+def sharded(training: Training) -> Use:
+    """A share of what one process holds, in float32; beside it, layers gathered in the run's precision.
+
+    These terms were read off FSDP2 at work on a CPU.
+    """
+    sizes, processes, number = training.sizes, training.processes, training.number
+    # Gathered: what is outside layers, a layer, the next one, and the message that it comes in; going back, a layer's
+    # gradient and the float32 message that it leaves in, where gradients are added up with those of the layer before.
+    layer, leaving = sizes.largest_layer, 1 if training.once else 2
+    buffers = number * sizes.outside_layers + 3 * number * layer + leaving * (number + 4) * layer
+    weights, gradients = 4 * ceil(sizes.parameters / processes), 4 * ceil(sizes.trained / processes)
+    return Use(weights, gradients, ceil(sizes.state / processes), training.average(processes), buffers=buffers)
+
+
+def offloaded(training: Training) -> Use:
+    """The same with the shards in the CPU's memory."""
+    use = sharded(training)
+    held = use.weights + use.gradients + use.optimizer + use.average
+    return Use(0, 0, 0, 0, buffers=use.buffers, cpu=held)
 
 
 class FSDPEngine(SingleEngine):
     """`SingleEngine` over shards; the process group must be there. Without a GPU there is nothing to offload."""
 
     name = "fsdp"
+    optimizers: tuple[str, ...] = ("adamw",)  # whose update of a number needs no other number of its matrix
+    one_process = False
+    needs_process_group = True
 
-    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, precision: str) -> None:
+    @classmethod
+    def layouts(cls) -> dict[str, Layout]:
+        """See `Engine.layouts`."""
+        engine = f"--engine {cls.name}"
+        offloading = f"{engine} --set train.fsdp.offload=true"
+        return {
+            cls.name: Layout(engine, sharded, shards=3, gradients_appear=True),
+            f"{cls.name}_offload": Layout(offloading, offloaded, shards=3, offloads_to="cpu"),
+        }
+
+    @classmethod
+    def auto_layout(cls, settings: TrainSettings) -> str:
+        """See `Engine.auto_layout`."""
+        return f"{cls.name}_offload" if settings.fsdp.offload else cls.name
+
+    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, setup: Setup) -> None:
         self._offload = settings.fsdp.offload and device.type == "cuda"
-        super().__init__(objective, settings, device, precision)
+        super().__init__(objective, settings, device, setup)
 
     def _wrap(self, objective: Objective) -> nn.Module:
         mesh = init_device_mesh(self._device.type, (dist.get_world_size(),))

@@ -10,18 +10,26 @@ Every process of a run makes the same calls in the same order; each may be a mee
 Weights and optimizer state leave and enter an engine whole, by parameter name, one at a time, each on the process that
 wants it. That is what lets a run stop under one engine, sharding or number of processes and go on under another. Frozen
 parameters neither leave nor enter: they are those of the model that the engine is made with.
+
+What is known of an engine before it is made - its name, what it trains with, what it takes in memory - is said by its
+class, which `lexalcm.registries.ENGINES` knows by name: settings, help, `auto` and the plan of memory read it there.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
 
 from lexalcm.data.batch import Batch
-from lexalcm.objective import Loss
+from lexalcm.model.config import ModelConfig
+from lexalcm.objective import Loss, Objective
 from lexalcm.train.average import MovingAverage
+from lexalcm.train.memory_layout import Layout
+from lexalcm.train.settings import RunConfig, TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
+from lexalcm.train.world import World
 
 ReadTensor = Callable[[str], torch.Tensor]
 """Gives a stored tensor by its name."""
@@ -49,10 +57,52 @@ class MemoryUse(NamedTuple):
     optimizer: int  # its state, the float32 weights that a bf16 model is updated through, and the weights' average
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How an engine is to train, found out before anything is made; an engine may add to it what it is made with."""
+
+    precision: str  # "fp32" or "bf16"
+    layout: str  # one of the engine's `layouts`
+
+
 class Engine(Protocol):
     """A model in training. See the module's text for how it is used."""
 
-    name: str
+    name: str  # as in the registry
+    optimizers: tuple[str, ...]  # values of `train.optimizer` that it trains with
+    one_process: bool  # whether it is for a run of one process; else it is for any number
+    needs_process_group: bool  # even for a single process
+
+    @classmethod
+    def layouts(cls) -> dict[str, Layout]:
+        """What it takes in memory, for each way that it can be told to train, by a name that no other engine has."""
+
+    @classmethod
+    def auto_layout(cls, settings: TrainSettings) -> str | None:
+        """The layout that these settings mean if `auto` takes this engine; none: it does not, it must be asked for."""
+
+    @classmethod
+    def asked_by(cls, config: RunConfig) -> str | None:
+        """What of the settings beside `train.engine` asks for this engine, as it is typed; none: nothing."""
+
+    @classmethod
+    def prepare(cls, config: RunConfig, model: ModelConfig, world: World, best: str) -> Setup:
+        """Check what this engine makes of the settings.
+
+        Args:
+            config: the settings; the optimizer and the number of processes suit the engine.
+            model: the model's sizes.
+            world: the processes of the run.
+            best: the precision that `auto` means.
+
+        Raises:
+            ConfigError: settings that contradict each other.
+            MissingExtraError: something is not installed.
+        """
+
+    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, setup: Setup) -> None:
+        """Take over the model; the process group must be there if the engine needs one."""
+
     precision: str  # "fp32" or "bf16"
     shapes: dict[str, torch.Size]  # of every trained parameter by name, in the model's order, as they are when whole
     average: MovingAverage | None  # of the weights, where one was asked for

@@ -11,30 +11,65 @@ import torch
 from torch import Tensor, nn
 
 from lexalcm.data.batch import Batch
+from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
 from lexalcm.to_host import ToHost
 from lexalcm.train.average import MovingAverage
-from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Update
+from lexalcm.train.engines.precision import chosen_precision
+from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Setup, Update
+from lexalcm.train.memory_layout import Layout, Training, Use
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
-from lexalcm.train.settings import TrainSettings
+from lexalcm.train.settings import RunConfig, TrainSettings
 from lexalcm.train.tensor_file import TensorSpec
+from lexalcm.train.world import World
 
 CLIP_EPS = 1e-6
 """Added to the norm by torch's own clipping, and by DeepSpeed's."""
+
+
+def whole(training: Training) -> Use:
+    """All in float32: 4 bytes of a weight and of a gradient, AdamW's 8; autocast's copies are among the activations."""
+    sizes = training.sizes
+    # Adafactor and Muon compute an update in a few matrices of its size, one parameter at a time.
+    step = 0 if training.settings.optimizer == "adamw" else 4 * 3 * sizes.largest
+    return Use(4 * sizes.parameters, 4 * sizes.trained, sizes.state, training.average(1), step_buffers=step)
 
 
 class SingleEngine:
     """One process, one device, plain PyTorch; bf16 is autocast over float32 weights."""
 
     name = "single"
+    optimizers: tuple[str, ...] = ("adamw", "adafactor", "adamw8bit", "muon")
+    one_process = True
+    needs_process_group = False
 
-    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, precision: str) -> None:
-        self.precision = precision
+    @classmethod
+    def layouts(cls) -> dict[str, Layout]:
+        """See `Engine.layouts`."""
+        return {cls.name: Layout(f"--engine {cls.name}", whole, casts_weights=False, gradients_appear=True)}
+
+    @classmethod
+    def auto_layout(cls, settings: TrainSettings) -> str:
+        """See `Engine.auto_layout`."""
+        return cls.name
+
+    @classmethod
+    def asked_by(cls, config: RunConfig) -> str | None:
+        """See `Engine.asked_by`."""
+        return None
+
+    @classmethod
+    def prepare(cls, config: RunConfig, model: ModelConfig, world: World, best: str) -> Setup:
+        """See `Engine.prepare`."""
+        return Setup(chosen_precision(config.train, best), cls.auto_layout(config.train))
+
+    def __init__(self, objective: Objective, settings: TrainSettings, device: torch.device, setup: Setup) -> None:
+        self.precision = setup.precision
         self._device = device
         self._clip_norm = settings.clip_norm
         self._model = model = objective.model
         self._fields = objective.fields
-        objective.precision = precision
+        objective.precision = self.precision
         self._objective = self._wrap(objective)
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
