@@ -90,7 +90,7 @@ def _work(place: dict[str, Any], engine: str, saves: int, folder: Path, found: "
     world = find_world()
     config = load_settings(RunConfig, None, [ENGINES[engine], f"data.global_batch={2 * world.size}"])
     choice = choose_engine(config, world, MODEL)
-    with joined(world, process_group=choice.needs_process_group, timeout=600):
+    with joined(world, process_group=choice.engine.needs_process_group, timeout=600):
         training = start_engine(choice, create_objective(create_model(MODEL, 0)), config.train, world.device)
         training.accumulate(_batch(world.rank), 1.0, last=True)
         training.update(1e-3)

@@ -1,6 +1,7 @@
 """One process, one device, plain PyTorch: the engine that the others are measured against.
 
 DDP and FSDP are this engine with another wrapping of the objective and another place for a parameter's numbers.
+What each says of itself is in the class methods that it overrides: in `layouts`, what it takes in memory.
 """
 
 from collections.abc import Mapping
