@@ -235,7 +235,7 @@ def test_a_run_ends_with_the_step_in_which_it_is_asked_to_stop(
 
 
 BAD = {
-    "unknown key": (["--set", "train.learning_rate=1"], "unknown setting train.learning_rate: known are"),
+    "unknown key": (["--set", "train.learning_rate=1"], "unknown setting train.learning_rate: did you mean train.lr?"),
     "nearest key": (["--set", "train.warmup_step=1"], "did you mean warmup_steps?"),
     "wrong type": (["--set", "train.steps=many"], "train.steps: expected"),
     "wrong engine": (["--engine", "magic"], "train.engine: unknown engine 'magic': known are auto, single, ddp"),
