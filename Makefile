@@ -16,7 +16,7 @@ OLD := MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 
 AVX2 := MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell $(NO_AVX512)
 AMD := MKL_CBWR=SSE4_2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Zen $(NO_AVX512)
 
-.PHONY: demo install test test-portable lint format clean
+.PHONY: demo install test fuzz test-portable lint format clean
 .DELETE_ON_ERROR:
 
 demo: install
@@ -50,6 +50,10 @@ $(VENV)/.installed-development: $(VENV)/.installed
 test: $(VENV)/.installed-development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/cli
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed
+
+# Nearly right input to every command that reads files, a minute each.
+fuzz: $(VENV)/.installed-development
+	OMP_NUM_THREADS=1 LCM_FUZZ_SECONDS=60 $(BIN)/python -m pytest -s tests/cli/fuzz_commands.py
 
 define run-numeric
 	@echo '$(1)'

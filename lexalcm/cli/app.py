@@ -105,6 +105,25 @@ def _complain(text: str) -> None:
     complain("lcm: " + text.replace("\n", "\\n"))
 
 
+def report_fault(error: Exception) -> None:
+    """Keep the traceback of an exception that nobody foresaw in a file, and say in one line where that is."""
+    import tempfile
+    import traceback
+
+    from lexalcm.cli.versions import versions
+
+    with tempfile.NamedTemporaryFile(  # made with O_EXCL, for its owner alone
+        "w", prefix="lcm-fault-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        print(" ".join(sys.argv), *versions(), sep="\n", end="\n\n", file=file)
+        traceback.print_exception(error, file=file)
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    _complain(
+        f"unexpected {said if len(said) <= LONGEST_SHOWN else f'{said[:LONGEST_SHOWN]}...'}: a fault of lcm or of a "
+        f"package under it; please report it with {file.name}, which holds the details"
+    )
+
+
 def _split(arguments: list[str]) -> tuple[list[str], set[str]]:
     """A command line without the options that may stand anywhere in it, before `--`; and those."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -153,7 +172,8 @@ def main(stop: "StopRequest | None" = None) -> None:
             sys.exit(1)
         complaint = _of_the_system(error)
         if complaint is None:
-            raise
+            report_fault(error)
+            sys.exit(1)
         _complain(complaint)
         forget_unwritten()
         sys.exit(2)

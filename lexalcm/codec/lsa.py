@@ -287,7 +287,8 @@ def _topic_directions(
     passages = sp.diags_array(weights) @ normalize(_passage_sums(lengths, passage) @ counts)
     rank = min(options.dim, passages.shape[0], passages.shape[1])
     if rank < min(passages.shape):
-        svd = TruncatedSVD(rank, n_iter=4, random_state=options.seed).fit(passages)
+        with np.errstate(divide="ignore", invalid="ignore"):  # of passages that are all the same, shares of no variance
+            svd = TruncatedSVD(rank, n_iter=4, random_state=options.seed).fit(passages)
         values, directions = svd.singular_values_, svd.components_
     else:
         _, values, directions = np.linalg.svd(passages.toarray(), full_matrices=False)

@@ -20,7 +20,12 @@ class Result(NamedTuple):
 
 @pytest.fixture
 def lcm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Runs a command line in this process: `lcm("verify", "env")`; a traceback fails the test."""
+    """Runs a command line in this process: `lcm("verify", "env")`; an exception that nobody foresaw fails the test."""
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(app, "report_fault", fail)
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["lcm", *map(str, arguments)])

@@ -3,11 +3,14 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from lexalcm.cli.app import main
 
 LCM = Path(sys.executable).with_name("lcm")
 HEAVY = ("torch", "pandas", "sklearn", "matplotlib", "pyarrow", "deepspeed", "numpy")
@@ -195,3 +198,26 @@ def test_a_text_where_a_path_is_expected_is_one_line(lcm: Callable, line: list[s
     assert result.err.startswith("lcm: ")
     assert result.err.count("\n") == 1
     assert "File name too long" in result.err
+
+
+def test_an_exception_that_nobody_foresaw_is_one_line_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("of the\ninside")
+
+    monkeypatch.setattr("lexalcm.verify.env.verify_env", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["lcm", "verify", "env"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    [line] = capsys.readouterr().err.splitlines()
+    [file] = tmp_path.iterdir()
+    assert end.value.code == 1
+    assert line.startswith("lcm: unexpected KeyError: ")
+    assert str(file) in line
+    text = file.read_text()
+    assert text.startswith("lcm verify env\nlexalcm ")
+    assert "Traceback" in text
+    assert 'raise KeyError("of the\\ninside")' in text
+    assert file.stat().st_mode & 0o077 == 0
