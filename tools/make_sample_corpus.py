@@ -10,8 +10,8 @@ from pathlib import Path
 
 import zstandard
 
-from lexalcm.atomic import atomic_file
 from lexalcm.data.sample import SAMPLE_FILE
+from lexalcm.io.atomic import atomic_file
 
 FIELDS = ("id", "lang", "title", "timestamp", "text")
 TARGET = Path(__file__).parents[1] / "lexalcm" / "data" / "resources" / SAMPLE_FILE

@@ -40,8 +40,8 @@ from lexalcm.codec.bank import SentenceBank
 from lexalcm.codec.base import CodecRecord
 from lexalcm.config import PositiveFloat, PositiveInt, Settings, validate
 from lexalcm.errors import CodecError
+from lexalcm.io.reading import reading
 from lexalcm.json_text import parse_json
-from lexalcm.reading import reading
 
 ENCODE_BATCH = 4096
 NGRAMS: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (2, 4)}

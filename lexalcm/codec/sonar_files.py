@@ -19,8 +19,6 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lexalcm.atomic import atomic_file
-from lexalcm.codec.download import DownloadError, download, page_instead
 from lexalcm.codec.sonar_checkpoint import (
     Side,
     SonarSizes,
@@ -30,7 +28,9 @@ from lexalcm.codec.sonar_checkpoint import (
     weights_digest,
 )
 from lexalcm.errors import CodecError
-from lexalcm.file_lock import FileLock
+from lexalcm.io.atomic import atomic_file
+from lexalcm.io.download import DownloadError, download, page_instead
+from lexalcm.io.file_lock import FileLock
 from lexalcm.io.progress import Progress
 from lexalcm.json_text import parse_json
 

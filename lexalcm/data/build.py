@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import atomic_folder, check_output
 from lexalcm.codec.options import CodecOptions, cut_sentences
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Document, Source, TextDocuments, find_sources, read_documents
@@ -22,6 +21,7 @@ from lexalcm.data.segmenters import make_segmenter
 from lexalcm.data.shared_codec import check_codec_choice
 from lexalcm.data.workspace import Workspace
 from lexalcm.errors import UserError
+from lexalcm.io.atomic import atomic_folder, check_output
 from lexalcm.io.progress import Counter, Progress, silent
 from lexalcm.text.languages import find_language
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.normalize import NORMALIZER_FILE
 from lexalcm.errors import DataError
-from lexalcm.file_hash import file_sha256
+from lexalcm.io.hashing import file_sha256
 
 COMPANIONS = (NORMALIZER_FILE, SPECIAL_FILE)
 

@@ -17,12 +17,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from lexalcm.atomic import atomic_file
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_LANGUAGE
-from lexalcm.data.cache import CACHE_VARIABLE, DEFAULT_FOLDER
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.remote import is_remote
 from lexalcm.errors import ConfigError, DataError
+from lexalcm.io.atomic import atomic_file
+from lexalcm.io.disk_cache import CACHE_VARIABLE, DEFAULT_FOLDER
+from lexalcm.io.remote import is_remote
 
 CONCEPTS_FILE = "concepts.safetensors"
 

@@ -22,7 +22,7 @@ from lexalcm.data.open_text import check_size, open_text
 from lexalcm.data.unread import say_unread, shown_unread
 from lexalcm.data.writable import writable
 from lexalcm.errors import DataError, UserError
-from lexalcm.folders import files_below
+from lexalcm.io.folders import files_below
 from lexalcm.text.absent import first_present, is_absent
 from lexalcm.text.languages import LANGUAGE_FIELDS, known_language, record_language
 

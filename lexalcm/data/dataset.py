@@ -24,21 +24,21 @@ from safetensors.numpy import load_file
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
-from lexalcm.data.cache import DiskCache
 from lexalcm.data.companions import COMPANIONS, changed_companions
 from lexalcm.data.index import Index, index_name, read_columns, read_index, read_marks
 from lexalcm.data.manifest import Dtype, Manifest, SplitRecord, read_manifest
 from lexalcm.data.marks import Marks
 from lexalcm.data.mirror import Mirror
 from lexalcm.data.normalize import NORMALIZER_FILE, load_normalizer
-from lexalcm.data.remote import RemoteFolder, is_remote, local_path
 from lexalcm.data.shards import document_key
 from lexalcm.data.storage import CachedShards, LocalShards, Shards, block_size, check_shard
 from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.errors import DataError, ShardError, UserError
-from lexalcm.folders import inside
+from lexalcm.io.disk_cache import DiskCache
+from lexalcm.io.folders import inside
+from lexalcm.io.reading import reading
+from lexalcm.io.remote import RemoteFolder, is_remote, local_path
 from lexalcm.json_text import parse_json
-from lexalcm.reading import reading
 from lexalcm.registries import CODECS
 
 _HASHED_AT_ONCE = 1 << 20  # bytes

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import check_output
 from lexalcm.codec.options import CodecOptions, cut_sentences
 from lexalcm.data.build import BuildResult, cut_note, source_record
 from lexalcm.data.build_settings import BuildSettings, build_record
@@ -26,6 +25,7 @@ from lexalcm.data.tasks import Task
 from lexalcm.data.units import Unit, UnitPlan
 from lexalcm.data.workspace import Workspace
 from lexalcm.errors import UserError
+from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Counter, Progress, silent
 from lexalcm.text.languages import find_language
 

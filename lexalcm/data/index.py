@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lexalcm.atomic import atomic_file
 from lexalcm.data.finished_shard import FinishedShard, number_languages
 from lexalcm.data.manifest import LanguageCount, SplitRecord
 from lexalcm.data.marks import MARKS, Marks
 from lexalcm.errors import DataError
-from lexalcm.folders import inside
-from lexalcm.reading import reading
+from lexalcm.io.atomic import atomic_file
+from lexalcm.io.folders import inside
+from lexalcm.io.reading import reading
 
 
 class Index(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lexalcm.atomic import write_text
 from lexalcm.codec.base import CodecRecord
 from lexalcm.config import Count, Settings, validate
 from lexalcm.data.normalize import NormalizerSettings
 from lexalcm.errors import DataError
-from lexalcm.folders import is_plain_name
+from lexalcm.io.atomic import write_text
+from lexalcm.io.folders import is_plain_name
 from lexalcm.json_text import JSONError, parse_json
 
 FORMAT_VERSION = 1

@@ -8,12 +8,12 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from lexalcm.data.cache import DiskCache
 from lexalcm.data.companions import file_hash
 from lexalcm.data.manifest import MANIFEST_FILE
-from lexalcm.data.remote import RemoteFolder
 from lexalcm.errors import DataError
-from lexalcm.folders import inside
+from lexalcm.io.disk_cache import DiskCache
+from lexalcm.io.folders import inside
+from lexalcm.io.remote import RemoteFolder
 
 
 class Mirror:

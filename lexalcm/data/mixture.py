@@ -14,12 +14,12 @@ from lexalcm.codec.base import CodecRecord
 from lexalcm.data.concepts import special_vectors
 from lexalcm.data.dataset import Dataset, Split
 from lexalcm.data.marks import TargetSpans
-from lexalcm.data.remote import is_remote
 from lexalcm.data.settings import DataSettings, SetSettings
 from lexalcm.data.storage import check_shard
 from lexalcm.data.windows import Documents
 from lexalcm.errors import CodecError, ConfigError, DataError, ShardError
-from lexalcm.folders import inside
+from lexalcm.io.folders import inside
+from lexalcm.io.remote import is_remote
 
 TRAIN_SPLIT = "train"
 

@@ -24,12 +24,12 @@ from pydantic import Field, model_validator
 from safetensors.numpy import load_file, save_file
 from typing_extensions import Self
 
-from lexalcm.atomic import atomic_file
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.data.permutation import derive_key, permute
 from lexalcm.data.quantiles import Counts, HalfCounts, KeptNumbers, merge
 from lexalcm.errors import ConfigError, DataError
-from lexalcm.reading import reading
+from lexalcm.io.atomic import atomic_file
+from lexalcm.io.reading import reading
 
 NORMALIZER_FILE = "normalizer.safetensors"
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lexalcm.atomic import check_output_file
 from lexalcm.data.companions import companion_hashes
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import write_manifest
@@ -18,9 +17,10 @@ from lexalcm.data.normalize import (
     save_normalizer,
     write_stats,
 )
-from lexalcm.data.remote import is_remote
 from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.errors import ConfigError, UserError
+from lexalcm.io.atomic import check_output_file
+from lexalcm.io.remote import is_remote
 
 _SUFFIX = ".safetensors"
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from lexalcm.atomic import atomic_file, first_folder, write_text
 from lexalcm.codec.base import Codec, CodecRecord
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, configure_codec, fit_codec, load_codec, refuse_choices
@@ -24,6 +23,7 @@ from lexalcm.codec.special import SPECIAL_FILE, encode_special, read_special, wr
 from lexalcm.config import validate
 from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
 from lexalcm.errors import CodecError, UserError
+from lexalcm.io.atomic import atomic_file, first_folder, write_text
 from lexalcm.io.progress import Progress, silent
 from lexalcm.json_text import parse_json
 from lexalcm.registries import CODECS

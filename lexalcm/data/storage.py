@@ -20,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from lexalcm.data.cache import DiskCache, size_from_environment
 from lexalcm.data.manifest import ShardRecord
-from lexalcm.data.remote import RemoteFolder
 from lexalcm.errors import ConfigError, DataError, ShardError
-from lexalcm.folders import inside
+from lexalcm.io.disk_cache import DiskCache, size_from_environment
+from lexalcm.io.folders import inside
+from lexalcm.io.remote import RemoteFolder
 
 BLOCK_VARIABLE = "LEXALCM_CACHE_BLOCK"
 DEFAULT_BLOCK = "4MiB"

@@ -3,11 +3,11 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from lexalcm.atomic import place_first, scratch_file, write_text
 from lexalcm.data.document_groups import Group
 from lexalcm.data.manifest import Dtype
 from lexalcm.data.shards import ShardFile, document_json, read_shard, stored_numbers
 from lexalcm.data.units import Unit
+from lexalcm.io.atomic import place_first, scratch_file, write_text
 
 
 def record_file(records: Path, unit: Unit) -> Path:

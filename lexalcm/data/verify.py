@@ -25,7 +25,6 @@ from lexalcm.data.companions import changed_companions
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import MANIFEST_FILE, ShardRecord
 from lexalcm.data.normalize import NORMALIZER_FILE
-from lexalcm.data.remote import is_remote
 from lexalcm.data.storage import SPARSE_BLOCK
 from lexalcm.data.verify_codec import check_codec, decode_sample
 from lexalcm.data.verify_documents import DocumentChecks
@@ -33,6 +32,7 @@ from lexalcm.data.verify_index import CheckedIndex, check_index
 from lexalcm.data.verify_report import DataReport
 from lexalcm.data.verify_shards import OTHER_CONTENT, ShardReader, stray_shards
 from lexalcm.errors import DataError, UserError
+from lexalcm.io.remote import is_remote
 
 QUICK_PLACES = 100
 QUICK_DOCUMENTS = 10

@@ -16,14 +16,14 @@ import numpy as np
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import ShardRecord
 from lexalcm.data.marks import MARKS, marks_of
-from lexalcm.data.remote import RemoteFile, RemoteFolder, is_remote
 from lexalcm.data.shards import document_key
 from lexalcm.data.storage import Shards, check_shard
 from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.data.verify_documents import DocumentChecks
 from lexalcm.data.verify_report import DataReport
 from lexalcm.errors import DataError, ShardError
-from lexalcm.folders import entries, inside
+from lexalcm.io.folders import entries, inside
+from lexalcm.io.remote import RemoteFile, RemoteFolder, is_remote
 
 READ_AT_ONCE = 1 << 20
 OTHER_CONTENT = "other content than when it was built (SHA-256)"

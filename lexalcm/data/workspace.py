@@ -22,7 +22,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import first_file, remove_folder, remove_leftovers, write_text
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.special import special_sentences
@@ -44,6 +43,7 @@ from lexalcm.data.spool import Part, Spool
 from lexalcm.data.unit_writer import UnitWriter, record_file
 from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_unit, training_documents
 from lexalcm.errors import DataError, UserError
+from lexalcm.io.atomic import first_file, remove_folder, remove_leftovers, write_text
 from lexalcm.io.progress import Progress, silent
 
 GROUPS_BEHIND = 2

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from lexalcm.atomic import write_text
 from lexalcm.errors import UserError
 from lexalcm.evaluate.html_report import to_html
 from lexalcm.evaluate.markdown import to_markdown
 from lexalcm.evaluate.report import Evaluation
+from lexalcm.io.atomic import write_text
 
 
 def to_json(evaluation: Evaluation) -> str:

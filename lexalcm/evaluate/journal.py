@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import write_text
 from lexalcm.errors import UserError
-from lexalcm.file_lock import FileLock
+from lexalcm.io.atomic import write_text
+from lexalcm.io.file_lock import FileLock
 
 _ABOUT = "about.json"
 

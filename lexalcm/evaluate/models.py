@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm import __version__
-from lexalcm.atomic import check_output_file
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.evaluate.baselines import baselines
@@ -23,6 +22,7 @@ from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.options import GenerationOptions, SamplingOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.text import TextModel
+from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model, model_folder, read_config

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from lexalcm import __version__
-from lexalcm.atomic import check_output_file
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.errors import CodecError, ConfigError, DataError
@@ -38,6 +37,7 @@ from lexalcm.evaluate.scored_example import score_examples
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel, check_end, read_end_of_text
+from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model, model_folder, read_config

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lexalcm.atomic import atomic_file, check_output_file
 from lexalcm.errors import UserError
 from lexalcm.generate.continuation import WrittenSentence
+from lexalcm.io.atomic import atomic_file, check_output_file
 
 SUFFIXES = (".npy", ".safetensors")
 

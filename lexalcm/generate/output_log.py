@@ -14,9 +14,9 @@ from typing import Any
 
 from typing_extensions import Self
 
-from lexalcm.atomic import check_output_file, fsync_path, write_text
 from lexalcm.errors import UserError
-from lexalcm.file_lock import FileLock
+from lexalcm.io.atomic import check_output_file, fsync_path, write_text
+from lexalcm.io.file_lock import FileLock
 
 CHUNK = 2**20
 LONGEST_SHOWN = 60

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lexalcm.atomic import check_output_file, write_text
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.continuation import WrittenSentence, embed
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt, check_languages, check_seed
 from lexalcm.generate.text import TextModel
+from lexalcm.io.atomic import check_output_file, write_text
 from lexalcm.option import option_fields
 from lexalcm.text.languages import find_language
 

@@ -15,15 +15,15 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lexalcm.atomic import atomic_file, write_text
 from lexalcm.config import validate
 from lexalcm.errors import ConfigError, UserError
+from lexalcm.io.atomic import atomic_file, write_text
+from lexalcm.io.reading import reading
 from lexalcm.json_text import JSONError, parse_json
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import count_parameters, meta_model
 from lexalcm.model.lcm import LCM
 from lexalcm.model.locate import CONFIG_FILE, find_model
-from lexalcm.reading import reading
 
 WEIGHTS_FILE = "model.safetensors"
 GENERATION_FILE = "generation_config.json"

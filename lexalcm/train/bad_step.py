@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lexalcm.atomic import write_text
 from lexalcm.data.batch import Batch
 from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.mixture import TRAIN_SPLIT, Mixture
 from lexalcm.data.plan import Windows
 from lexalcm.errors import LexaError
+from lexalcm.io.atomic import write_text
 from lexalcm.model.folder import load_model
 from lexalcm.train.alerts import layer_of
 from lexalcm.train.engines.protocol import Engine

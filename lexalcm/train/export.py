@@ -5,11 +5,11 @@ The weights go from the checkpoint's files to the model's, one tensor at a time:
 
 from pathlib import Path
 
-from lexalcm.atomic import atomic_folder
+from lexalcm.io.atomic import atomic_folder
+from lexalcm.io.safetensors_writer import TensorSpec, write_tensors
 from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model, write_model
 from lexalcm.train.checkpoint import stored_result
-from lexalcm.train.tensor_file import TensorSpec, write_tensors
 
 
 def export_model(checkpoint: Path, model: str, dataset: Path, out: Path) -> None:

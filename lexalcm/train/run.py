@@ -20,7 +20,7 @@ from lexalcm.config import load_settings
 from lexalcm.data.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.mixture import Mixture
-from lexalcm.file_hash import file_sha256
+from lexalcm.io.hashing import file_sha256
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from lexalcm.atomic import scratch_file
 from lexalcm.errors import UserError
-from lexalcm.file_lock import FileLock
+from lexalcm.io.atomic import scratch_file
+from lexalcm.io.file_lock import FileLock
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.world import World
 

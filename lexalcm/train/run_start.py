@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import atomic_folder, check_output, remove_folder, write_text
 from lexalcm.errors import ConfigError, TrainingError, UserError
-from lexalcm.folders import entries
+from lexalcm.io.atomic import atomic_folder, check_output, remove_folder, write_text
+from lexalcm.io.folders import entries
 from lexalcm.train.checkpoint import Progress, list_checkpoints, read_progress
 from lexalcm.train.run_folder import Fingerprints, RunFolder
 from lexalcm.train.settings import RunConfig

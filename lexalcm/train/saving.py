@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from lexalcm.atomic import write_text
 from lexalcm.errors import TrainingError, UserError
+from lexalcm.io.atomic import write_text
 from lexalcm.train.checkpoint import (
     Content,
     Progress,

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import write_text
 from lexalcm.errors import ConfigError, import_extra
+from lexalcm.io.atomic import write_text
 from lexalcm.train.monitor_settings import WandbSettings
 from lexalcm.train.settings import RunConfig
 

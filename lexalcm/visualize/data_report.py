@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lexalcm.atomic import check_output
+from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.visualize import data_figures as figures
 from lexalcm.visualize import data_statistics as statistics

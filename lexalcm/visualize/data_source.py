@@ -14,10 +14,10 @@ import numpy as np
 from lexalcm.data.dataset import Dataset, Split
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.normalize import fit_normalizer
-from lexalcm.data.remote import is_remote, local_path
 from lexalcm.data.storage import SPARSE_BLOCK
 from lexalcm.errors import DataError
 from lexalcm.io.progress import Progress
+from lexalcm.io.remote import is_remote, local_path
 from lexalcm.visualize.data_statistics import Sample, collect
 from lexalcm.visualize.parquet_source import ParquetSplit, open_parquet
 

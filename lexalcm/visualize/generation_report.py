@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexalcm.atomic import check_output
 from lexalcm.data.dataset import Dataset
 from lexalcm.errors import DataError, UserError
 from lexalcm.generate.continuation import embed
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel
+from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.codec_match import check_codec
 from lexalcm.text.running_text import join_sentences

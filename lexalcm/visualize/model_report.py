@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import check_output
 from lexalcm.errors import UserError
+from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.flops import training_flops

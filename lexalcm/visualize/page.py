@@ -15,7 +15,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from lexalcm import __version__
-from lexalcm.atomic import atomic_folder
+from lexalcm.io.atomic import atomic_folder
 from lexalcm.io.progress import Progress, silent
 from lexalcm.visualize.style import Format, Picture, draw
 
@@ -75,7 +75,7 @@ def write_report(out: Path | str, page: str, cards: Sequence[Card], *, overwrite
     """Write the page and the pictures into a new folder, whole or not at all; returns the files' names.
 
     Raises:
-        UserError: see `lexalcm.atomic.check_output`.
+        UserError: see `lexalcm.io.atomic.check_output`.
     """
     with atomic_folder(out, overwrite=overwrite, marker=PAGE) as folder:
         (folder / PAGE).write_text(page, encoding="utf-8")

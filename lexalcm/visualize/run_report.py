@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import check_output
 from lexalcm.errors import UserError
+from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.visualize import run_figures as figures
 from lexalcm.visualize.page import PAGE, Card, Fact, Plan, draw_cards, render_page, write_report

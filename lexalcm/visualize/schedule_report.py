@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lexalcm.atomic import check_output
 from lexalcm.config import load_settings
 from lexalcm.diffusion.samplers import Sampler
 from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule
 from lexalcm.errors import UserError
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
+from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.folder import model_folder, read_config, read_generation_config
 from lexalcm.registries import SAMPLERS

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.atomic import (
+from lexalcm.errors import UserError
+from lexalcm.io.atomic import (
     atomic_file,
     atomic_folder,
     check_output,
@@ -16,7 +17,6 @@ from lexalcm.atomic import (
     place_first,
     remove_leftovers,
 )
-from lexalcm.errors import UserError
 
 
 def names(folder: Path) -> list[str]:
@@ -91,7 +91,7 @@ def test_no_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from lexalcm.atomic import atomic_folder\n"
+        "from lexalcm.io.atomic import atomic_folder\n"
         "with atomic_folder(sys.argv[1]) as folder:\n"
         "    (folder / 'part').touch()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -169,7 +169,7 @@ def test_a_killed_writer_had_the_number_that_its_successor_has(tmp_path: Path) -
 
 
 def test_leftovers_of_killed_writers_are_removed_and_no_others(tmp_path: Path) -> None:
-    kill = "import os, sys; from lexalcm.atomic import *; from pathlib import Path\n"
+    kill = "import os, sys; from lexalcm.io.atomic import *; from pathlib import Path\n"
     kill += "with atomic_file(Path(sys.argv[1])) as file: file.write_text('half'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", kill, tmp_path / "file"])
     (tmp_path / ".mine.tmp").touch()
@@ -184,7 +184,7 @@ def test_leftovers_of_killed_writers_are_removed_and_no_others(tmp_path: Path) -
 REPLACE_AND_DIE = """
 import os, sys
 from pathlib import Path
-from lexalcm import atomic
+from lexalcm.io import atomic
 
 goal, dies_at, rename, renamed = Path(sys.argv[1]), int(sys.argv[2]), Path.rename, []
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.codec import download as module
-from lexalcm.codec.download import DownloadError, download
 from lexalcm.errors import UserError
+from lexalcm.io import download as module
+from lexalcm.io.download import DownloadError, download
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 

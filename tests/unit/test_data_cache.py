@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.data.cache import DiskCache
 from lexalcm.errors import ConfigError
+from lexalcm.io.disk_cache import DiskCache
 
 FORK = multiprocessing.get_context("fork")
 

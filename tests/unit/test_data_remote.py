@@ -10,14 +10,14 @@ import pytest
 from remote_servers import serve
 from torch.utils.data import DataLoader
 
-from lexalcm.data import remote
 from lexalcm.data.build import BuildSettings, build_dataset
-from lexalcm.data.cache import DiskCache
 from lexalcm.data.corpus import Document
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.mirror import Mirror
 from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import ConfigError, DataError, MissingExtraError, RemoteError, ShardError
+from lexalcm.io import remote
+from lexalcm.io.disk_cache import DiskCache
 
 pytest.importorskip("aiohttp", reason="reading https:// needs the extra http")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.file_lock import FileLock
+from lexalcm.io.file_lock import FileLock
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from lexalcm.file_lock import FileLock
+from lexalcm.io.file_lock import FileLock
 lock = FileLock(Path(sys.argv[1]))
 assert lock.acquire(wait=0)
 child = os.fork()  # as a loader process; it outlives its parent

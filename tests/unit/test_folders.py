@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lexalcm.errors import DataError, UserError
-from lexalcm.folders import entries, files_below, inside, is_plain_name
+from lexalcm.io.folders import entries, files_below, inside, is_plain_name
 
 PARTS = st.sampled_from(["..", ".", "", "a", "..a", "a..", "\0", "\ud83d", "\udc8d", "train-000000.tar", "~"])
 NAMES = st.one_of(st.text(), st.lists(PARTS, min_size=1, max_size=5).map("/".join))

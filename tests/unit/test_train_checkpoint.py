@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.train.checkpoint import file_name, share_out
-from lexalcm.train.tensor_file import TensorSpec
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5, 64])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lexalcm.errors import UserError
-from lexalcm.file_lock import FileLock
+from lexalcm.io.file_lock import FileLock
 from lexalcm.train import run_lock
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.run_lock import locked

@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lexalcm.file_hash import file_sha256
-from lexalcm.train.tensor_file import StoredTensors, TensorSpec, write_tensors
+from lexalcm.io.hashing import file_sha256
+from lexalcm.io.safetensors_writer import StoredTensors, TensorSpec, write_tensors
 
 
 def test_the_library_reads_what_was_streamed(tmp_path: Path) -> None:

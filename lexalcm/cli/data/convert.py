@@ -94,7 +94,7 @@ def convert(
     from lexalcm.data.convert.convert import convert as work
     from lexalcm.data.convert.settings import ConvertSettings
     from lexalcm.data.info import describe
-    from lexalcm.data.size import parse_size
+    from lexalcm.io.sizes import parse_size
     from lexalcm.text.languages import find_language
 
     given: dict[str, Any] = {

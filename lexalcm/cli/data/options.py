@@ -95,7 +95,7 @@ def build_settings(
     from lexalcm.codec.special import parse_special
     from lexalcm.config import load_settings
     from lexalcm.data.build_settings import BuildSettings
-    from lexalcm.data.size import parse_size
+    from lexalcm.io.sizes import parse_size
 
     overrides = [f"codec_options.{option}" for option in codec_option or []]
     overrides += [f"segmenter_options.{option}" for option in segmenter_option or []]

@@ -56,9 +56,9 @@ def generation(
       lcm visualize generation --data data/sample --document 3 --sentence 12
       lcm visualize generation "One. Two. Three." --model runs/base --steps 20 --guidance 2 --samples 8
     """
-    from lexalcm.atomic import check_output
     from lexalcm.errors import UserError
     from lexalcm.generate.text import TextModel
+    from lexalcm.io.atomic import check_output
     from lexalcm.text.languages import find_language
     from lexalcm.visualize.generation_report import document_prompt, report_generation, text_prompt
     from lexalcm.visualize.page import PAGE

@@ -13,7 +13,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from lexalcm import __version__
-from lexalcm.atomic import atomic_folder, check_output
 from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE
@@ -34,7 +33,8 @@ from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.unread import say_unread
 from lexalcm.data.writable import writable
 from lexalcm.errors import ConfigError, DataError, UserError
-from lexalcm.folders import files_below
+from lexalcm.io.atomic import atomic_folder, check_output
+from lexalcm.io.folders import files_below
 from lexalcm.io.progress import Progress, silent
 from lexalcm.text.languages import check_language
 

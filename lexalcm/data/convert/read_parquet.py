@@ -47,7 +47,7 @@ from lexalcm.data.spool import document_position
 from lexalcm.data.units import SplitName
 from lexalcm.data.writable import writable
 from lexalcm.errors import DataError
-from lexalcm.folders import files_below
+from lexalcm.io.folders import files_below
 from lexalcm.text.absent import first_present, is_absent
 from lexalcm.text.languages import LANGUAGE_FIELDS, record_language
 

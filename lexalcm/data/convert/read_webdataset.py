@@ -24,7 +24,7 @@ from lexalcm.data.tar import open_tar
 from lexalcm.data.units import SplitName
 from lexalcm.data.writable import writable
 from lexalcm.errors import DataError
-from lexalcm.folders import files_below
+from lexalcm.io.folders import files_below
 from lexalcm.json_text import parse_json
 from lexalcm.text.absent import first_present, is_absent
 from lexalcm.text.languages import record_language

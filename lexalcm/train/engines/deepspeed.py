@@ -31,6 +31,7 @@ from torch import nn
 
 from lexalcm.data.batch import Batch
 from lexalcm.errors import ConfigError, import_extra
+from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
 from lexalcm.train.average import MovingAverage
@@ -41,7 +42,6 @@ from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Update
 from lexalcm.train.memory_layout import Layout
 from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
 from lexalcm.train.settings import RunConfig, TrainSettings
-from lexalcm.train.tensor_file import TensorSpec
 from lexalcm.train.world import World
 
 

@@ -23,12 +23,12 @@ from typing import NamedTuple, Protocol
 import torch
 
 from lexalcm.data.batch import Batch
+from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
 from lexalcm.train.average import MovingAverage
 from lexalcm.train.memory_layout import Layout
 from lexalcm.train.settings import RunConfig, TrainSettings
-from lexalcm.train.tensor_file import TensorSpec
 from lexalcm.train.world import World
 
 ReadTensor = Callable[[str], torch.Tensor]

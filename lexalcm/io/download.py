@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lexalcm import __version__
-from lexalcm.atomic import fsync_path
 from lexalcm.errors import LexaError, UserError
-from lexalcm.file_hash import file_sha256
-from lexalcm.file_lock import FileLock
+from lexalcm.io.atomic import fsync_path
+from lexalcm.io.file_lock import FileLock
+from lexalcm.io.hashing import file_sha256
 from lexalcm.io.progress import Report
 
 logger = logging.getLogger(__name__)

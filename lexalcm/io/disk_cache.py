@@ -21,9 +21,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lexalcm.data.size import parse_size
 from lexalcm.errors import ConfigError
-from lexalcm.file_lock import FileLock
+from lexalcm.io.file_lock import FileLock
+from lexalcm.io.sizes import parse_size
 
 CACHE_VARIABLE = "LEXALCM_CACHE"
 SIZE_VARIABLE = "LEXALCM_CACHE_SIZE"
