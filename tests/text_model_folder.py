@@ -12,8 +12,8 @@ from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE, write_special
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
-from lexalcm.data.segment import segment
 from lexalcm.model import ModelConfig, create_model
+from lexalcm.text.segment import segment
 
 SIZES = {"width": 32, "num_heads": 2, "ffn_dim": 48, "num_layers": 2}
 GENERATION = {"sampler": "ddim", "steps": 3, "guidance_scale": 2.0, "max_sentences": 4}

@@ -35,10 +35,10 @@ from lexalcm.codec.sonar_files import PUBLISHED, cache_folder
 from lexalcm.codec.sonar_tokenizer import PAD, SonarTokenizer
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
-from lexalcm.data.segment import segment
 from lexalcm.device import can_compile
 from lexalcm.errors import LexaError, import_extra
 from lexalcm.text.languages import SONAR_LANGUAGES
+from lexalcm.text.segment import segment
 from tools.matrix_rate import matrix_rate
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
-from lexalcm.data.segment import segment
 from lexalcm.evaluate.models import evaluate
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.generate.text import TextModel
+from lexalcm.text.segment import segment
 from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
 
 SENTENCES = 15  # of a document: five are given, ten are written

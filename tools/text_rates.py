@@ -13,12 +13,12 @@ from typing import Any
 from lexalcm.codec.lsa import LsaCodec
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
-from lexalcm.data.segment import segment
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel
 from lexalcm.model.create import create_model
 from lexalcm.model.place import place_model
 from lexalcm.model.presets import preset
+from lexalcm.text.segment import segment
 
 EVERY = 10
 """Of the packaged documents, one in so many is fitted on: 2,000 sentences."""

@@ -54,9 +54,9 @@ def infer(
       lcm infer --model runs/chats --chat "What do you think of schools?" --system "Be brief."
       lcm infer --input prompts.jsonl --output answers.jsonl --batch 64
     """
-    from lexalcm.data.chat import Turn
     from lexalcm.errors import UserError
     from lexalcm.generate.text import TextModel
+    from lexalcm.text.chat import Turn
     from lexalcm.text.languages import find_language
 
     mode = _mode(text, input_file, output, interactive=interactive, each=each)

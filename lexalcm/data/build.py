@@ -17,13 +17,13 @@ from lexalcm.data.corpus import Document, Source, TextDocuments, find_sources, r
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.info import describe
 from lexalcm.data.manifest import MANIFEST_FILE
-from lexalcm.data.segmenters import make_segmenter
 from lexalcm.data.shared_codec import check_codec_choice
 from lexalcm.data.workspace import Workspace
 from lexalcm.errors import UserError
 from lexalcm.io.atomic import atomic_folder, check_output
 from lexalcm.io.progress import Counter, Progress, silent
 from lexalcm.text.languages import find_language
+from lexalcm.text.segmenters import make_segmenter
 
 MAX_SOURCES_NOTED = 100
 """File names that the manifest keeps."""

@@ -8,8 +8,8 @@ from typing_extensions import Self
 from lexalcm import __version__
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.data.manifest import Dtype
-from lexalcm.data.segment import MAX_CHARS
-from lexalcm.data.segmenters import SegmenterName
+from lexalcm.text.segment import MAX_CHARS
+from lexalcm.text.segmenters import SegmenterName
 
 
 class BuildSettings(Settings):

@@ -16,15 +16,15 @@ from typing import Any, Literal
 
 import zstandard
 
-from lexalcm.data.chat import ASSISTANT, CHAT_FIELDS, Turn, is_conversation, read_turns
 from lexalcm.data.json_records import decoded_lines, json_records
 from lexalcm.data.open_text import check_size, open_text
 from lexalcm.data.unread import say_unread, shown_unread
-from lexalcm.data.writable import writable
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.folders import files_below
 from lexalcm.text.absent import first_present, is_absent
+from lexalcm.text.chat import ASSISTANT, CHAT_FIELDS, Turn, is_conversation, read_turns
 from lexalcm.text.languages import LANGUAGE_FIELDS, known_language, record_language
+from lexalcm.text.writable import writable
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def read_documents(
             A record without that field but with `source` and `target` is a pair. Fields that are null, NaN or empty
             count as missing.
         documents: what a document is in a text file: what stands between blank lines, or the whole file.
-        chat: every record is a conversation in a layout of `lexalcm.data.chat`; standard input holds JSON.
+        chat: every record is a conversation in a layout of `lexalcm.text.chat`; standard input holds JSON.
 
     At the end, what was not used of the records, and looks as though it should be, is logged as a warning.
 

@@ -19,7 +19,6 @@ from lexalcm.data.build import BuildResult, cut_note, source_record
 from lexalcm.data.build_settings import BuildSettings, build_record
 from lexalcm.data.corpus import Source, TextDocuments, find_sources, read_documents
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.segmenters import check_segmenter
 from lexalcm.data.shared_codec import check_codec_choice
 from lexalcm.data.tasks import Task
 from lexalcm.data.units import Unit, UnitPlan
@@ -28,6 +27,7 @@ from lexalcm.errors import UserError
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Counter, Progress, silent
 from lexalcm.text.languages import find_language
+from lexalcm.text.segmenters import check_segmenter
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
-from lexalcm.data.chat import chat_document
 from lexalcm.data.corpus import Document
-from lexalcm.data.segment import MAX_CHARS, Segmenter, segment_texts
 from lexalcm.data.shards import document_json
 from lexalcm.io.atomic import atomic_file
+from lexalcm.text.chat import chat_document
+from lexalcm.text.segment import MAX_CHARS, Segmenter, segment_texts
 
 LOOK_EVERY = 256
 """Documents after which a worker looks whether another has finished the same part."""

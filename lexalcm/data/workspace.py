@@ -35,7 +35,6 @@ from lexalcm.data.index import write_index
 from lexalcm.data.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
 from lexalcm.data.marks import without_roles
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
-from lexalcm.data.segmenters import make_segmenter
 from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.shards import read_shard
 from lexalcm.data.shared_codec import SharedCodec, check_language_of, try_codec
@@ -45,6 +44,7 @@ from lexalcm.data.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_u
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.atomic import first_file, remove_folder, remove_leftovers, write_text
 from lexalcm.io.progress import Progress, silent
+from lexalcm.text.segmenters import make_segmenter
 
 GROUPS_BEHIND = 2
 """Groups of documents that wait to be written while later ones are embedded: a disk may take long to flush a shard."""

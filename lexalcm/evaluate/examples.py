@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lexalcm.codec.base import Codec
-from lexalcm.data.segment import segment
 from lexalcm.errors import DataError, UserError
 from lexalcm.generate.seen_language import see_language
 from lexalcm.text.languages import find_language
+from lexalcm.text.segment import segment
 
 FIELDS = {"source", "reference", "lang", "id"}
 

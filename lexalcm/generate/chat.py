@@ -1,6 +1,6 @@
 """Conversations: a prompt of turns, the concepts that stand for roles, and where an answer ends.
 
-A prompt is what `lexalcm.data.chat` makes of a conversation: each turn its role's concept and its sentences, and at the
+A prompt is what `lexalcm.text.chat` makes of a conversation: each turn its role's concept and its sentences, and at the
 end the assistant's concept, behind which the model answers. The answer ends where the model predicts what stands behind
 answers in the data: a role's concept or end of text.
 
@@ -17,11 +17,11 @@ from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE, read_special
-from lexalcm.data.chat import ASSISTANT, ROLES, Turn
-from lexalcm.data.segment import segment
 from lexalcm.errors import UserError
 from lexalcm.generate.prompt import Prompt, check_languages, check_prompt_length, check_seed
 from lexalcm.generate.seen_language import see_language
+from lexalcm.text.chat import ASSISTANT, ROLES, Turn
+from lexalcm.text.segment import segment
 
 
 @dataclass(frozen=True)

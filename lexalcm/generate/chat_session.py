@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
-from lexalcm.data.chat import ASSISTANT
 from lexalcm.generate.continuation import embed
 from lexalcm.generate.session import Said, Session
 from lexalcm.generate.text import TextModel
+from lexalcm.text.chat import ASSISTANT
 
 
 class ChatSession(Session):

@@ -2,7 +2,7 @@
 
 A JSON line has `text`, or `sentences` as a list, and may have `id`, `lang`, `to` and `seed`; other fields are passed
 over. A line of plain text is a document. Empty lines are no documents. Of conversations a JSON line has `messages`, or
-another layout of `lexalcm.data.chat`, that ends with what is to be answered (`prompt` or `instruction` without what
+another layout of `lexalcm.text.chat`, that ends with what is to be answered (`prompt` or `instruction` without what
 would follow), or else `text`, which the user says.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.codec.base import Codec
-from lexalcm.data.chat import Turn, read_turns
 from lexalcm.errors import DataError, UserError
 from lexalcm.generate.chat import chat_prompt
 from lexalcm.generate.prompt import Prompt, check_seed, read_prompt
 from lexalcm.text.absent import is_absent
+from lexalcm.text.chat import Turn, read_turns
 from lexalcm.text.languages import find_language
 
 STDIN = "-"

@@ -7,10 +7,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
-from lexalcm.data.segment import MAX_CHARS, paragraphs_of, segment
 from lexalcm.errors import UserError
 from lexalcm.generate.codec_languages import check_language
 from lexalcm.generate.seen_language import see_language
+from lexalcm.text.segment import MAX_CHARS, paragraphs_of, segment
 
 MAX_SEED = 2**63 - 1
 """The largest that is taken: generators know larger ones only up to a point, and samples count on from it."""

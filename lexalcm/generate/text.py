@@ -17,7 +17,6 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE, read_special
-from lexalcm.data.chat import Turn
 from lexalcm.errors import CodecError, UserError
 from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.chat import Roles, chat_prompt, spoken
@@ -32,6 +31,7 @@ from lexalcm.model.folder import GENERATION_FILE, load_model, model_folder
 from lexalcm.model.lcm import LCM
 from lexalcm.model.place import place_model
 from lexalcm.model.predictor import ConceptPredictor
+from lexalcm.text.chat import Turn
 
 OnStep = Callable[[int, int], None]
 """Is told of each denoising step: its number, from 1, and how many a concept takes."""

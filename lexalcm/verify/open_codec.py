@@ -13,11 +13,11 @@ from lexalcm.config import Settings, load_settings
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.manifest import MANIFEST_FILE
 from lexalcm.data.sample import packaged_text
-from lexalcm.data.segment import segment
 from lexalcm.data.shared_codec import codec_of_folder
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.locate import find_model
+from lexalcm.text.segment import segment
 
 DEFAULT_CODEC = "sonar"
 

@@ -19,8 +19,8 @@ from lexalcm.codec.registry import fit_codec, load_codec
 from lexalcm.codec.special import encode_special
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
-from lexalcm.data.segment import segment
 from lexalcm.errors import CodecError, ConfigError, UserError
+from lexalcm.text.segment import segment
 
 Documents = list[tuple[str, list[str]]]
 

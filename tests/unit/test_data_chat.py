@@ -15,7 +15,6 @@ from lexalcm.codec.special import SPECIAL_CONCEPTS
 from lexalcm.data.batch import Batch
 from lexalcm.data.build import BuildResult, build_from_paths
 from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.chat import chat_document, read_turns
 from lexalcm.data.convert.convert import convert
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.corpus import find_sources, read_documents
@@ -30,6 +29,7 @@ from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import DataError, UserError
 from lexalcm.model.create import create_model
 from lexalcm.objective import Loss, create_objective
+from lexalcm.text.chat import chat_document, read_turns
 
 SYSTEM, USER, ASSISTANT, TOOL = (SPECIAL_CONCEPTS[name] for name in ("system", "user", "assistant", "tool"))
 END = SPECIAL_CONCEPTS["end_of_text"]

@@ -14,9 +14,9 @@ from lexalcm.data.corpus import find_sources, read_documents
 from lexalcm.data.marks import Marks, TargetSpans
 from lexalcm.data.packing import pack
 from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
-from lexalcm.data.segment import segment
 from lexalcm.data.windows import Documents, SetWindows
 from lexalcm.errors import ConfigError, DataError
+from lexalcm.text.segment import segment
 
 PACKAGED = Path(corpus.__file__).parent / "resources" / "corpus.jsonl.zst"
 

@@ -5,7 +5,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.data.segment import SentencexSegmenter, cut_long, segment
+from lexalcm.text.segment import SentencexSegmenter, cut_long, segment
 
 pieces_of_text = st.sampled_from(
     [

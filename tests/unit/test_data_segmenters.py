@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lexalcm.data import segmenters
 from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.dataset import Dataset
-from lexalcm.data.segment import segment, segment_texts
-from lexalcm.data.segmenters import make_segmenter
 from lexalcm.errors import ConfigError, UserError
+from lexalcm.text import segmenters
+from lexalcm.text.segment import segment, segment_texts
+from lexalcm.text.segmenters import make_segmenter
 
 SCRIPTS = [
     "Latin",

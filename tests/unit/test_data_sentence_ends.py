@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.data.segment import segment, segment_texts
+from lexalcm.text.segment import segment, segment_texts
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from torch import Tensor
 from lexalcm.codec.special import SPECIAL_CONCEPTS
 from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.chat import Turn
 from lexalcm.data.loader import TrainingBatches
 from lexalcm.data.mixture import Mixture
 from lexalcm.data.settings import DataSettings
@@ -23,6 +22,7 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.stopping import StoppingRules
 from lexalcm.generate.text import TextModel
+from lexalcm.text.chat import Turn
 
 SYSTEM, USER, ASSISTANT = (SPECIAL_CONCEPTS[name] for name in ("system", "user", "assistant"))
 TURNS = [

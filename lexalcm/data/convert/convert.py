@@ -31,12 +31,12 @@ from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
 from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.sentence_concepts import sentence_concepts
 from lexalcm.data.unread import say_unread
-from lexalcm.data.writable import writable
 from lexalcm.errors import ConfigError, DataError, UserError
 from lexalcm.io.atomic import atomic_folder, check_output
 from lexalcm.io.folders import files_below
 from lexalcm.io.progress import Progress, silent
 from lexalcm.text.languages import check_language
+from lexalcm.text.writable import writable
 
 LEFT_OUT_FILE = "left-out.jsonl"
 

@@ -7,7 +7,7 @@ the type but not a possible value is an error, so that a document never loses it
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lexalcm.data.chat import ROLES
+from lexalcm.text.chat import ROLES
 
 MARK_TYPES: dict[str, type] = {"source": int, "turns": list, "targets": list}
 """Their names and types, in the order in which a document has them."""

@@ -45,11 +45,11 @@ from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_halves
 from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
 from lexalcm.data.spool import document_position
 from lexalcm.data.units import SplitName
-from lexalcm.data.writable import writable
 from lexalcm.errors import DataError
 from lexalcm.io.folders import files_below
 from lexalcm.text.absent import first_present, is_absent
 from lexalcm.text.languages import LANGUAGE_FIELDS, record_language
+from lexalcm.text.writable import writable
 
 SONAR_DIM = 1024
 

@@ -22,12 +22,12 @@ from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.spool import document_position
 from lexalcm.data.tar import open_tar
 from lexalcm.data.units import SplitName
-from lexalcm.data.writable import writable
 from lexalcm.errors import DataError
 from lexalcm.io.folders import files_below
 from lexalcm.json_text import parse_json
 from lexalcm.text.absent import first_present, is_absent
 from lexalcm.text.languages import record_language
+from lexalcm.text.writable import writable
 
 _OUR_KEY = re.compile(r"\d{6,}-\d{6,}")
 """See `lexalcm.data.shards.document_key`."""

@@ -17,9 +17,9 @@ from pydantic import Field
 
 from lexalcm.codec.options import choose_device
 from lexalcm.config import PositiveInt, Settings, validate
-from lexalcm.data.segment import Segmenter, SentencexSegmenter
 from lexalcm.errors import UserError, import_extra
 from lexalcm.text.languages import iso_code, language_name
+from lexalcm.text.segment import Segmenter, SentencexSegmenter
 
 SegmenterName = Literal["sentencex", "sat", "spacy", "newline"]
 

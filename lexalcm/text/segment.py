@@ -19,8 +19,8 @@ from typing import Protocol
 import regex
 import sentencex
 
-from lexalcm.data.sentence_ends import join_pieces, mend_cuts
 from lexalcm.text.languages import iso_code
+from lexalcm.text.sentence_ends import join_pieces, mend_cuts
 
 MAX_CHARS = 250
 """Characters (code points) that a sentence may have before it is cut."""
