@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 CODECS: "Registry[type[Codec]]" = Registry(
     "codec",
     {
-        "lsa": "lexalcm.codec.lsa:LsaCodec",
-        "sonar": "lexalcm.codec.sonar:SonarCodec",
-        "sonar-hf": "lexalcm.codec.sonar_hf:SonarHfCodec",
-        "sonar-space": "lexalcm.codec.sonar_space:SonarSpaceCodec",
+        "lsa": "lexalcm.codec.lsa.codec:LsaCodec",
+        "sonar": "lexalcm.codec.sonar.codec:SonarCodec",
+        "sonar-hf": "lexalcm.codec.sonar.hf:SonarHfCodec",
+        "sonar-space": "lexalcm.codec.sonar.space:SonarSpaceCodec",
     },
     CodecError,
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.codec.special import SPECIAL_FILE, write_special
 from lexalcm.data.dataset import Dataset
 from lexalcm.data.manifest import Manifest, write_manifest

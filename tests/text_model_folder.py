@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE, write_special
 from lexalcm.data.corpus import Source, read_documents

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from lexalcm.codec.base import CodecRecord
-from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.data.dataset import Dataset
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model

@@ -30,9 +30,9 @@ import numpy as np
 import torch
 
 from lexalcm.codec.options import DTYPES, choose_device, choose_dtype, dtype_name
-from lexalcm.codec.sonar_checkpoint import SonarSizes, expected_shapes
-from lexalcm.codec.sonar_files import PUBLISHED, cache_folder
-from lexalcm.codec.sonar_tokenizer import PAD, SonarTokenizer
+from lexalcm.codec.sonar.checkpoint import SonarSizes, expected_shapes
+from lexalcm.codec.sonar.files import PUBLISHED, cache_folder
+from lexalcm.codec.sonar.tokenizer import PAD, SonarTokenizer
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
 from lexalcm.device import can_compile
@@ -44,8 +44,8 @@ from tools.matrix_rate import matrix_rate
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lexalcm.codec.sonar_encoder import SonarEncoder
-    from lexalcm.codec.sonar_packed import DeviceBatch, PackedEncoder
+    from lexalcm.codec.sonar.encoder import SonarEncoder
+    from lexalcm.codec.sonar.packed import DeviceBatch, PackedEncoder
 
 BLOCK = 32
 SIZES = SonarSizes(vocab_size=256_206, dim=1024, ffn_dim=8192, layers=24)
@@ -97,7 +97,7 @@ def find_tokenizer(blocks: Sequence[Block], folder: Path) -> tuple[SonarTokenize
 
 def random_encoder(sizes: SonarSizes, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
     """An encoder with random weights."""
-    from lexalcm.codec.sonar_model import build_encoder
+    from lexalcm.codec.sonar.model import build_encoder
 
     tensors = {
         name: torch.empty(shape, device=device, dtype=dtype).normal_(std=0.02)
@@ -225,7 +225,7 @@ def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure both ways; what the last line says."""
     import_extra("transformers", "hf", "the benchmark")
-    from lexalcm.codec.sonar_encoder import SonarEncoder
+    from lexalcm.codec.sonar.encoder import SonarEncoder
 
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype, device)

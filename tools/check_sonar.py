@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lexalcm.codec.options import CodecOptions, DecodingOptions
-from lexalcm.codec.sonar_hf import SonarHfCodec
+from lexalcm.codec.sonar.hf import SonarHfCodec
 from lexalcm.errors import LexaError, UserError
 
 EMBEDDING_TOLERANCE = 1e-5

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.data.corpus import Source, read_documents
 from lexalcm.data.sample import packaged_text
 from lexalcm.generate.prompt import Prompt

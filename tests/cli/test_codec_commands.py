@@ -102,7 +102,7 @@ def test_verify_codec_shows_what_did_it(lcm, workspace):
     ("written", "code", "problems"), [("Words.", 0, []), (" ", 1, ["6 sentences came back empty"])]
 )
 def test_verify_codec_fails_where_sentences_come_back_empty(lcm, workspace, monkeypatch, written, code, problems):
-    write = "lexalcm.codec.sonar_decoder.SonarDecoder.write"
+    write = "lexalcm.codec.sonar.decoder.SonarDecoder.write"
     monkeypatch.setattr(write, lambda self, vectors, *_: [written] * len(vectors))
     found = lcm("verify", "codec", "--codec", "sonar-hf", *OPTIONS, "--json")
     result = json.loads(found.out)
@@ -160,7 +160,7 @@ def test_an_evaluation_runs_the_codec_as_told(lcm, workspace, monkeypatch):
         seen.add((options.beam, str(self.module.dtype), self.batch_sentences(options.beam)))
         return [[*self.tokenizer.prompt(lang), self.tokenizer.eos]] * len(embeddings)
 
-    monkeypatch.setattr("lexalcm.codec.sonar_decoder.SonarDecoder.search", search)
+    monkeypatch.setattr("lexalcm.codec.sonar.decoder.SonarDecoder.search", search)
     evaluate = ("evaluate", "m", "--data", "d", "--free", "--prefix", 1, "-n", 1, "--steps", 1, "--baselines", "none")
     found = lcm(*evaluate, "--beam", 2, "--codec-dtype", "bf16", "--codec-batch", 256, "--json")
     assert found.code == 0, found.err

@@ -87,7 +87,7 @@ def make_small() -> None:
     """Import what commands need, and turn down what takes long."""
     import torch
 
-    from lexalcm.codec import lsa  # noqa: F401
+    from lexalcm.codec.lsa import codec as lsa  # noqa: F401
     from lexalcm.data import sample
     from lexalcm.evaluate import evaluation  # noqa: F401
     from lexalcm.registries import ARCHITECTURES

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.numpy import load_file
 
-from lexalcm.codec.sonar_hf import SonarHfCodec
+from lexalcm.codec.sonar.hf import SonarHfCodec
 
 DATA = Path(__file__).parents[1] / "data"
 REFERENCE = DATA / "reference_sonar"

@@ -11,10 +11,10 @@ pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
 
 from sonar_reference import LANGUAGES, REFERENCE
 
-from lexalcm.codec.sonar_checkpoint import SonarSizes
-from lexalcm.codec.sonar_encoder import FIRST_WINDOW, SonarEncoder
-from lexalcm.codec.sonar_tokenizer import SonarTokenizer
-from lexalcm.codec.token_rows import token_batches
+from lexalcm.codec.sonar.checkpoint import SonarSizes
+from lexalcm.codec.sonar.encoder import FIRST_WINDOW, SonarEncoder
+from lexalcm.codec.sonar.token_rows import token_batches
+from lexalcm.codec.sonar.tokenizer import SonarTokenizer
 from tools import bench_embed
 
 

@@ -94,7 +94,7 @@ def test_a_probability_that_is_no_number_fails(
         pair[:] = pair or next(said)
         return pair.pop(0)
 
-    monkeypatch.setattr("lexalcm.codec.sonar_decoder.SonarDecoder.log_probability", log_probability)
+    monkeypatch.setattr("lexalcm.codec.sonar.decoder.SonarDecoder.log_probability", log_probability)
     (check,) = [check for check in check_sonar(folder) if check.name.startswith("text")]
     assert (check.passed, check.note) == (False, "5 of 5 texts differ")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexalcm.codec import lsa
 from lexalcm.codec.bank import SentenceBank
-from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.lsa import codec as lsa
+from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.codec.registry import fit_codec, load_codec
 from lexalcm.codec.special import encode_special
 from lexalcm.data.corpus import Source, read_documents
@@ -253,7 +253,7 @@ PROCESSORS = {
 }
 FIT = """
 import hashlib
-from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.lsa.codec import LsaCodec
 from tests.unit.test_codec_lsa import packaged_documents
 documents = packaged_documents(every=20)
 codec = LsaCodec.create(documents, max_features=5000, dim=64)

@@ -17,12 +17,12 @@ from sonar_reference import EXPECTED, LANGUAGES, REFERENCE, TENSORS, as_fairseq,
 pytest.importorskip("transformers", reason="the extra hf is not installed")
 pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
 
-from lexalcm.codec import sonar_files
 from lexalcm.codec.base import CodecRecord, DifferentiableCodec
 from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.codec.registry import configure_codec, fit_codec, load_codec
-from lexalcm.codec.sonar_hf import SonarHfCodec
-from lexalcm.codec.sonar_tokenizer import PAD
+from lexalcm.codec.sonar import files as sonar_files
+from lexalcm.codec.sonar.hf import SonarHfCodec
+from lexalcm.codec.sonar.tokenizer import PAD
 from lexalcm.errors import CodecError, ConfigError, UserError
 from lexalcm.registries import CODECS
 

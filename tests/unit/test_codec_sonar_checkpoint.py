@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from sonar_reference import REFERENCE, as_fairseq, state_of
 
-from lexalcm.codec.sonar_checkpoint import EMBEDDING, arrange, expected_shapes, read_weights, weights_digest
+from lexalcm.codec.sonar.checkpoint import EMBEDDING, arrange, expected_shapes, read_weights, weights_digest
 from lexalcm.errors import CodecError
 
 SIDES = ["encoder", "decoder"]

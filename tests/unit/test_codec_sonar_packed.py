@@ -13,11 +13,11 @@ pytest.importorskip("transformers", reason="the extra hf is not installed")
 
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
-from lexalcm.codec.sonar_checkpoint import SonarSizes, expected_shapes
-from lexalcm.codec.sonar_encoder import FIRST_WINDOW, WINDOWS_AHEAD, SonarEncoder
-from lexalcm.codec.sonar_model import build_encoder
-from lexalcm.codec.sonar_packed import FlashBatch, PackedEncoder, add_and_norm
-from lexalcm.codec.token_rows import token_batches
+from lexalcm.codec.sonar.checkpoint import SonarSizes, expected_shapes
+from lexalcm.codec.sonar.encoder import FIRST_WINDOW, WINDOWS_AHEAD, SonarEncoder
+from lexalcm.codec.sonar.model import build_encoder
+from lexalcm.codec.sonar.packed import FlashBatch, PackedEncoder, add_and_norm
+from lexalcm.codec.sonar.token_rows import token_batches
 
 SIZES = SonarSizes(vocab_size=100, dim=32, ffn_dim=64, layers=3)
 HEADS = 2

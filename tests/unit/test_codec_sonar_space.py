@@ -16,10 +16,11 @@ import pytest
 import torch
 from sonar_reference import EXPECTED, LANGUAGES, REFERENCE, TENSORS, hf_codec, state_of
 
-from lexalcm.codec import sonar, sonar_space
 from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.codec.registry import load_codec
-from lexalcm.codec.sonar_space import SonarSpaceCodec, explain
+from lexalcm.codec.sonar import codec as sonar
+from lexalcm.codec.sonar import space as sonar_space
+from lexalcm.codec.sonar.space import SonarSpaceCodec, explain
 from lexalcm.errors import CodecError, MissingExtraError
 from lexalcm.io.progress import Report
 from lexalcm.registries import CODECS
@@ -239,7 +240,7 @@ def test_data_of_other_places_is_read_if_the_weights_are_the_same(
     pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
     monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path))
     options = {"weights": "/then/encoder.pt", "decoder": "/then", "tokenizer": "/then/x.model", "heads": 4}
-    monkeypatch.setattr("lexalcm.codec.sonar_base.SONAR_LANGUAGES", tuple(LANGUAGES))
+    monkeypatch.setattr("lexalcm.codec.sonar.base.SONAR_LANGUAGES", tuple(LANGUAGES))
     record = hf_codec().record().model_copy(update={"options": options})
     installed(monkeypatch, "sonar")
     for name in ("sonar-space", "sonar"):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.codec.token_rows import length_groups, token_batches
+from lexalcm.codec.sonar.token_rows import length_groups, token_batches
 
 sentence_lengths = st.lists(st.integers(1, 514), min_size=1, max_size=200)
 

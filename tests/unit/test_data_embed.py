@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lexalcm.codec.base import Request
-from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.data.build import build_from_paths
 from lexalcm.data.build_settings import BuildSettings
 from lexalcm.data.dataset import Dataset

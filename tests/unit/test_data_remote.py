@@ -326,7 +326,7 @@ def test_file_systems_that_are_not_asynchronous_read_ranges_too(local, monkeypat
     system = fsspec.filesystem("memory")
     system.put(str(local.path), "/sets/one", recursive=True)
     system.pipe("/sets/one/codec/deep/file", b"content")
-    monkeypatch.delattr("lexalcm.codec.lsa.LsaCodec.files")
+    monkeypatch.delattr("lexalcm.codec.lsa.codec.LsaCodec.files")
     there = Dataset.open("memory://sets/one")
     same(there, local)
     assert (there.path / "codec" / "deep" / "file").read_bytes() == b"content"

@@ -13,7 +13,7 @@ from sonar_reference import hf_codec
 
 import lexalcm
 from lexalcm.codec.base import CodecRecord
-from lexalcm.codec.lsa import LsaCodec
+from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.config import Settings, load_settings
 from lexalcm.data.dataset import Dataset
 from lexalcm.model.folder import read_config

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.codec.base import CodecRecord
-from lexalcm.codec.sonar_base import SonarBase
-from lexalcm.codec.sonar_hf import SonarHfCodec
-from lexalcm.codec.sonar_space import SonarSpaceCodec, import_pipelines
+from lexalcm.codec.sonar.base import SonarBase
+from lexalcm.codec.sonar.hf import SonarHfCodec
+from lexalcm.codec.sonar.space import SonarSpaceCodec, import_pipelines
 from lexalcm.errors import CodecError, MissingExtraError
 
 logger = logging.getLogger(__name__)

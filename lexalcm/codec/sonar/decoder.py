@@ -16,7 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from transformers.modeling_outputs import BaseModelOutput
 
 from lexalcm.codec.options import DecodingOptions
-from lexalcm.codec.sonar_tokenizer import PAD, SonarTokenizer
+from lexalcm.codec.sonar.tokenizer import PAD, SonarTokenizer
 
 BATCH_SENTENCES = {"cpu": 32, "cuda": 128}
 OTHER_BATCH_SENTENCES = 32

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
-from lexalcm.codec.sonar_model import POSITION_OFFSET
-from lexalcm.codec.token_rows import TokenBatch, length_groups
+from lexalcm.codec.sonar.model import POSITION_OFFSET
+from lexalcm.codec.sonar.token_rows import TokenBatch, length_groups
 from lexalcm.device import can_compile
 
 COMPILE_AFTER = 40_000_000

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lexalcm.codec.sonar_tokenizer import CONTROL_SYMBOLS
+from lexalcm.codec.sonar.tokenizer import CONTROL_SYMBOLS
 from lexalcm.errors import CodecError
 
 Side = Literal["encoder", "decoder"]

@@ -10,9 +10,9 @@ from torch.nn import Module
 
 from lexalcm.codec.base import Request
 from lexalcm.codec.options import dtype_name
-from lexalcm.codec.sonar_base import PLACES, SonarBase, fingerprint_of
-from lexalcm.codec.sonar_checkpoint import Side
-from lexalcm.codec.sonar_files import (
+from lexalcm.codec.sonar.base import PLACES, SonarBase, fingerprint_of
+from lexalcm.codec.sonar.checkpoint import Side
+from lexalcm.codec.sonar.files import (
     FOLDER_VARIABLE,
     OpenedWeights,
     Part,
@@ -24,12 +24,12 @@ from lexalcm.codec.sonar_files import (
     find_part,
     open_weights,
 )
-from lexalcm.codec.sonar_tokenizer import SonarTokenizer
+from lexalcm.codec.sonar.tokenizer import SonarTokenizer
 from lexalcm.errors import CodecError, import_extra
 
 if TYPE_CHECKING:
-    from lexalcm.codec.sonar_decoder import SonarDecoder
-    from lexalcm.codec.sonar_encoder import SonarEncoder
+    from lexalcm.codec.sonar.decoder import SonarDecoder
+    from lexalcm.codec.sonar.encoder import SonarEncoder
 
 HEAD_DIM = 64
 ENCODER_POSITIONS_MORE = 2
@@ -61,8 +61,8 @@ class SonarHfCodec(SonarBase):
             CodecError: no weights, or a tokenizer of another vocabulary.
         """
         _require_transformers()
-        from lexalcm.codec.sonar_encoder import SonarEncoder
-        from lexalcm.codec.sonar_model import build_encoder
+        from lexalcm.codec.sonar.encoder import SonarEncoder
+        from lexalcm.codec.sonar.model import build_encoder
 
         opened = self._encoder_weights
         positions = self.options.max_seq_len + ENCODER_POSITIONS_MORE
@@ -78,8 +78,8 @@ class SonarHfCodec(SonarBase):
             CodecError: no weights, or of other sizes than the encoder or tokenizer.
         """
         _require_transformers()
-        from lexalcm.codec.sonar_decoder import SonarDecoder
-        from lexalcm.codec.sonar_model import build_decoder
+        from lexalcm.codec.sonar.decoder import SonarDecoder
+        from lexalcm.codec.sonar.model import build_decoder
 
         opened = self._open("decoder")
         sizes = opened.weights.sizes

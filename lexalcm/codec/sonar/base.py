@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from lexalcm.codec.base import STATED, CodecRecord, Request, not_finite
 from lexalcm.codec.options import CodecOptions, choose_device, choose_dtype
-from lexalcm.codec.sonar_files import FOLDER_VARIABLE
+from lexalcm.codec.sonar.files import FOLDER_VARIABLE
 from lexalcm.config import PositiveInt, Settings, validate
 from lexalcm.errors import CodecError
 from lexalcm.io.progress import Progress, silent

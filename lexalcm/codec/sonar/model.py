@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import M2M100Config, M2M100ForConditionalGeneration
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder, M2M100SinusoidalPositionalEmbedding
 
-from lexalcm.codec.sonar_checkpoint import SonarSizes
-from lexalcm.codec.sonar_tokenizer import PAD
+from lexalcm.codec.sonar.checkpoint import SonarSizes
+from lexalcm.codec.sonar.tokenizer import PAD
 from lexalcm.errors import CodecError
 
 POSITION_OFFSET = 2

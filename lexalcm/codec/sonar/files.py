@@ -19,7 +19,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lexalcm.codec.sonar_checkpoint import (
+from lexalcm.codec.sonar.checkpoint import (
     Side,
     SonarSizes,
     SonarWeights,
