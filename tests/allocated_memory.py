@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lexalcm.data.batch import Batch
+from lexalcm.data.batches.batch import Batch
 
 DIM, LENGTH = 64, 32
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lexalcm.codec.base import CodecRecord
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.manifest import Manifest, write_manifest
-from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
-from lexalcm.data.shards import ShardWriter
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.manifest import Manifest, write_manifest
+from lexalcm.data.format.shards import ShardWriter
+from lexalcm.data.normalizer.fit import NormalizerSettings, fit_on_documents, save_normalizer
 
 MakeDataset = Callable[..., Dataset]
 

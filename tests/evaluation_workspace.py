@@ -7,10 +7,10 @@ import torch
 
 from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.codec.special import SPECIAL_FILE, write_special
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.manifest import Manifest, write_manifest
-from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
-from lexalcm.data.shards import ShardWriter
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.manifest import Manifest, write_manifest
+from lexalcm.data.format.shards import ShardWriter
+from lexalcm.data.normalizer.fit import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.model import BaseLCM, ModelConfig, create_model
 
 DIM = 8

@@ -143,8 +143,8 @@ def pretended_lcm(
 
 def _write_text(file: Path) -> None:
     """Some documents of the packaged text."""
-    from lexalcm.data.corpus import Source, read_documents
-    from lexalcm.data.sample import packaged_text
+    from lexalcm.data.sources.corpus import Source, read_documents
+    from lexalcm.data.sources.sample import packaged_text
 
     with packaged_text() as path:
         documents = [one.text for one in read_documents([Source(path, path.name)]) if one.lang == "eng_Latn"]

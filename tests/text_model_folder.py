@@ -10,8 +10,8 @@ import torch
 from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE, write_special
-from lexalcm.data.corpus import Source, read_documents
-from lexalcm.data.sample import packaged_text
+from lexalcm.data.sources.corpus import Source, read_documents
+from lexalcm.data.sources.sample import packaged_text
 from lexalcm.model import ModelConfig, create_model
 from lexalcm.text.segment import segment
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.lsa.codec import LsaCodec
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 

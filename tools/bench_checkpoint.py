@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.config import load_settings
-from lexalcm.data.loader import Batch
+from lexalcm.data.batches.loader import Batch
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import PUBLISHED_DIM

@@ -37,16 +37,16 @@ from safetensors.numpy import save_file
 
 from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.special import SPECIAL_FILE
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.index import index_name
-from lexalcm.data.loader import TrainingBatches
-from lexalcm.data.manifest import LanguageCount, Manifest, ShardRecord, SplitRecord, write_manifest
-from lexalcm.data.mixture import Mixture
-from lexalcm.data.normalize import NormalizerSettings
-from lexalcm.data.plan import PackedRows, TrainingPlan
+from lexalcm.data.batches.loader import TrainingBatches
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.batches.plan import PackedRows, TrainingPlan
+from lexalcm.data.batches.windows import Documents
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.index import index_name
+from lexalcm.data.format.manifest import LanguageCount, Manifest, ShardRecord, SplitRecord, write_manifest
+from lexalcm.data.format.shards import ShardWriter
+from lexalcm.data.normalizer.fit import NormalizerSettings
 from lexalcm.data.settings import DataSettings
-from lexalcm.data.shards import ShardWriter
-from lexalcm.data.windows import Documents
 from lexalcm.train.allocator import keep_freed_memory
 
 DIM = 1024

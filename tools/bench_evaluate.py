@@ -19,10 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from lexalcm.data.build import build_from_paths
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.corpus import Source, read_documents
-from lexalcm.data.sample import packaged_text
+from lexalcm.data.build.one_process import build_from_paths
+from lexalcm.data.build.settings import BuildSettings
+from lexalcm.data.sources.corpus import Source, read_documents
+from lexalcm.data.sources.sample import packaged_text
 from lexalcm.evaluate.models import evaluate
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.generate.text import TextModel

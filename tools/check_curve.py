@@ -80,10 +80,10 @@ def main() -> int:
 def prepare(folder: Path) -> None:
     """Write the data set, the model and the settings."""
     from lexalcm.codec.base import CodecRecord
-    from lexalcm.data.dataset import Dataset
-    from lexalcm.data.manifest import Manifest, write_manifest
-    from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
-    from lexalcm.data.shards import ShardWriter
+    from lexalcm.data.format.dataset import Dataset
+    from lexalcm.data.format.manifest import Manifest, write_manifest
+    from lexalcm.data.format.shards import ShardWriter
+    from lexalcm.data.normalizer.fit import NormalizerSettings, fit_on_documents, save_normalizer
     from lexalcm.model.config import ModelConfig
     from lexalcm.model.create import create_model
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lexalcm.config import validate
-from lexalcm.data.normalize import NormalizerSettings, fit_normalizer
+from lexalcm.data.normalizer.fit import NormalizerSettings, fit_normalizer
 from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule
 from lexalcm.errors import LexaError, UserError
 from lexalcm.generate.autoregressive import generate_from_noise

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import LexaError, UserError
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions

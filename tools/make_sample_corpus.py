@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zstandard
 
-from lexalcm.data.sample import SAMPLE_FILE
+from lexalcm.data.sources.sample import SAMPLE_FILE
 from lexalcm.io.atomic import atomic_file
 
 FIELDS = ("id", "lang", "title", "timestamp", "text")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.codec.lsa.codec import LsaCodec
-from lexalcm.data.corpus import Source, read_documents
-from lexalcm.data.sample import packaged_text
+from lexalcm.data.sources.corpus import Source, read_documents
+from lexalcm.data.sources.sample import packaged_text
 from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel
 from lexalcm.model.create import create_model

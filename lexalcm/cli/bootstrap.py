@@ -73,7 +73,7 @@ def bootstrap(
     if list_presets:
         _print_presets(as_json)
         return
-    from lexalcm.data.dataset import Dataset
+    from lexalcm.data.format.dataset import Dataset
     from lexalcm.model.presets import DEFAULT_PRESET
     from lexalcm.train.bootstrap import (
         DEFAULT_OUT,

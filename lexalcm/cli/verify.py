@@ -41,7 +41,7 @@ def data(
       lcm verify data data/wiki --quick
       lcm verify data s3://bucket/wiki --json
     """
-    from lexalcm.data.manifest import MANIFEST_FILE, read_manifest
+    from lexalcm.data.format.manifest import MANIFEST_FILE, read_manifest
     from lexalcm.data.verify import verify_dataset
     from lexalcm.io.remote import is_remote, local_path
 

@@ -7,9 +7,9 @@ from rich import box
 from rich.table import Table
 
 from lexalcm.codec.special import describe_special, kept_sentences
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.mixture import Mixture
-from lexalcm.data.plan_info import PlanSummary, summarize_plan
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.batches.plan_info import PlanSummary, summarize_plan
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.settings import DataSettings
 
 

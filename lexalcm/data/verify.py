@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE
-from lexalcm.data.companions import changed_companions
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.manifest import MANIFEST_FILE, ShardRecord
-from lexalcm.data.normalize import NORMALIZER_FILE
-from lexalcm.data.storage import SPARSE_BLOCK
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.manifest import MANIFEST_FILE, ShardRecord
+from lexalcm.data.format.sidecar_files import changed_companions
+from lexalcm.data.format.storage import SPARSE_BLOCK
+from lexalcm.data.normalizer.fit import NORMALIZER_FILE
 from lexalcm.data.verify_codec import check_codec, decode_sample
 from lexalcm.data.verify_documents import DocumentChecks
 from lexalcm.data.verify_index import CheckedIndex, check_index

@@ -4,8 +4,8 @@ import numpy as np
 
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.marks import turn_starts
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.target_spans import turn_starts
 from lexalcm.data.verify_report import DataReport, DecodedSentence
 from lexalcm.errors import CodecError, DataError, MissingExtraError, UserError
 

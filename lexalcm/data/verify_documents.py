@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from lexalcm.data.manifest import Manifest
-from lexalcm.data.shards import document_key
-from lexalcm.data.tar import npy_header
+from lexalcm.data.format.manifest import Manifest
+from lexalcm.data.format.shards import document_key
+from lexalcm.data.format.tar import npy_header
 from lexalcm.data.verify_report import DataReport
 from lexalcm.json_text import parse_json
 

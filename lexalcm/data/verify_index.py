@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.index import Index, index_name
-from lexalcm.data.marks import MARKS, Marks
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.index import Index, index_name
+from lexalcm.data.format.target_spans import MARKS, Marks
 from lexalcm.data.verify_report import DataReport
 from lexalcm.data.verify_shards import ShardIndex
 from lexalcm.errors import DataError

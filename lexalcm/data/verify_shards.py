@@ -13,12 +13,12 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.manifest import ShardRecord
-from lexalcm.data.marks import MARKS, marks_of
-from lexalcm.data.shards import document_key
-from lexalcm.data.storage import Shards, check_shard
-from lexalcm.data.tar import TAR_BLOCK, npy_header, padded
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.manifest import ShardRecord
+from lexalcm.data.format.shards import document_key
+from lexalcm.data.format.storage import Shards, check_shard
+from lexalcm.data.format.tar import TAR_BLOCK, npy_header, padded
+from lexalcm.data.format.target_spans import MARKS, marks_of
 from lexalcm.data.verify_documents import DocumentChecks
 from lexalcm.data.verify_report import DataReport
 from lexalcm.errors import DataError, ShardError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from lexalcm.data.normalize import Documents
+from lexalcm.data.normalizer.fit import Documents
 from lexalcm.errors import DataError
 from lexalcm.evaluate.batches import EvaluationBatch
 from lexalcm.evaluate.distances import BLOCK, unit_rows

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lexalcm.data.dataset import Split
+from lexalcm.data.format.dataset import Split
 from lexalcm.errors import DataError
 from lexalcm.evaluate.split_marks import SplitMarks
 

@@ -17,7 +17,7 @@ import numpy as np
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecChoice
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import DataError
 from lexalcm.evaluate.assemble import assemble
 from lexalcm.evaluate.baselines import spread

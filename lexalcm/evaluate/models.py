@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm import __version__
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.sentence_concepts import sentence_concepts
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
 from lexalcm.evaluate.baselines import baselines
 from lexalcm.evaluate.evaluation import DatasetPredictor, evaluate_predictors, open_tools
 from lexalcm.evaluate.evaluation_run import Predictor, Processes, SingleProcess

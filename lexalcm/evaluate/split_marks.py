@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.marks import TargetSpans
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.target_spans import TargetSpans
 
 
 class SplitMarks:

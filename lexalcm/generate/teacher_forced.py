@@ -9,7 +9,7 @@ Shapes: B rows, L positions, D embedding dimension.
 import torch
 from torch import Tensor
 
-from lexalcm.data.batch import check_rows
+from lexalcm.data.batches.batch import check_rows
 from lexalcm.diffusion.samplers import DrawNoise
 from lexalcm.model.lcm import evaluating
 from lexalcm.model.predictor import ConceptPredictor

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lexalcm.data.batch import check_rows
+from lexalcm.data.batches.batch import check_rows
 from lexalcm.model.lcm import LCM
 
 
@@ -59,7 +59,7 @@ class Objective(nn.Module, ABC):
     """A model with a loss.
 
     Attributes:
-        fields: what it needs of a batch, by the names of `lexalcm.data.batch.Batch`: the arguments of `loss`. The
+        fields: what it needs of a batch, by the names of `lexalcm.data.batches.batch.Batch`: the arguments of `loss`. The
             embeddings are always among it.
         denoises: which models it trains: those that take noise away (`LCM.denoises`), or those that predict the next
             concept.
@@ -86,7 +86,7 @@ class Objective(nn.Module, ABC):
 
         Raises:
             UserError: shapes that do not agree with each other or with the model, or types that are not those of
-                `lexalcm.data.batch.FIELDS`.
+                `lexalcm.data.batches.batch.FIELDS`.
         """
         check_rows(self.model.config.dim, **{name: tensors[name] for name in self.fields})
         with self._autocast(tensors["embeddings"].device):

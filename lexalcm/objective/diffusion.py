@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lexalcm.data.batch import Field
+from lexalcm.data.batches.batch import Field
 from lexalcm.errors import UserError
 from lexalcm.model.lcm import LCM
 from lexalcm.objective.base import Loss, Objective
@@ -49,7 +49,7 @@ class Diffusion(Objective):
         """See `Objective.loss`. What is random is drawn for every position where it is not given.
 
         Args:
-            embeddings, documents, positions, targets: see `lexalcm.data.batch.Batch`.
+            embeddings, documents, positions, targets: see `lexalcm.data.batches.batch.Batch`.
             timesteps: from 0 to T - 1, int64 [B, L].
             noise: standard normal, [B, L, D].
             dropped: whose conditioning is dropped, bool [B, L]; none are drawn where the model is not in training.

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from lexalcm.data.batch import Batch, Sent
+from lexalcm.data.batches.batch import Batch, Sent
 
 
 class Ahead:

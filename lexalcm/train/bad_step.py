@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lexalcm.data.batch import Batch
-from lexalcm.data.loader import TrainingBatches
-from lexalcm.data.mixture import TRAIN_SPLIT, Mixture
-from lexalcm.data.plan import Windows
+from lexalcm.data.batches.batch import Batch
+from lexalcm.data.batches.loader import TrainingBatches
+from lexalcm.data.batches.mixture import TRAIN_SPLIT, Mixture
+from lexalcm.data.batches.plan import Windows
 from lexalcm.errors import LexaError
 from lexalcm.io.atomic import write_text
 from lexalcm.model.folder import load_model

@@ -13,9 +13,9 @@ from typing_extensions import Self
 
 from lexalcm import __version__
 from lexalcm.config import Settings, load_settings
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.manifest import MANIFEST_FILE
-from lexalcm.data.normalize import NORMALIZER_FILE, read_stats
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.manifest import MANIFEST_FILE
+from lexalcm.data.normalizer.fit import NORMALIZER_FILE, read_stats
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.atomic import atomic_folder, check_output
 from lexalcm.json_text import parse_json

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from lexalcm.data.batch import FIELDS
+from lexalcm.data.batches.batch import FIELDS
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import meta_model
 from lexalcm.model.lcm import LCM

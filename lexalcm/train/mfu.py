@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from lexalcm.data.batch import Batch
+from lexalcm.data.batches.batch import Batch
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.flops import training_flops
 

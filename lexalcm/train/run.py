@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from lexalcm.config import load_settings
-from lexalcm.data.loader import TrainingBatches, ValidationBatches
-from lexalcm.data.manifest import MANIFEST_FILE
-from lexalcm.data.mixture import Mixture
+from lexalcm.data.batches.loader import TrainingBatches, ValidationBatches
+from lexalcm.data.batches.loader_failure import loader_failures_said
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.format.manifest import MANIFEST_FILE
 from lexalcm.io.hashing import file_sha256
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model
@@ -31,7 +32,6 @@ from lexalcm.train.checkpoint import Progress, load_weights, restore_engine
 from lexalcm.train.engines.choose import EngineChoice, agreed_engine, choose_engine, start_engine
 from lexalcm.train.export import export_model
 from lexalcm.train.layers import freeze
-from lexalcm.train.loader_failure import loader_failures_said
 from lexalcm.train.log_file import LogFile
 from lexalcm.train.memory_choice import planned_bytes
 from lexalcm.train.monitor import Display, Logged, Monitor, Silent

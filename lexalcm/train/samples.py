@@ -22,9 +22,9 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions, Configurable
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import read_special
-from lexalcm.data.concepts import special_vectors
-from lexalcm.data.dataset import Dataset, Split
-from lexalcm.data.mixture import Mixture
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.batches.special_concepts import special_vectors
+from lexalcm.data.format.dataset import Dataset, Split
 from lexalcm.errors import LexaError
 from lexalcm.model.folder import load_model, model_folder
 from lexalcm.model.lcm import LCM

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lexalcm.data.batch import Batch
+from lexalcm.data.batches.batch import Batch
 from lexalcm.objective import Loss
 from lexalcm.to_host import ToHost
 from lexalcm.train.timestep_loss import TimestepBuckets

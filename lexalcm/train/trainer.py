@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from lexalcm.data.loader import TrainingBatches, ValidationBatches
+from lexalcm.data.batches.loader import TrainingBatches, ValidationBatches
 from lexalcm.errors import TrainingError
 from lexalcm.train.ahead import Ahead
 from lexalcm.train.bad_step import BadStep

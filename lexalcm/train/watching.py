@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from lexalcm.data.mixture import Mixture
+from lexalcm.data.batches.mixture import Mixture
 from lexalcm.objective import Objective
 from lexalcm.train.alerts import WeightWatch
 from lexalcm.train.checkpoint import Progress

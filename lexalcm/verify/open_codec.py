@@ -10,10 +10,10 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, configure_codec, fit_codec, load_codec
 from lexalcm.config import Settings, load_settings
-from lexalcm.data.corpus import Source, read_documents
-from lexalcm.data.manifest import MANIFEST_FILE
-from lexalcm.data.sample import packaged_text
-from lexalcm.data.shared_codec import codec_of_folder
+from lexalcm.data.build.shared_codec import codec_of_folder
+from lexalcm.data.format.manifest import MANIFEST_FILE
+from lexalcm.data.sources.corpus import Source, read_documents
+from lexalcm.data.sources.sample import packaged_text
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.locate import find_model

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lexalcm.data.dataset import Dataset, Split
-from lexalcm.data.manifest import MANIFEST_FILE
-from lexalcm.data.normalize import fit_normalizer
-from lexalcm.data.storage import SPARSE_BLOCK
+from lexalcm.data.format.dataset import Dataset, Split
+from lexalcm.data.format.manifest import MANIFEST_FILE
+from lexalcm.data.format.storage import SPARSE_BLOCK
+from lexalcm.data.normalizer.fit import fit_normalizer
 from lexalcm.errors import DataError
 from lexalcm.io.progress import Progress
 from lexalcm.io.remote import is_remote, local_path

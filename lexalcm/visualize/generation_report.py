@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import DataError, UserError
 from lexalcm.generate.continuation import embed
 from lexalcm.generate.options import GenerationOptions

@@ -125,7 +125,7 @@ def test_no_space_left_in_a_rust_library_is_one_line(
 ) -> None:
     from safetensors import SafetensorError
 
-    from lexalcm.data import sample
+    from lexalcm.data.sources import sample
 
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -139,7 +139,7 @@ def test_no_space_left_in_a_rust_library_is_one_line(
 def test_no_space_left_is_one_line(lcm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from lexalcm.data import sample
+    from lexalcm.data.sources import sample
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "shard"))
@@ -171,7 +171,7 @@ def test_no_space_left_is_one_line(lcm: Callable, tmp_path: Path, monkeypatch: p
 def test_what_the_system_says_is_one_line(
     lcm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, says: str
 ) -> None:
-    from lexalcm.data import sample
+    from lexalcm.data.sources import sample
 
     def fail(*_: object, **__: object) -> None:
         raise error

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 
 TEXT = """\
 The river rises in the hills. It runs past the mill, and nobody fishes there. In May the boats return.
@@ -39,8 +39,8 @@ SMALL = [f"--codec-option={name}={value}" for name, value in SMALL_CODEC.items()
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     """The packaged text as a data set with small vectors, in a folder of its own."""
-    from lexalcm.data.build_settings import BuildSettings
-    from lexalcm.data.sample import build_sample
+    from lexalcm.data.build.settings import BuildSettings
+    from lexalcm.data.sources.sample import build_sample
 
     folder = tmp_path_factory.mktemp("sample")
     build_sample(folder / "data" / "sample", BuildSettings(codec_options=SMALL_CODEC))

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from documented import ROOT, Block, all_blocks, commands
 
-from lexalcm.data.corpus import Document, Source, read_documents
-from lexalcm.data.sample import packaged_text
+from lexalcm.data.sources.corpus import Document, Source, read_documents
+from lexalcm.data.sources.sample import packaged_text
 
 START = "start"
 BLOCKS: dict[str, list[Block]] = {}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 
 OPTIONS = ["--codec-option=dim=8", "--codec-option=max_features=500", "--shard-size", "8KiB", "--dtype", "float32"]
 

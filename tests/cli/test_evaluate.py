@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.model import ModelConfig, create_model
 
 DIM = 6

@@ -11,7 +11,7 @@ import pytest
 import torch
 from evaluation_workspace import make_text_dataset
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.model import load_model
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from text_model_folder import make_text_model
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.model import load_model
 
 STEPS = 40

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from lexalcm.data.corpus import Source, read_documents
-from lexalcm.data.sample import packaged_text
+from lexalcm.data.sources.corpus import Source, read_documents
+from lexalcm.data.sources.sample import packaged_text
 
 TINY = ["--set", "model.width=64", "--set", "model.ffn_dim=128", "--set", "model.num_layers=2"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pretended_gpu import ARCHITECTURES, CODECS, PretendedLcm, pretended_lcm
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 
 TEXT = "We must do more for our schools. Peace is near."
 SAME = 2e-2  # of SONAR in half precision, relative to the largest number

@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 from training_workspace import DIM, STEPS, make_workspace
 
 from lexalcm.cli import training_display
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.loader import TrainingBatches
-from lexalcm.data.mixture import Mixture
+from lexalcm.data.batches.loader import TrainingBatches
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.settings import DataSettings
 
 SENTENCES = 6

@@ -17,7 +17,7 @@ from training_workspace import make_workspace, zero
 
 from lexalcm.cli import app, entry, training_display
 from lexalcm.cli.app import main
-from lexalcm.data.batch import Batch
+from lexalcm.data.batches.batch import Batch
 from lexalcm.model import load_model
 from lexalcm.train import run
 from lexalcm.train.stop import StopRequest

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from lexalcm.data.build import build_dataset
-from lexalcm.data.corpus import Document
+from lexalcm.data.build.one_process import build_dataset
+from lexalcm.data.sources.corpus import Document
 
 TEXT = "The sun rises over the hills. A river runs through the town. Nobody saw the boat return. "
 

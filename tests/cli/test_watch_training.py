@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from training_workspace import add_codec, final_weights, make_workspace, rewind
 
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.loader import TrainingBatches, ValidationBatches
-from lexalcm.data.mixture import Mixture
+from lexalcm.data.batches.loader import TrainingBatches, ValidationBatches
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import MissingExtraError, ShardError, TrainingError
 from lexalcm.model import load_model
 from lexalcm.objective import create_objective

@@ -88,7 +88,7 @@ def make_small() -> None:
     import torch
 
     from lexalcm.codec.lsa import codec as lsa  # noqa: F401
-    from lexalcm.data import sample
+    from lexalcm.data.sources import sample
     from lexalcm.evaluate import evaluation  # noqa: F401
     from lexalcm.registries import ARCHITECTURES
     from lexalcm.train import run, settings

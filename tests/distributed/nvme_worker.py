@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lexalcm.config import load_settings
-from lexalcm.data.batch import Batch
+from lexalcm.data.batches.batch import Batch
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective

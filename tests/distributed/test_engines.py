@@ -18,12 +18,12 @@ from training_workspace import (
     zero,
 )
 
-from lexalcm.data.build import build_from_paths
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.corpus import Source, read_documents
-from lexalcm.data.loader import TrainingBatches
-from lexalcm.data.mixture import Mixture
-from lexalcm.data.sample import packaged_text
+from lexalcm.data.batches.loader import TrainingBatches
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.build.one_process import build_from_paths
+from lexalcm.data.build.settings import BuildSettings
+from lexalcm.data.sources.corpus import Source, read_documents
+from lexalcm.data.sources.sample import packaged_text
 from lexalcm.errors import TrainingError
 from lexalcm.model import ModelConfig, create_model, load_model
 from lexalcm.objective import create_objective

@@ -17,8 +17,8 @@ from lexalcm.codec.lsa import codec as lsa
 from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.codec.registry import fit_codec, load_codec
 from lexalcm.codec.special import encode_special
-from lexalcm.data.corpus import Source, read_documents
-from lexalcm.data.sample import packaged_text
+from lexalcm.data.sources.corpus import Source, read_documents
+from lexalcm.data.sources.sample import packaged_text
 from lexalcm.errors import CodecError, ConfigError, UserError
 from lexalcm.text.segment import segment
 

@@ -18,11 +18,11 @@ from lexalcm.codec.special import (
     special_sentences,
     write_special,
 )
-from lexalcm.data.build import build_dataset
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.concepts import special_vectors
-from lexalcm.data.corpus import Document
+from lexalcm.data.batches.special_concepts import special_vectors
+from lexalcm.data.build.one_process import build_dataset
+from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.info import describe
+from lexalcm.data.sources.corpus import Document
 from lexalcm.errors import ConfigError, UserError
 
 SONAR_VECTORS = Path(__file__).parents[1] / "data" / "sonar_vectors"

@@ -12,10 +12,10 @@ import webdataset
 from safetensors.numpy import load_file
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
-from lexalcm.data.build import build_dataset, build_from_paths
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.corpus import Document
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.build.one_process import build_dataset, build_from_paths
+from lexalcm.data.build.settings import BuildSettings
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.sources.corpus import Document
 from lexalcm.errors import CodecError, DataError, UserError
 
 SETTINGS = BuildSettings(codec="hash", shard_size=4096, validation=0.3)
@@ -175,7 +175,7 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lexalcm.data.tar.TarWriter.add", full)
+    monkeypatch.setattr("lexalcm.data.format.tar.TarWriter.add", full)
     with pytest.raises(UserError, match=r"cannot write the data set .*: No space left on device") as caught:
         build_into(tmp_path / "d")
     assert caught.value.exit_code == 2

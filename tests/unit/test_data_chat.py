@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from tiny_models import CONFIGS
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
-from lexalcm.data.batch import Batch
-from lexalcm.data.build import BuildResult, build_from_paths
-from lexalcm.data.build_settings import BuildSettings
+from lexalcm.data.batches.batch import Batch
+from lexalcm.data.batches.loader import TrainingBatches
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.build.embed import embed, make_job
+from lexalcm.data.build.one_process import BuildResult, build_from_paths
+from lexalcm.data.build.settings import BuildSettings
+from lexalcm.data.build.tasks import Task
 from lexalcm.data.convert.convert import convert
 from lexalcm.data.convert.settings import ConvertSettings
-from lexalcm.data.corpus import find_sources, read_documents
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.embed import embed, make_job
-from lexalcm.data.loader import TrainingBatches
-from lexalcm.data.mixture import Mixture
-from lexalcm.data.sentence_concepts import sentence_concepts
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
 from lexalcm.data.settings import DataSettings
-from lexalcm.data.tasks import Task
+from lexalcm.data.sources.corpus import find_sources, read_documents
 from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import DataError, UserError
 from lexalcm.model.create import create_model

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from remote_servers import serve
 
-from lexalcm.data.build import build_dataset
-from lexalcm.data.build_settings import BuildSettings
+from lexalcm.data.build.one_process import build_dataset
+from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.convert.convert import convert
 from lexalcm.data.convert.settings import ConvertSettings
-from lexalcm.data.corpus import Document
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.normalize import NormalizerSettings
-from lexalcm.data.refit import refit_normalizer
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.normalizer.fit import NormalizerSettings
+from lexalcm.data.normalizer.refit import refit_normalizer
+from lexalcm.data.sources.corpus import Document
 from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import DataError
 

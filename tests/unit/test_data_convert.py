@@ -13,13 +13,13 @@ import webdataset
 from safetensors.numpy import save_file
 
 from lexalcm.codec.special import kept_sentences
-from lexalcm.data.build import build_dataset, build_from_paths
-from lexalcm.data.build_settings import BuildSettings
+from lexalcm.data.build.one_process import build_dataset, build_from_paths
+from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.convert import blocks
 from lexalcm.data.convert.convert import convert
 from lexalcm.data.convert.settings import ConvertSettings
-from lexalcm.data.corpus import Document
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.sources.corpus import Document
 from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import ConfigError, UserError
 

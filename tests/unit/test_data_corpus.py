@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexalcm.data.corpus import Document, find_sources, read_documents
+from lexalcm.data.sources.corpus import Document, find_sources, read_documents
 from lexalcm.errors import DataError, UserError
 from lexalcm.text.languages import check_language, iso_code
 

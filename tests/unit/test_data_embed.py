@@ -16,14 +16,14 @@ import pytest
 
 from lexalcm.codec.base import Request
 from lexalcm.codec.lsa.codec import LsaCodec
-from lexalcm.data.build import build_from_paths
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.embed import EmbedJob, embed, make_job
-from lexalcm.data.shards import ShardFile
-from lexalcm.data.tasks import Task
-from lexalcm.data.units import Unit
-from lexalcm.data.workspace import Workspace
+from lexalcm.data.build.embed import EmbedJob, embed, make_job
+from lexalcm.data.build.one_process import build_from_paths
+from lexalcm.data.build.settings import BuildSettings
+from lexalcm.data.build.tasks import Task
+from lexalcm.data.build.units import Unit
+from lexalcm.data.build.workspace import Workspace
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.shards import ShardFile
 from lexalcm.errors import CodecError, DataError, UserError
 
 SETTINGS = BuildSettings(codec="hash", shard_size=8192, validation=0.2)

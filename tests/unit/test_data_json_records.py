@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexalcm.data.json_records import json_records
+from lexalcm.data.sources.json_records import json_records
 from lexalcm.errors import DataError
 
 VALUES = st.recursive(

@@ -12,14 +12,14 @@ import torch
 from safetensors.numpy import save_file
 
 from lexalcm.codec.base import CodecRecord
-from lexalcm.data.batch import Batch
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.loader import TrainingBatches, ValidationBatches
-from lexalcm.data.manifest import Manifest, write_manifest
-from lexalcm.data.mixture import Mixture
-from lexalcm.data.normalize import NormalizerSettings
+from lexalcm.data.batches.batch import Batch
+from lexalcm.data.batches.loader import TrainingBatches, ValidationBatches
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.manifest import Manifest, write_manifest
+from lexalcm.data.format.shards import ShardWriter
+from lexalcm.data.normalizer.fit import NormalizerSettings
 from lexalcm.data.settings import DataSettings, SetSettings
-from lexalcm.data.shards import ShardWriter
 from lexalcm.errors import CodecError, ConfigError, DataError, ShardError
 
 END = np.array([-1, -1, -1], np.float32)

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 from sklearn.preprocessing import RobustScaler
 
-from lexalcm.data import normalize
-from lexalcm.data.normalize import (
+from lexalcm.data.normalizer import fit as normalize
+from lexalcm.data.normalizer.fit import (
     NormalizerSettings,
     fit_normalizer,
     fit_on_documents,

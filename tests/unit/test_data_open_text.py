@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import zstandard
 
-from lexalcm.data import open_text as module
-from lexalcm.data.corpus import TextDocuments, find_sources, read_documents
-from lexalcm.data.open_text import open_text
+from lexalcm.data.sources import open_text as module
+from lexalcm.data.sources.corpus import TextDocuments, find_sources, read_documents
+from lexalcm.data.sources.open_text import open_text
 from lexalcm.errors import DataError
 
 PACKED = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor(level=19).compress}

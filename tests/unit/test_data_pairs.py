@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexalcm.data.build import build_from_paths
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.loader import TrainingBatches
-from lexalcm.data.mixture import Mixture
+from lexalcm.data.batches.loader import TrainingBatches
+from lexalcm.data.batches.mixture import Mixture
+from lexalcm.data.build.one_process import build_from_paths
+from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.settings import DataSettings
 from lexalcm.errors import DataError
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexalcm.data.permutation import derive_key, permute
+from lexalcm.data.batches.permutation import derive_key, permute
 
 
 @settings(deadline=None)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexalcm.data import corpus
-from lexalcm.data.corpus import find_sources, read_documents
-from lexalcm.data.marks import Marks, TargetSpans
-from lexalcm.data.packing import pack
-from lexalcm.data.plan import FixedPlan, PackedRows, TrainingPlan, Windows
-from lexalcm.data.windows import Documents, SetWindows
+from lexalcm.data.batches.packing import pack
+from lexalcm.data.batches.plan import FixedPlan, PackedRows, TrainingPlan, Windows
+from lexalcm.data.batches.windows import Documents, SetWindows
+from lexalcm.data.format.target_spans import Marks, TargetSpans
+from lexalcm.data.sources import corpus
+from lexalcm.data.sources.corpus import find_sources, read_documents
 from lexalcm.errors import ConfigError, DataError
 from lexalcm.text.segment import segment
 

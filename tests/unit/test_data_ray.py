@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.data.build import build_from_paths
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.embed import make_job
-from lexalcm.data.ray_engine import embed_on_ray
+from lexalcm.data.build.embed import make_job
+from lexalcm.data.build.one_process import build_from_paths
+from lexalcm.data.build.ray import embed_on_ray
+from lexalcm.data.build.settings import BuildSettings
 from lexalcm.errors import UserError
 
 SETTINGS = BuildSettings(codec_options={"dim": 8, "max_features": 500}, shard_size=16384, dtype="float32")

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lexalcm.data.normalize import NormalizerSettings, fit_normalizer, read_stats
-from lexalcm.data.refit import fit_mixture, parse_weighted, refit_normalizer
+from lexalcm.data.normalizer.fit import NormalizerSettings, fit_normalizer, read_stats
+from lexalcm.data.normalizer.refit import fit_mixture, parse_weighted, refit_normalizer
 from lexalcm.errors import CodecError, ConfigError, DataError, UserError
 from lexalcm.model.presets import DEFAULT_PRESET
 from lexalcm.train.bootstrap import BootstrapRequest, bootstrap

@@ -10,10 +10,10 @@ import pytest
 from remote_servers import serve
 from torch.utils.data import DataLoader
 
-from lexalcm.data.build import BuildSettings, build_dataset
-from lexalcm.data.corpus import Document
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.mirror import Mirror
+from lexalcm.data.build.one_process import BuildSettings, build_dataset
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.remote_metadata import Mirror
+from lexalcm.data.sources.corpus import Document
 from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import ConfigError, DataError, MissingExtraError, RemoteError, ShardError
 from lexalcm.io import remote

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lexalcm.data.build import build_from_paths
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.build.one_process import build_from_paths
+from lexalcm.data.build.settings import BuildSettings
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.text import segmenters
 from lexalcm.text.segment import segment, segment_texts

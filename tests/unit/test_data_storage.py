@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexalcm.data.manifest import ShardRecord
-from lexalcm.data.storage import LocalShards
+from lexalcm.data.format.manifest import ShardRecord
+from lexalcm.data.format.storage import LocalShards
 from lexalcm.errors import ShardError
 
 SIZE = 10_000

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexalcm.data.finished_shard import FinishedShard
-from lexalcm.data.shards import ShardWriter, read_shard
-from lexalcm.data.tar import TarWriter, npy_header, tar_header
+from lexalcm.data.format.finished_shard import FinishedShard
+from lexalcm.data.format.shards import ShardWriter, read_shard
+from lexalcm.data.format.tar import TarWriter, npy_header, tar_header
 from lexalcm.errors import DataError
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from lexalcm.data.tasks import Task, choose_task
+from lexalcm.data.build.tasks import Task, choose_task
 from lexalcm.errors import ConfigError
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexalcm.data.corpus import Document
-from lexalcm.data.shards import ShardWriter, document_json
-from lexalcm.data.spool import Part, Spool, document_position
-from lexalcm.data.units import UnitPlan, cut_units, divide, read_unit
+from lexalcm.data.build.segmented_store import Part, Spool, document_position
+from lexalcm.data.build.units import UnitPlan, cut_units, divide, read_unit
+from lexalcm.data.format.shards import ShardWriter, document_json
+from lexalcm.data.sources.corpus import Document
 
 
 def part(lengths: list[int], positions: list[float], text_bytes: list[int] | None = None, dropped: int = 0) -> Part:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lexalcm.data.build import build_dataset
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.corpus import Document
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.shards import ShardWriter
+from lexalcm.data.build.one_process import build_dataset
+from lexalcm.data.build.settings import BuildSettings
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.shards import ShardWriter
+from lexalcm.data.sources.corpus import Document
 from lexalcm.data.verify import verify_dataset
 from lexalcm.data.verify_report import DataReport
 from lexalcm.errors import DataError

@@ -9,10 +9,10 @@ from evaluation_workspace import guess_next, make_text_dataset, make_text_model
 from test_evaluate_scored_batch import Alphabet, Recorder
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
-from lexalcm.data.build import build_from_paths
-from lexalcm.data.build_settings import BuildSettings
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.sentence_concepts import sentence_concepts
+from lexalcm.data.build.one_process import build_from_paths
+from lexalcm.data.build.settings import BuildSettings
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
 from lexalcm.evaluate import models
 from lexalcm.evaluate.baselines import NearestContinuation, continue_documents, predict_targets, training_mean
 from lexalcm.evaluate.batches import EvaluationBatch, read_batch

@@ -8,7 +8,7 @@ import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
 from test_evaluate_free import watch_models
 
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import CodecError, ConfigError, DataError, UserError
 from lexalcm.evaluate import tasks
 from lexalcm.evaluate.examples import TaskExample, read_examples

@@ -15,7 +15,7 @@ import lexalcm
 from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.config import Settings, load_settings
-from lexalcm.data.dataset import Dataset
+from lexalcm.data.format.dataset import Dataset
 from lexalcm.model.folder import read_config
 from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.train.bootstrap import BootstrapRequest, bootstrap

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from lexalcm.data.batches.loader_failure import loader_failures_said
 from lexalcm.errors import TrainingError
-from lexalcm.train.loader_failure import loader_failures_said
 
 
 class Dying(IterableDataset):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import CONFIGS, packed_rows
 
-from lexalcm.data.batch import Batch
+from lexalcm.data.batches.batch import Batch
 from lexalcm.model.flops import training_flops
 from lexalcm.train.mfu import batch_flops, known_peak, peak_flops
 

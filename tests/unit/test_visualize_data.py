@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lexalcm.data.manifest import write_manifest
-from lexalcm.data.shards import ShardWriter
+from lexalcm.data.format.manifest import write_manifest
+from lexalcm.data.format.shards import ShardWriter
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.progress import silent
 from lexalcm.visualize import data_statistics as statistics

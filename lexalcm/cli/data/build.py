@@ -79,7 +79,7 @@ def build(
       lcm data build chats.jsonl --chat --out data/chats    # only what the assistant says is learned
       cat *.txt | lcm data build - --out data/mine
     """
-    from lexalcm.data.build import build_from_paths
+    from lexalcm.data.build.one_process import build_from_paths
 
     settings = build_settings(
         codec_option,

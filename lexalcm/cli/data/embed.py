@@ -92,10 +92,10 @@ def embed(
       lcm data embed chats/ --chat --out data/chats
       lcm data embed wiki/ --out data/wiki --ray local
     """
-    from lexalcm.data.embed import embed as work
-    from lexalcm.data.embed import make_job
-    from lexalcm.data.ray_engine import embed_on_ray
-    from lexalcm.data.tasks import choose_task
+    from lexalcm.data.build.embed import embed as work
+    from lexalcm.data.build.embed import make_job
+    from lexalcm.data.build.ray import embed_on_ray
+    from lexalcm.data.build.tasks import choose_task
     from lexalcm.errors import ConfigError
 
     if ray is not None and task is not None:

@@ -27,7 +27,7 @@ def info(
       lcm data info data/wiki --plan --set data.row_length=256 --set data.global_batch=32
     """
     from lexalcm.config import load_settings
-    from lexalcm.data.dataset import Dataset
+    from lexalcm.data.format.dataset import Dataset
     from lexalcm.data.info import describe
     from lexalcm.data.settings import DataSettings
 

@@ -52,8 +52,8 @@ def normalize(
       lcm bootstrap --data data/wiki --normalizer normalizer.safetensors
     """
     from lexalcm.config import validate
-    from lexalcm.data.normalize import NormalizerSettings
-    from lexalcm.data.refit import fit_mixture, parse_weighted, refit_normalizer
+    from lexalcm.data.normalizer.fit import NormalizerSettings
+    from lexalcm.data.normalizer.refit import fit_mixture, parse_weighted, refit_normalizer
     from lexalcm.errors import UserError
 
     given = {

@@ -9,8 +9,8 @@ import typer
 from lexalcm.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
-    from lexalcm.data.build import BuildResult
-    from lexalcm.data.build_settings import BuildSettings
+    from lexalcm.data.build.one_process import BuildResult
+    from lexalcm.data.build.settings import BuildSettings
 
 DEFAULT = Path("data/sample")
 
@@ -94,7 +94,7 @@ def build_settings(
     """
     from lexalcm.codec.special import parse_special
     from lexalcm.config import load_settings
-    from lexalcm.data.build_settings import BuildSettings
+    from lexalcm.data.build.settings import BuildSettings
     from lexalcm.io.sizes import parse_size
 
     overrides = [f"codec_options.{option}" for option in codec_option or []]

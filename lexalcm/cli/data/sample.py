@@ -33,8 +33,8 @@ def sample(
       lcm data sample --codec sonar --codec-device cuda:1 --out data/sonar
     """
     from lexalcm.config import load_settings
-    from lexalcm.data.build_settings import BuildSettings
-    from lexalcm.data.sample import build_sample
+    from lexalcm.data.build.settings import BuildSettings
+    from lexalcm.data.sources.sample import build_sample
 
     base = {"codec": codec, "seed": seed}
     overrides = [f"codec_options.{option}" for option in codec_option or []]

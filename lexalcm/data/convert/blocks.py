@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from lexalcm.data.manifest import Dtype
-from lexalcm.data.units import SplitName
+from lexalcm.data.build.units import SplitName
+from lexalcm.data.format.manifest import Dtype
 
 BLOCK_BYTES = 4 * 1024**2
 """Bytes of numbers that a block should have."""

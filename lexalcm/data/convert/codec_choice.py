@@ -13,10 +13,10 @@ import numpy as np
 from lexalcm.codec.base import STATED, CodecRecord
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE, kept_sentences, read_special, save_special
+from lexalcm.data.build.shared_codec import codec_of_folder
 from lexalcm.data.convert.settings import ConvertSettings
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.manifest import MANIFEST_FILE
-from lexalcm.data.shared_codec import codec_of_folder
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.manifest import MANIFEST_FILE
 from lexalcm.errors import CodecError, UserError
 from lexalcm.registries import CODECS
 

@@ -16,8 +16,7 @@ from lexalcm import __version__
 from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE
-from lexalcm.data.build import MAX_SOURCES_NOTED
-from lexalcm.data.companions import companion_hashes
+from lexalcm.data.build.one_process import MAX_SOURCES_NOTED
 from lexalcm.data.convert.blocks import Block, LeftOut, as_stored, leave_out_unusable, read_ahead
 from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, own_special, special_of
 from lexalcm.data.convert.read_dataset import DatasetReader
@@ -26,11 +25,12 @@ from lexalcm.data.convert.read_webdataset import TAR_SUFFIXES, WebDatasetReader,
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.convert.write_dataset import DatasetSink
 from lexalcm.data.convert.write_parquet import NOTE_FILE, ParquetSink
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
-from lexalcm.data.normalize import NormalizerSettings, fit_on_documents, save_normalizer
-from lexalcm.data.sentence_concepts import sentence_concepts
-from lexalcm.data.unread import say_unread
+from lexalcm.data.format.dataset import Dataset
+from lexalcm.data.format.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
+from lexalcm.data.format.sidecar_files import companion_hashes
+from lexalcm.data.normalizer.fit import NormalizerSettings, fit_on_documents, save_normalizer
+from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
+from lexalcm.data.sources.unread import say_unread
 from lexalcm.errors import ConfigError, DataError, UserError
 from lexalcm.io.atomic import atomic_folder, check_output
 from lexalcm.io.folders import files_below

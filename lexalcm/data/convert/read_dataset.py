@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lexalcm.data.build.units import SPLITS
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block
-from lexalcm.data.dataset import Dataset
-from lexalcm.data.units import SPLITS
+from lexalcm.data.format.dataset import Dataset
 
 
 class DatasetReader:

@@ -26,7 +26,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lexalcm.data.arrow_columns import (
+from lexalcm.data.build.segmented_store import document_position
+from lexalcm.data.build.units import SplitName
+from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
+from lexalcm.data.convert.document_marks import MARK_TYPES, read_marks_of
+from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_halves
+from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
+from lexalcm.data.sources.arrow_columns import (
     as_array,
     as_python,
     check_unique,
@@ -39,12 +45,6 @@ from lexalcm.data.arrow_columns import (
     plain_bytes,
     rows_not_utf8,
 )
-from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
-from lexalcm.data.convert.document_marks import MARK_TYPES, read_marks_of
-from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_halves
-from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
-from lexalcm.data.spool import document_position
-from lexalcm.data.units import SplitName
 from lexalcm.errors import DataError
 from lexalcm.io.folders import files_below
 from lexalcm.text.absent import first_present, is_absent

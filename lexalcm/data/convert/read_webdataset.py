@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from lexalcm.data.build.segmented_store import document_position
+from lexalcm.data.build.units import SplitName
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block
 from lexalcm.data.convert.document_marks import read_marks_of
 from lexalcm.data.convert.settings import ConvertSettings
-from lexalcm.data.spool import document_position
-from lexalcm.data.tar import open_tar
-from lexalcm.data.units import SplitName
+from lexalcm.data.format.tar import open_tar
 from lexalcm.errors import DataError
 from lexalcm.io.folders import files_below
 from lexalcm.json_text import parse_json
@@ -30,7 +30,7 @@ from lexalcm.text.languages import record_language
 from lexalcm.text.writable import writable
 
 _OUR_KEY = re.compile(r"\d{6,}-\d{6,}")
-"""See `lexalcm.data.shards.document_key`."""
+"""See `lexalcm.data.format.shards.document_key`."""
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 

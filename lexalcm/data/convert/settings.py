@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lexalcm.config import PositiveInt, Settings
-from lexalcm.data.manifest import Dtype
+from lexalcm.data.format.manifest import Dtype
 
 TEXT_COLUMN = "text_sentences"
 EMBEDDING_COLUMN = "text_sentences_sonar_emb"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lexalcm.data.build.units import SPLITS, SplitName
 from lexalcm.data.convert.blocks import Block
-from lexalcm.data.manifest import Dtype, SplitRecord
-from lexalcm.data.shards import ShardWriter
-from lexalcm.data.units import SPLITS, SplitName
+from lexalcm.data.format.manifest import Dtype, SplitRecord
+from lexalcm.data.format.shards import ShardWriter
 
 
 class DatasetSink:

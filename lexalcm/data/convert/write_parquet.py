@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lexalcm import __version__
+from lexalcm.data.build.units import SplitName
 from lexalcm.data.convert.blocks import Block
 from lexalcm.data.convert.document_marks import MARK_TYPES
 from lexalcm.data.convert.settings import EMBEDDING_COLUMN, TEXT_COLUMN, WRITER
-from lexalcm.data.manifest import Dtype, SplitRecord
-from lexalcm.data.units import SplitName
+from lexalcm.data.format.manifest import Dtype, SplitRecord
 
 FOLDERS: dict[SplitName, str] = {"train": "Train", "validation": "Val"}
 NOTE_FILE = "conversion.json"

@@ -29,7 +29,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from lexalcm.data.batch import Batch
+from lexalcm.data.batches.batch import Batch
 from lexalcm.errors import ConfigError, import_extra
 from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from lexalcm.data.batch import Batch
+from lexalcm.data.batches.batch import Batch
 from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
