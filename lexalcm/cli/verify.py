@@ -42,8 +42,8 @@ def data(
       lcm verify data s3://bucket/wiki --json
     """
     from lexalcm.data.format.manifest import MANIFEST_FILE, read_manifest
-    from lexalcm.data.verify import verify_dataset
     from lexalcm.io.remote import is_remote, local_path
+    from lexalcm.verify.dataset.check import verify_dataset
 
     if not is_remote(path) and not (local_path(path) / MANIFEST_FILE).exists():
         read_manifest(local_path(path))  # says that it is no data set

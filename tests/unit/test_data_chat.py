@@ -25,11 +25,11 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
 from lexalcm.data.settings import DataSettings
 from lexalcm.data.sources.corpus import find_sources, read_documents
-from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import DataError, UserError
 from lexalcm.model.create import create_model
 from lexalcm.objective import Loss, create_objective
 from lexalcm.text.chat import chat_document, read_turns
+from lexalcm.verify.dataset.check import verify_dataset
 
 SYSTEM, USER, ASSISTANT, TOOL = (SPECIAL_CONCEPTS[name] for name in ("system", "user", "assistant", "tool"))
 END = SPECIAL_CONCEPTS["end_of_text"]

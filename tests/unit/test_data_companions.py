@@ -15,8 +15,8 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.normalizer.fit import NormalizerSettings
 from lexalcm.data.normalizer.refit import refit_normalizer
 from lexalcm.data.sources.corpus import Document
-from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import DataError
+from lexalcm.verify.dataset.check import verify_dataset
 
 NAMES = ["normalizer.safetensors", "special_concepts.safetensors"]
 

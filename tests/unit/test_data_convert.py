@@ -20,8 +20,8 @@ from lexalcm.data.convert.convert import convert
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.sources.corpus import Document
-from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import ConfigError, UserError
+from lexalcm.verify.dataset.check import verify_dataset
 
 DIM = 8
 RNG = np.random.default_rng(0)

@@ -14,10 +14,10 @@ from lexalcm.data.build.one_process import BuildSettings, build_dataset
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.remote_metadata import Mirror
 from lexalcm.data.sources.corpus import Document
-from lexalcm.data.verify import verify_dataset
 from lexalcm.errors import ConfigError, DataError, MissingExtraError, RemoteError, ShardError
 from lexalcm.io import remote
 from lexalcm.io.disk_cache import DiskCache
+from lexalcm.verify.dataset.check import verify_dataset
 
 pytest.importorskip("aiohttp", reason="reading https:// needs the extra http")
 

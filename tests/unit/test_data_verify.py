@@ -12,9 +12,9 @@ from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.shards import ShardWriter
 from lexalcm.data.sources.corpus import Document
-from lexalcm.data.verify import verify_dataset
-from lexalcm.data.verify_report import DataReport
 from lexalcm.errors import DataError
+from lexalcm.verify.dataset.check import verify_dataset
+from lexalcm.verify.dataset.report import DataReport
 
 
 @pytest.fixture

@@ -26,13 +26,13 @@ from lexalcm.data.format.manifest import MANIFEST_FILE, ShardRecord
 from lexalcm.data.format.sidecar_files import changed_companions
 from lexalcm.data.format.storage import SPARSE_BLOCK
 from lexalcm.data.normalizer.fit import NORMALIZER_FILE
-from lexalcm.data.verify_codec import check_codec, decode_sample
-from lexalcm.data.verify_documents import DocumentChecks
-from lexalcm.data.verify_index import CheckedIndex, check_index
-from lexalcm.data.verify_report import DataReport
-from lexalcm.data.verify_shards import OTHER_CONTENT, ShardReader, stray_shards
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.remote import is_remote
+from lexalcm.verify.dataset.codec import check_codec, decode_sample
+from lexalcm.verify.dataset.documents import DocumentChecks
+from lexalcm.verify.dataset.index import CheckedIndex, check_index
+from lexalcm.verify.dataset.report import DataReport
+from lexalcm.verify.dataset.shards import OTHER_CONTENT, ShardReader, stray_shards
 
 QUICK_PLACES = 100
 QUICK_DOCUMENTS = 10

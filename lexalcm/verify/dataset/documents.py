@@ -18,8 +18,8 @@ import numpy as np
 from lexalcm.data.format.manifest import Manifest
 from lexalcm.data.format.shards import document_key
 from lexalcm.data.format.tar import npy_header
-from lexalcm.data.verify_report import DataReport
 from lexalcm.json_text import parse_json
+from lexalcm.verify.dataset.report import DataReport
 
 OUTLIER_SPREADS = 8
 """A norm is an outlier if its logarithm is so many (robust) standard deviations away from the median ..."""

@@ -6,8 +6,8 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.target_spans import turn_starts
-from lexalcm.data.verify_report import DataReport, DecodedSentence
 from lexalcm.errors import CodecError, DataError, MissingExtraError, UserError
+from lexalcm.verify.dataset.report import DataReport, DecodedSentence
 
 DECODED_SENTENCES = 8
 

@@ -5,9 +5,9 @@ import numpy as np
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.index import Index, index_name
 from lexalcm.data.format.target_spans import MARKS, Marks
-from lexalcm.data.verify_report import DataReport
-from lexalcm.data.verify_shards import ShardIndex
 from lexalcm.errors import DataError
+from lexalcm.verify.dataset.report import DataReport
+from lexalcm.verify.dataset.shards import ShardIndex
 
 
 class CheckedIndex:

@@ -19,11 +19,11 @@ from lexalcm.data.format.shards import document_key
 from lexalcm.data.format.storage import Shards, check_shard
 from lexalcm.data.format.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.data.format.target_spans import MARKS, marks_of
-from lexalcm.data.verify_documents import DocumentChecks
-from lexalcm.data.verify_report import DataReport
 from lexalcm.errors import DataError, ShardError
 from lexalcm.io.folders import entries, inside
 from lexalcm.io.remote import RemoteFile, RemoteFolder, is_remote
+from lexalcm.verify.dataset.documents import DocumentChecks
+from lexalcm.verify.dataset.report import DataReport
 
 READ_AT_ONCE = 1 << 20
 OTHER_CONTENT = "other content than when it was built (SHA-256)"
