@@ -25,6 +25,7 @@ from typing import Any
 
 from lexalcm.config import load_settings
 from lexalcm.data.batches.loader import Batch
+from lexalcm.distributed.world import World, find_world, joined
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import PUBLISHED_DIM
@@ -34,7 +35,6 @@ from lexalcm.train.checkpoint_settings import CheckpointSettings
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.world import World, find_world, joined
 
 MODEL = ModelConfig(
     architecture="two-tower",

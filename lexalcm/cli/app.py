@@ -20,7 +20,7 @@ from lexalcm.cli.streams import forget_unwritten
 from lexalcm.errors import LexaError
 
 if TYPE_CHECKING:
-    from lexalcm.train.stop import StopRequest
+    from lexalcm.distributed.signals import StopRequest
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions of typer keep in different places
 

@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext
 
 from lexalcm.cli.streams import mend_streams
-from lexalcm.train.stop import SCHEDULERS, StopRequest
+from lexalcm.distributed.signals import SCHEDULERS, StopRequest
 
 WITHOUT_TRAINING = {"--plan", "--help", "-h"}
 """Options of `lcm train` with which a signal ends it like any other command."""

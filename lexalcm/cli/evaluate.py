@@ -90,11 +90,11 @@ def evaluate(
       torchrun --nproc-per-node 8 -m lexalcm evaluate runs/base --data data/wiki -o wiki.json
     """
     from lexalcm.config import validate
+    from lexalcm.distributed.world import find_world, joined
     from lexalcm.evaluate.models import evaluate as evaluate_models
     from lexalcm.evaluate.settings import EvaluationSettings
     from lexalcm.evaluate.tasks import evaluate_task
     from lexalcm.io.progress import silent
-    from lexalcm.train.world import find_world, joined
 
     world = find_world()
     continued = {"prefix": prefix}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lexalcm.cli.console import err, out, print_json
+from lexalcm.distributed.signals import SCHEDULERS, StopRequest
 from lexalcm.errors import ConfigError, LexaError
 from lexalcm.registries import ENGINES, OBJECTIVES
-from lexalcm.train.stop import SCHEDULERS, StopRequest
 
 if TYPE_CHECKING:
     from lexalcm.train.run import DryRunResult, RunResult
@@ -153,7 +153,7 @@ def train(
 
 
 def _launch(nproc: str, restarts: int, stop_code: int, stop: StopRequest | None) -> int:
-    from lexalcm.train.launcher import check_not_launched, count_processes, run_processes, without_options
+    from lexalcm.distributed.launcher import check_not_launched, count_processes, run_processes, without_options
 
     processes = count_processes(nproc)
     check_not_launched(processes, os.environ)
@@ -184,9 +184,9 @@ def _train(
     """Train, or try to, and print what came of it; gives how it ended."""
     with stop:  # before torch is loaded, which takes seconds
         from lexalcm.cli.training_display import training_display
+        from lexalcm.distributed.world import find_world
         from lexalcm.train import run
         from lexalcm.train.monitor import is_of_no_audience
-        from lexalcm.train.world import find_world
 
         settings = run.read_run_config(config, overrides, resume)
         speaks = find_world().is_main

@@ -20,6 +20,7 @@ from lexalcm.data.batches.batch import Batch
 from lexalcm.data.batches.loader import TrainingBatches
 from lexalcm.data.batches.mixture import TRAIN_SPLIT, Mixture
 from lexalcm.data.batches.plan import Windows
+from lexalcm.distributed.world import World
 from lexalcm.errors import LexaError
 from lexalcm.io.atomic import write_text
 from lexalcm.model.folder import load_model
@@ -27,7 +28,6 @@ from lexalcm.train.alerts import layer_of
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.settings import RunConfig
 from lexalcm.train.weight_statistics import weight_norms
-from lexalcm.train.world import World
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, Settings
+from lexalcm.distributed.world import World
 from lexalcm.errors import DataError, TrainingError, UserError
 from lexalcm.io.atomic import atomic_folder, fsync_path, write_text
 from lexalcm.io.folders import entries, inside
 from lexalcm.io.hashing import file_sha256
 from lexalcm.io.safetensors_writer import StoredTensors, TensorSpec, write_tensors
 from lexalcm.train.engines.protocol import Engine, Gather
-from lexalcm.train.world import World
 
 WEIGHTS, OPTIMIZER, AVERAGE = "weights", "optimizer", "ema"
 """Kinds of tensors."""

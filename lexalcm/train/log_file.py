@@ -22,7 +22,7 @@ import torch
 from typing_extensions import Self
 
 from lexalcm import __version__
-from lexalcm.train.world import World
+from lexalcm.distributed.world import World
 
 LOGGER = "lexalcm.train"
 KEPT = 10_000  # records in memory before there is a file

@@ -21,6 +21,8 @@ from lexalcm.data.batches.loader import TrainingBatches, ValidationBatches
 from lexalcm.data.batches.loader_failure import loader_failures_said
 from lexalcm.data.batches.mixture import Mixture
 from lexalcm.data.format.manifest import MANIFEST_FILE
+from lexalcm.distributed.signals import StopRequest
+from lexalcm.distributed.world import World, find_world, joined
 from lexalcm.io.hashing import file_sha256
 from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model
@@ -41,11 +43,9 @@ from lexalcm.train.run_lock import check_shared, locked
 from lexalcm.train.run_start import check_apart, decide_start, prepare, put_back, record_export
 from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.stop import StopRequest
 from lexalcm.train.trainer import Trainer
 from lexalcm.train.wandb_log import check_wandb
 from lexalcm.train.watching import make_gauges, open_monitor
-from lexalcm.train.world import World, find_world, joined
 
 logger = logging.getLogger(__name__)
 

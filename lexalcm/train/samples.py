@@ -25,6 +25,7 @@ from lexalcm.codec.special import read_special
 from lexalcm.data.batches.mixture import Mixture
 from lexalcm.data.batches.special_concepts import special_vectors
 from lexalcm.data.format.dataset import Dataset, Split
+from lexalcm.distributed.world import World
 from lexalcm.errors import LexaError
 from lexalcm.model.folder import load_model, model_folder
 from lexalcm.model.lcm import LCM
@@ -33,7 +34,6 @@ from lexalcm.train.checkpoint import Progress
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.monitor import Monitor
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.world import World
 
 SPLIT = "validation"
 SEED = 0

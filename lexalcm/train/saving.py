@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from lexalcm.distributed.world import World
 from lexalcm.errors import TrainingError, UserError
 from lexalcm.io.atomic import write_text
 from lexalcm.train.checkpoint import (
@@ -28,7 +29,6 @@ from lexalcm.train.checkpoint import (
 )
 from lexalcm.train.checkpoint_settings import CheckpointSettings
 from lexalcm.train.engines.protocol import Engine
-from lexalcm.train.world import World
 
 
 class CheckpointSaver:

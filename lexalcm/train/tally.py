@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import torch
 
 from lexalcm.data.batches.batch import Batch
+from lexalcm.distributed.world import World
 from lexalcm.objective import Loss
 from lexalcm.to_host import ToHost
 from lexalcm.train.timestep_loss import TimestepBuckets
-from lexalcm.train.world import World
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ import numpy as np
 import torch
 
 from lexalcm.data.batches.loader import TrainingBatches, ValidationBatches
+from lexalcm.distributed.signals import StopRequest
+from lexalcm.distributed.world import World
 from lexalcm.errors import TrainingError
 from lexalcm.train.ahead import Ahead
 from lexalcm.train.bad_step import BadStep
@@ -35,10 +37,8 @@ from lexalcm.train.monitor import Monitor
 from lexalcm.train.peak_memory import peak_bytes
 from lexalcm.train.schedule import learning_rate
 from lexalcm.train.settings import TrainSettings
-from lexalcm.train.stop import StopRequest
 from lexalcm.train.tally import Counted, Tally
 from lexalcm.train.timestep_loss import means
-from lexalcm.train.world import World
 
 TRAINING, VALIDATION = range(2)
 """What a generator is seeded for, so that no micro-batch of one shares its noise with one of the other."""

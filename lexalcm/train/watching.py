@@ -3,6 +3,7 @@
 from functools import partial
 
 from lexalcm.data.batches.mixture import Mixture
+from lexalcm.distributed.world import World
 from lexalcm.objective import Objective
 from lexalcm.train.alerts import WeightWatch
 from lexalcm.train.checkpoint import Progress
@@ -17,7 +18,6 @@ from lexalcm.train.schedule import learning_rate
 from lexalcm.train.settings import RunConfig
 from lexalcm.train.timestep_loss import TimestepBuckets
 from lexalcm.train.wandb_log import WandbLog
-from lexalcm.train.world import World
 
 
 def open_monitor(

@@ -18,9 +18,9 @@ from training_workspace import make_workspace, zero
 from lexalcm.cli import app, entry, training_display
 from lexalcm.cli.app import main
 from lexalcm.data.batches.batch import Batch
+from lexalcm.distributed.signals import StopRequest
 from lexalcm.model import load_model
 from lexalcm.train import run
-from lexalcm.train.stop import StopRequest
 
 Lcm = Callable[..., tuple[int, str, str]]
 

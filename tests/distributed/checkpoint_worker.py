@@ -15,6 +15,7 @@ import torch
 from allocated_memory import DIM, LENGTH, batch
 
 from lexalcm.config import load_settings
+from lexalcm.distributed.world import find_world, joined
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
@@ -24,7 +25,6 @@ from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.protocol import Gather
 from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.world import find_world, joined
 
 MODEL = ModelConfig(  # whose sizes three processes cannot share evenly
     architecture="two-tower", dim=DIM, width=40, num_heads=4, ffn_dim=77, num_layers=2, context_layers=1

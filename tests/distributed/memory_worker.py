@@ -13,6 +13,7 @@ import torch.distributed as dist
 from allocated_memory import DIM, LENGTH, allocated_at_most, batch
 
 from lexalcm.config import load_settings
+from lexalcm.distributed.world import find_world, joined
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
@@ -20,7 +21,6 @@ from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.memory_plan import plan_memory
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.world import find_world, joined
 
 MODEL = ModelConfig(  # so large that DeepSpeed's smallest buckets hardly count
     architecture="two-tower", dim=DIM, width=256, num_heads=4, ffn_dim=768, num_layers=6, context_layers=4

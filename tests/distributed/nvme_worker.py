@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lexalcm.config import load_settings
 from lexalcm.data.batches.batch import Batch
+from lexalcm.distributed.world import World
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
@@ -22,7 +23,6 @@ from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.deepspeed import import_deepspeed
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.world import World
 
 CPU = torch.device("cpu")
 FILE = Path(__file__).parents[2] / "configs/zero3_nvme.json"

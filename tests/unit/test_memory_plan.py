@@ -9,6 +9,7 @@ import torch
 from allocated_memory import DIM, LENGTH, allocated_at_most, batch
 
 from lexalcm.config import load_settings
+from lexalcm.distributed.world import World
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
@@ -23,7 +24,6 @@ from lexalcm.train.memory_choice import choose_by_memory, options_of, plan_run, 
 from lexalcm.train.memory_compiled import can_partition
 from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.world import World
 
 GIB = 2**30
 SMALL = {

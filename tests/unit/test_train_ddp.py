@@ -10,13 +10,13 @@ import torch
 from allocated_memory import batch
 from test_memory_plan import SMALL, settings
 
+from lexalcm.distributed.world import World, joined
 from lexalcm.errors import MissingExtraError
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
 from lexalcm.train.engines import ddp, single
 from lexalcm.train.engines.ddp import DDPEngine
 from lexalcm.train.engines.protocol import Setup
-from lexalcm.train.world import World, joined
 
 CPU = torch.device("cpu")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lexalcm.distributed import launcher
+from lexalcm.distributed.launcher import check_not_launched, run_processes, without_options
+from lexalcm.distributed.signals import SIGNALS, StopRequest
 from lexalcm.errors import ConfigError
-from lexalcm.train import launcher
-from lexalcm.train.launcher import check_not_launched, run_processes, without_options
-from lexalcm.train.stop import SIGNALS, StopRequest
 
 
 def run(code: str, processes: int = 2, **options: int) -> int:
@@ -118,7 +118,7 @@ signal.signal(signal.SIGTERM, lambda *_: (open('{tmp_path}/saved', 'w'), os._exi
 open('{tmp_path}/ready', 'w')
 time.sleep(100)
 """
-    parent = "import sys; from lexalcm.train.launcher import run_processes; run_processes(sys.argv[1:], 1)"
+    parent = "import sys; from lexalcm.distributed.launcher import run_processes; run_processes(sys.argv[1:], 1)"
     started = subprocess.Popen([sys.executable, "-c", parent, sys.executable, "-c", child])
     deadline = time.monotonic() + 60
     while not (tmp_path / "ready").exists() and time.monotonic() < deadline:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lexalcm.distributed.world import World
 from lexalcm.train.log_file import LogFile
-from lexalcm.train.world import World
 
 
 def log_of(folder: Path, rank: int) -> str:

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch.distributed as dist
 
-from lexalcm.train.meeting import new_space
+from lexalcm.distributed.rendezvous import new_space
 
 
 def attempt(store: dist.Store, delays: list[float]) -> list[dist.Store | Exception]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from lexalcm.distributed.world import World
 from lexalcm.errors import UserError
 from lexalcm.io.file_lock import FileLock
 from lexalcm.train import run_lock
 from lexalcm.train.run_folder import RunFolder
 from lexalcm.train.run_lock import locked
-from lexalcm.train.world import World
 
 
 @pytest.fixture

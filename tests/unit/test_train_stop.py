@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lexalcm.train.stop import SCHEDULERS, SIGNALS, StopRequest
+from lexalcm.distributed.signals import SCHEDULERS, SIGNALS, StopRequest
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -51,7 +51,7 @@ def test_under_nohup_the_end_of_the_terminal_is_no_request() -> None:
 
 STUCK = """
 import hashlib, signal, sys
-from lexalcm.train.stop import StopRequest
+from lexalcm.distributed.signals import StopRequest
 with StopRequest(exit_code=7) as stop, stop.ending("compiling", nothing_is_lost={lost}):
     print("working", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})  # no handler of Python's runs before it is done

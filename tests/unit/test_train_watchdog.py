@@ -4,7 +4,7 @@ import threading
 
 import torch.distributed as dist
 
-from lexalcm.train.watchdog import Judge, Told, Watchdog
+from lexalcm.distributed.heartbeat import Judge, Told, Watchdog
 
 HOSTS = {0: "alpha", 1: "beta", 2: "beta"}
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from lexalcm.distributed.world import World, find_world, first_node, joined
 from lexalcm.errors import ConfigError, TrainingError
-from lexalcm.train.world import World, find_world, first_node, joined
 
 STEP = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4"}
 

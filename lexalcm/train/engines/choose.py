@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from lexalcm.distributed.world import World
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.masks import takes_flex
@@ -17,7 +18,6 @@ from lexalcm.train.layers import compiles, prepare_layers
 from lexalcm.train.memory_choice import choose_by_memory, warn_by_memory
 from lexalcm.train.memory_plan import gpu_memory
 from lexalcm.train.settings import RunConfig, TrainSettings
-from lexalcm.train.world import World
 
 
 @dataclass(frozen=True)

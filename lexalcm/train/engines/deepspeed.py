@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from lexalcm.data.batches.batch import Batch
+from lexalcm.distributed.world import World
 from lexalcm.errors import ConfigError, import_extra
 from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
@@ -42,7 +43,6 @@ from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Update
 from lexalcm.train.memory_layout import Layout
 from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
 from lexalcm.train.settings import RunConfig, TrainSettings
-from lexalcm.train.world import World
 
 
 class DeepSpeedEngine:

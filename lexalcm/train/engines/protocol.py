@@ -23,13 +23,13 @@ from typing import NamedTuple, Protocol
 import torch
 
 from lexalcm.data.batches.batch import Batch
+from lexalcm.distributed.world import World
 from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
 from lexalcm.train.average import MovingAverage
 from lexalcm.train.memory_layout import Layout
 from lexalcm.train.settings import RunConfig, TrainSettings
-from lexalcm.train.world import World
 
 ReadTensor = Callable[[str], torch.Tensor]
 """Gives a stored tensor by its name."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lexalcm.data.batches.batch import Batch
+from lexalcm.distributed.world import World
 from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
@@ -22,7 +23,6 @@ from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Setup,
 from lexalcm.train.memory_layout import Layout, Training, Use
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
 from lexalcm.train.settings import RunConfig, TrainSettings
-from lexalcm.train.world import World
 
 CLIP_EPS = 1e-6
 """Added to the norm by torch's own clipping, and by DeepSpeed's."""

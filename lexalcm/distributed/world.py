@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from lexalcm.distributed.heartbeat import Watchdog
+from lexalcm.distributed.rendezvous import meet
 from lexalcm.errors import ConfigError, LexaError, TrainingError
-from lexalcm.train.meeting import meet
-from lexalcm.train.watchdog import Watchdog
 
 T = TypeVar("T")
 

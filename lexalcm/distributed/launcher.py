@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
+from lexalcm.distributed.signals import StopRequest, heard
 from lexalcm.errors import ConfigError
-from lexalcm.train.stop import StopRequest, heard
 
 LAUNCHERS = {"RANK": "torchrun or deepspeed", "WORLD_SIZE": "torchrun or deepspeed", "SLURM_STEP_NUM_TASKS": "srun"}
 """Who has started a process that finds this in its environment."""
