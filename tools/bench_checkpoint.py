@@ -30,10 +30,10 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import PUBLISHED_DIM
 from lexalcm.objective import create_objective
-from lexalcm.train.checkpoint import Progress
-from lexalcm.train.checkpoint_settings import CheckpointSettings
+from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.checkpoint.manager import CheckpointSaver
+from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.choose import choose_engine, start_engine
-from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.settings import RunConfig
 
 MODEL = ModelConfig(

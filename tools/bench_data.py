@@ -47,7 +47,7 @@ from lexalcm.data.format.manifest import LanguageCount, Manifest, ShardRecord, S
 from lexalcm.data.format.shards import ShardWriter
 from lexalcm.data.normalizer.fit import NormalizerSettings
 from lexalcm.data.settings import DataSettings
-from lexalcm.train.allocator import keep_freed_memory
+from lexalcm.train.memory.allocator import keep_freed_memory
 
 DIM = 1024
 REPEATS = 15

@@ -24,7 +24,7 @@ from lexalcm.model.create import create_model
 from lexalcm.model.flops import training_flops
 from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.objective import create_objective
-from lexalcm.train.allocator import keep_freed_memory
+from lexalcm.train.memory.allocator import keep_freed_memory
 from tools.matrix_rate import matrix_rate, now
 
 FIXED = ModelConfig(

@@ -142,7 +142,7 @@ def start(folder: Path, processes: int, named: dict[str, list[str]], steps: int)
 
 def work(file: Path) -> None:
     """Make the runs of a file, as one process of a world."""
-    from lexalcm.train.run import read_run_config, train
+    from lexalcm.train.run.main import read_run_config, train
 
     for job in json.loads(file.read_text()):
         os.environ["MASTER_PORT"] = str(job["port"])

@@ -27,12 +27,12 @@ from lexalcm.model.create import create_model
 from lexalcm.model.flops import training_flops
 from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.objective import create_objective
-from lexalcm.train.ahead import Ahead
 from lexalcm.train.engines.choose import EngineChoice, start_engine
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine
-from lexalcm.train.memory_plan import plan_memory
-from lexalcm.train.run import read_run_config, train
+from lexalcm.train.memory.plan import plan_memory
+from lexalcm.train.prefetch import Ahead
+from lexalcm.train.run.main import read_run_config, train
 from lexalcm.train.settings import RunConfig
 from tools.bench_train_step import FIXED
 from tools.matrix_rate import matrix_rate, now

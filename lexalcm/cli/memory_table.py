@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from lexalcm.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
-    from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan
+    from lexalcm.train.memory.plan import MemoryEstimate, MemoryPlan
 
 COLUMNS = {
     "weights": "weight",
@@ -75,7 +75,7 @@ def _compiled(plan: "MemoryPlan") -> str:
 
 
 def _how(best: "MemoryEstimate") -> str:
-    from lexalcm.train.memory_choice import options_of
+    from lexalcm.train.memory.choice import options_of
 
     return f"fits with the fewest tricks: lcm train {options_of(best)}"
 

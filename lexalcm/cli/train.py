@@ -16,7 +16,7 @@ from lexalcm.errors import ConfigError, LexaError
 from lexalcm.registries import ENGINES, OBJECTIVES
 
 if TYPE_CHECKING:
-    from lexalcm.train.run import DryRunResult, RunResult
+    from lexalcm.train.run.main import DryRunResult, RunResult
 
 Overrides = list[str | tuple[str, Any]]
 """What goes over the settings of the file, see `lexalcm.config.load_settings`."""
@@ -166,7 +166,7 @@ def _launch(nproc: str, restarts: int, stop_code: int, stop: StopRequest | None)
 def _plan(config: Path | None, overrides: Overrides, gpus: int | None, gpu_memory: str | None, as_json: bool) -> None:
     from lexalcm.cli.memory_table import print_plan
     from lexalcm.config import load_settings
-    from lexalcm.train.memory_choice import plan_run
+    from lexalcm.train.memory.choice import plan_run
     from lexalcm.train.settings import RunConfig
 
     print_plan(plan_run(load_settings(RunConfig, config, overrides), gpus, gpu_memory), as_json)
@@ -185,8 +185,8 @@ def _train(
     with stop:  # before torch is loaded, which takes seconds
         from lexalcm.cli.training_display import training_display
         from lexalcm.distributed.world import find_world
-        from lexalcm.train import run
-        from lexalcm.train.monitor import is_of_no_audience
+        from lexalcm.train.monitor.run_monitor import is_of_no_audience
+        from lexalcm.train.run import main as run
 
         settings = run.read_run_config(config, overrides, resume)
         speaks = find_world().is_main

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lexalcm.cli.console import err, moves
 
 if TYPE_CHECKING:
-    from lexalcm.train.monitor import Display, Metrics
+    from lexalcm.train.monitor.run_monitor import Display, Metrics
 
 
 def training_display() -> "Display":

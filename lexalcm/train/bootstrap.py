@@ -26,9 +26,9 @@ from lexalcm.model.folder import load_model
 from lexalcm.model.import_fairseq2 import import_fairseq2
 from lexalcm.model.locate import CONFIG_FILE
 from lexalcm.model.presets import generation_options
-from lexalcm.train.checkpoint import list_checkpoints, read_progress
-from lexalcm.train.export import export_model
-from lexalcm.train.run_folder import saved_run
+from lexalcm.train.checkpoint.export import export_model
+from lexalcm.train.checkpoint.format import list_checkpoints, read_progress
+from lexalcm.train.run.folder import saved_run
 from lexalcm.train.settings import RunConfig
 
 REQUEST_FILE = "bootstrap.json"

@@ -10,9 +10,9 @@ from lexalcm.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, Posi
 from lexalcm.data.settings import DataSettings
 from lexalcm.errors import nearest
 from lexalcm.registries import ENGINES
-from lexalcm.train.checkpoint_settings import CheckpointSettings
+from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.settings import FSDPSettings
-from lexalcm.train.monitor_settings import SampleSettings, WandbSettings, WatchSettings
+from lexalcm.train.monitor.settings import SampleSettings, WandbSettings, WatchSettings
 
 ActivationCheckpointing = Annotated[
     str, Field(pattern="^(none|full|every-[1-9][0-9]*)$", title="none, full, every-2, every-3, ...")

@@ -28,17 +28,17 @@ from lexalcm.data.batches.loader import TrainingBatches, ValidationBatches
 from lexalcm.distributed.signals import StopRequest
 from lexalcm.distributed.world import World
 from lexalcm.errors import TrainingError
-from lexalcm.train.ahead import Ahead
-from lexalcm.train.bad_step import BadStep
-from lexalcm.train.checkpoint import Progress
+from lexalcm.train.checkpoint.format import Progress
 from lexalcm.train.engines.protocol import Engine
-from lexalcm.train.gauges import Gauges
-from lexalcm.train.monitor import Monitor
-from lexalcm.train.peak_memory import peak_bytes
-from lexalcm.train.schedule import learning_rate
+from lexalcm.train.lr_schedule import learning_rate
+from lexalcm.train.memory.peak import peak_bytes
+from lexalcm.train.monitor.run_monitor import Monitor
+from lexalcm.train.monitor.timestep_loss import means
+from lexalcm.train.monitor.training_metrics import Gauges
+from lexalcm.train.prefetch import Ahead
+from lexalcm.train.run.bad_step import BadStep
 from lexalcm.train.settings import TrainSettings
-from lexalcm.train.tally import Counted, Tally
-from lexalcm.train.timestep_loss import means
+from lexalcm.train.step_metrics import Counted, Tally
 
 TRAINING, VALIDATION = range(2)
 """What a generator is seeded for, so that no micro-batch of one shares its noise with one of the other."""

@@ -20,7 +20,7 @@ from lexalcm.cli.app import main
 from lexalcm.data.batches.batch import Batch
 from lexalcm.distributed.signals import StopRequest
 from lexalcm.model import load_model
-from lexalcm.train import run
+from lexalcm.train.run import main as run
 
 Lcm = Callable[..., tuple[int, str, str]]
 

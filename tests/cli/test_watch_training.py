@@ -19,8 +19,8 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import MissingExtraError, ShardError, TrainingError
 from lexalcm.model import load_model
 from lexalcm.objective import create_objective
-from lexalcm.train.monitor import Silent
-from lexalcm.train.run import read_run_config, train
+from lexalcm.train.monitor.run_monitor import Silent
+from lexalcm.train.run.main import read_run_config, train
 from lexalcm.train.trainer import VALIDATION, seed_generators
 
 SAMPLES = "train.samples.every=null"  # at validations; the workspace's settings have none

@@ -19,11 +19,11 @@ from lexalcm.distributed.world import find_world, joined
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
-from lexalcm.train.checkpoint import AVERAGE, OPTIMIZER, WEIGHTS, Progress, stored
-from lexalcm.train.checkpoint_settings import CheckpointSettings
+from lexalcm.train.checkpoint.format import AVERAGE, OPTIMIZER, WEIGHTS, Progress, stored
+from lexalcm.train.checkpoint.manager import CheckpointSaver
+from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.protocol import Gather
-from lexalcm.train.saving import CheckpointSaver
 from lexalcm.train.settings import RunConfig
 
 MODEL = ModelConfig(  # whose sizes three processes cannot share evenly

@@ -16,7 +16,7 @@ import torch._dynamo  # every optimizer imports it
 import torch.utils.tensorboard  # noqa: F401
 
 import lexalcm.cli.training_display
-import lexalcm.train.run  # noqa: F401
+import lexalcm.train.run.main  # noqa: F401
 from lexalcm.cli import app
 
 

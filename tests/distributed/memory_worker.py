@@ -19,7 +19,7 @@ from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.protocol import Engine
-from lexalcm.train.memory_plan import plan_memory
+from lexalcm.train.memory.plan import plan_memory
 from lexalcm.train.settings import RunConfig
 
 MODEL = ModelConfig(  # so large that DeepSpeed's smallest buckets hardly count

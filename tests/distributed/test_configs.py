@@ -14,7 +14,7 @@ from training_workspace import CHECKPOINT_EVERY, ROOT, STEPS, curve, largest_dif
 
 from lexalcm.config import load_settings
 from lexalcm.model.presets import preset_names
-from lexalcm.train.memory_choice import plan_run
+from lexalcm.train.memory.choice import plan_run
 from lexalcm.train.settings import RunConfig
 
 CONFIGS = ROOT / "configs"

@@ -27,7 +27,7 @@ from lexalcm.data.sources.sample import packaged_text
 from lexalcm.errors import TrainingError
 from lexalcm.model import ModelConfig, create_model, load_model
 from lexalcm.objective import create_objective
-from lexalcm.train.run import read_run_config, train
+from lexalcm.train.run.main import read_run_config, train
 from lexalcm.train.trainer import TRAINING, seed_generators
 
 STAGES = (0, 1, 2, 3)

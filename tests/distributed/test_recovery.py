@@ -13,9 +13,9 @@ from forked_runs import ForkServer, Run, wait_until
 from safetensors.numpy import load_file
 from training_workspace import curve, final_weights, largest_difference, rewind
 
-import lexalcm.train.run
+import lexalcm.train.run.main
 from lexalcm.errors import UserError
-from lexalcm.train.run import read_run_config, train
+from lexalcm.train.run.main import read_run_config, train
 
 STEPS = 60
 LONG = [f"train.steps={STEPS}", "train.checkpoint.every=1", "train.checkpoint.keep=2", "train.validate_every=20"]
@@ -139,7 +139,7 @@ def times_of_steps(folder: Path) -> list[datetime]:
 
 def notes_of(settings: list[str], resume: str = "auto") -> list[str]:
     """Run with a display that only remembers what it is told."""
-    from lexalcm.train.monitor import Silent
+    from lexalcm.train.monitor.run_monitor import Silent
 
     class Notes(Silent):
         def __init__(self) -> None:
@@ -247,7 +247,7 @@ def test_a_longer_run_that_is_killed_before_its_model_is_written_is_not_complete
     first = train(read_run_config(Path("config.yaml"), settings, "auto")).run
     shorter = final_weights(first)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lexalcm.train.run, "export_model", lambda *_: 1 / 0)
+        patch.setattr(lexalcm.train.run.main, "export_model", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(read_run_config(Path("config.yaml"), [*settings, "train.steps=8"], "auto"))
     assert train(read_run_config(Path("config.yaml"), [*settings, "train.steps=8"], "auto")).status == "finished"

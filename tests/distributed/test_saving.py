@@ -13,8 +13,8 @@ import pytest
 from training_workspace import STEPS, curve, final_weights, largest_difference, rewind
 
 from lexalcm.errors import TrainingError
-from lexalcm.train.monitor import Silent
-from lexalcm.train.run import RunResult, read_run_config, train
+from lexalcm.train.monitor.run_monitor import Silent
+from lexalcm.train.run.main import RunResult, read_run_config, train
 
 
 class Notes(Silent):

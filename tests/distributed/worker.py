@@ -9,7 +9,7 @@ from pathlib import Path
 from exploding import exploding_contexts
 
 from lexalcm.errors import LexaError
-from lexalcm.train.run import read_run_config, train
+from lexalcm.train.run.main import read_run_config, train
 
 for job in json.loads(Path(sys.argv[1]).read_text()):
     os.environ["MASTER_PORT"] = str(job["port"])

@@ -20,9 +20,9 @@ from lexalcm.train.engines import choose
 from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, choose_engine, start_engine
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine
-from lexalcm.train.memory_choice import choose_by_memory, options_of, plan_run, read_size, warn_by_memory
-from lexalcm.train.memory_compiled import can_partition
-from lexalcm.train.memory_plan import MemoryEstimate, plan_memory, usable
+from lexalcm.train.memory.choice import choose_by_memory, options_of, plan_run, read_size, warn_by_memory
+from lexalcm.train.memory.compiled import can_partition
+from lexalcm.train.memory.plan import MemoryEstimate, plan_memory, usable
 from lexalcm.train.settings import RunConfig
 
 GIB = 2**30

@@ -19,8 +19,8 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.model.folder import read_config
 from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
-from lexalcm.train.memory_choice import plan_run
-from lexalcm.train.memory_plan import layouts, plan_memory
+from lexalcm.train.memory.choice import plan_run
+from lexalcm.train.memory.plan import layouts, plan_memory
 from lexalcm.train.settings import RunConfig
 
 SENTENCES = [(f"The {one} sees the {other}.") for one in ("cat", "dog", "river") for other in ("train", "song", "moon")]

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 import pytest
 import torch
 
-from lexalcm.train.alerts import WeightWatch, layer_of
-from lexalcm.train.checkpoint import Progress
-from lexalcm.train.monitor import Monitor, Silent
+from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.monitor.alerts import WeightWatch, layer_of
+from lexalcm.train.monitor.run_monitor import Monitor, Silent
 
 UPDATES = 20
 LR = 1e-3

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lexalcm.io.safetensors_writer import TensorSpec
-from lexalcm.train.checkpoint import file_name, share_out
+from lexalcm.train.checkpoint.format import file_name, share_out
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5, 64])

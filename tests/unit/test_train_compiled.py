@@ -12,13 +12,14 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import preset
 from lexalcm.objective import create_objective
-from lexalcm.train import layers, memory_activations
+from lexalcm.train import layers
 from lexalcm.train.engines.choose import EngineChoice, start_engine
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.layers import compiles
-from lexalcm.train.memory_compiled import can_partition
-from lexalcm.train.memory_plan import plan_memory
+from lexalcm.train.memory import activations as memory_activations
+from lexalcm.train.memory.compiled import can_partition
+from lexalcm.train.memory.plan import plan_memory
 from lexalcm.train.settings import RunConfig, TrainSettings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lexalcm.distributed.world import World
-from lexalcm.train.log_file import LogFile
+from lexalcm.train.monitor.log_file import LogFile
 
 
 def log_of(folder: Path, rank: int) -> str:

@@ -6,7 +6,7 @@ from tiny_models import CONFIGS, packed_rows
 
 from lexalcm.data.batches.batch import Batch
 from lexalcm.model.flops import training_flops
-from lexalcm.train.mfu import batch_flops, known_peak, peak_flops
+from lexalcm.train.monitor.mfu import batch_flops, known_peak, peak_flops
 
 
 @pytest.mark.parametrize(

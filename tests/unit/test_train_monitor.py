@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lexalcm.cli import training_display
-from lexalcm.train import tensorboard
-from lexalcm.train.monitor import Logged, Metrics, Monitor, Silent
-from lexalcm.train.run_folder import RunFolder
+from lexalcm.train.monitor import tensorboard
+from lexalcm.train.monitor.run_monitor import Logged, Metrics, Monitor, Silent
+from lexalcm.train.run.folder import RunFolder
 
 LINE = {
     "step": 20,

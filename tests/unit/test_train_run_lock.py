@@ -10,9 +10,9 @@ import pytest
 from lexalcm.distributed.world import World
 from lexalcm.errors import UserError
 from lexalcm.io.file_lock import FileLock
-from lexalcm.train import run_lock
-from lexalcm.train.run_folder import RunFolder
-from lexalcm.train.run_lock import locked
+from lexalcm.train.run import lock as run_lock
+from lexalcm.train.run.folder import RunFolder
+from lexalcm.train.run.lock import locked
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import pytest
 
 from lexalcm.config import load_settings
 from lexalcm.errors import ConfigError, TrainingError, UserError
-from lexalcm.train.checkpoint import Progress, checkpoint_name, read_progress
-from lexalcm.train.run_folder import Fingerprints, RunFolder
-from lexalcm.train.run_start import Start, check_unchanged, decide_start, keep_lines_until, prepare
+from lexalcm.train.checkpoint.format import Progress, checkpoint_name, read_progress
+from lexalcm.train.run.folder import Fingerprints, RunFolder
+from lexalcm.train.run.resume import Start, check_unchanged, decide_start, keep_lines_until, prepare
 from lexalcm.train.settings import RunConfig
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "os.chmod"}

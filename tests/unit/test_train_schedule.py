@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lexalcm.train.schedule import learning_rate
+from lexalcm.train.lr_schedule import learning_rate
 from lexalcm.train.settings import TrainSettings
 
 

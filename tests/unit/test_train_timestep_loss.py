@@ -7,7 +7,7 @@ import torch
 from tiny_models import lively_model, packed_rows
 
 from lexalcm.objective import create_objective
-from lexalcm.train.timestep_loss import TimestepBuckets, means
+from lexalcm.train.monitor.timestep_loss import TimestepBuckets, means
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lexalcm.errors import UserError
-from lexalcm.train.run_folder import RunFolder
+from lexalcm.train.run.folder import RunFolder
 from lexalcm.visualize import run_figures as figures
 from lexalcm.visualize.run_live import serve_runs
 from lexalcm.visualize.run_metrics import (

@@ -15,8 +15,8 @@ from lexalcm.registries import ENGINES
 from lexalcm.train.engines.precision import best_precision, chosen_precision
 from lexalcm.train.engines.protocol import Engine, Setup
 from lexalcm.train.layers import compiles, prepare_layers
-from lexalcm.train.memory_choice import choose_by_memory, warn_by_memory
-from lexalcm.train.memory_plan import gpu_memory
+from lexalcm.train.memory.choice import choose_by_memory, warn_by_memory
+from lexalcm.train.memory.plan import gpu_memory
 from lexalcm.train.settings import RunConfig, TrainSettings
 
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lexalcm.objective import Objective
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine, whole
-from lexalcm.train.memory_layout import Layout, Training, Use
+from lexalcm.train.memory.layout import Layout, Training, Use
 from lexalcm.train.settings import TrainSettings
 
 BUFFERS_SENT_AROUND = (

@@ -35,12 +35,12 @@ from lexalcm.errors import ConfigError, import_extra
 from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
-from lexalcm.train.average import MovingAverage
+from lexalcm.train.ema import MovingAverage
 from lexalcm.train.engines.deepspeed_config import DeepSpeedSetup, fill, read_deepspeed_json
 from lexalcm.train.engines.deepspeed_memory import LAYOUTS
 from lexalcm.train.engines.gathering import gathered
 from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Update
-from lexalcm.train.memory_layout import Layout
+from lexalcm.train.memory.layout import Layout
 from lexalcm.train.optimizer import MOMENTS, make_adamw, set_learning_rate
 from lexalcm.train.settings import RunConfig, TrainSettings
 

@@ -19,7 +19,7 @@ from typing import Any
 from lexalcm.errors import ConfigError, nearest
 from lexalcm.json_text import JSONError, parse_json
 from lexalcm.train.engines.protocol import Setup
-from lexalcm.train.memory_layout import OffloadsTo
+from lexalcm.train.memory.layout import OffloadsTo
 from lexalcm.train.settings import RunConfig
 
 AUTO = "auto"

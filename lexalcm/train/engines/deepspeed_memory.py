@@ -21,7 +21,7 @@ from collections.abc import Callable
 from math import ceil
 
 from lexalcm.train.engines.deepspeed_config import ZERO_STAGES, bucket_size, layout_name, swap_buffer_size
-from lexalcm.train.memory_layout import OFFLOADS_TO, Layout, OffloadsTo, Training, Use
+from lexalcm.train.memory.layout import OFFLOADS_TO, Layout, OffloadsTo, Training, Use
 
 BUCKET = 500_000_000
 """Numbers that DeepSpeed sends together where its file names none: zero0.json."""

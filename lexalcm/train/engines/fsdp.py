@@ -23,7 +23,7 @@ from lexalcm.objective import Objective
 from lexalcm.train.engines.gathering import gathered
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine
-from lexalcm.train.memory_layout import Layout, Training, Use
+from lexalcm.train.memory.layout import Layout, Training, Use
 from lexalcm.train.settings import TrainSettings
 
 

@@ -27,8 +27,8 @@ from lexalcm.distributed.world import World
 from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
-from lexalcm.train.average import MovingAverage
-from lexalcm.train.memory_layout import Layout
+from lexalcm.train.ema import MovingAverage
+from lexalcm.train.memory.layout import Layout
 from lexalcm.train.settings import RunConfig, TrainSettings
 
 ReadTensor = Callable[[str], torch.Tensor]

@@ -17,10 +17,10 @@ from lexalcm.io.safetensors_writer import TensorSpec
 from lexalcm.model.config import ModelConfig
 from lexalcm.objective import Loss, Objective
 from lexalcm.to_host import ToHost
-from lexalcm.train.average import MovingAverage
+from lexalcm.train.ema import MovingAverage
 from lexalcm.train.engines.precision import chosen_precision
 from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Setup, Update
-from lexalcm.train.memory_layout import Layout, Training, Use
+from lexalcm.train.memory.layout import Layout, Training, Use
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
 from lexalcm.train.settings import RunConfig, TrainSettings
 

@@ -16,8 +16,8 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.registries import ENGINES
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.layers import plans_to_compile
-from lexalcm.train.memory_activations import Activations, activations
-from lexalcm.train.memory_layout import Layout, Sizes, Training, model_sizes
+from lexalcm.train.memory.activations import Activations, activations
+from lexalcm.train.memory.layout import Layout, Sizes, Training, model_sizes
 from lexalcm.train.settings import RunConfig
 
 CONTEXT = 768 * 2**20

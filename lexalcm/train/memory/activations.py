@@ -11,8 +11,8 @@ from functools import cache
 
 from lexalcm.model.config import ModelConfig
 from lexalcm.train.layers import is_recomputed
-from lexalcm.train.memory_compiled import Kept, can_partition, kept_by_compiled
-from lexalcm.train.memory_trace import LayerTrace, MemoryTrace, trace_micro_batch, traced_model
+from lexalcm.train.memory.compiled import Kept, can_partition, kept_by_compiled
+from lexalcm.train.memory.trace import LayerTrace, MemoryTrace, trace_micro_batch, traced_model
 
 TRACED = 2
 """Layers in each tower; what the first one leaves behind is what one leaves that is followed by another."""

@@ -30,9 +30,9 @@ from lexalcm.errors import LexaError
 from lexalcm.model.folder import load_model, model_folder
 from lexalcm.model.lcm import LCM
 from lexalcm.registries import CODECS
-from lexalcm.train.checkpoint import Progress
+from lexalcm.train.checkpoint.format import Progress
 from lexalcm.train.engines.protocol import Engine
-from lexalcm.train.monitor import Monitor
+from lexalcm.train.monitor.run_monitor import Monitor
 from lexalcm.train.settings import RunConfig
 
 SPLIT = "validation"

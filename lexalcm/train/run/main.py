@@ -28,24 +28,24 @@ from lexalcm.model.codec_match import check_codec
 from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
 from lexalcm.objective import Objective, create_objective
-from lexalcm.train.allocator import keep_freed_memory
-from lexalcm.train.bad_step import BadStep, dump_bad_step
-from lexalcm.train.checkpoint import Progress, load_weights, restore_engine
+from lexalcm.train.checkpoint.export import export_model
+from lexalcm.train.checkpoint.format import Progress, load_weights, restore_engine
+from lexalcm.train.checkpoint.manager import CheckpointSaver
 from lexalcm.train.engines.choose import EngineChoice, agreed_engine, choose_engine, start_engine
-from lexalcm.train.export import export_model
 from lexalcm.train.layers import freeze
-from lexalcm.train.log_file import LogFile
-from lexalcm.train.memory_choice import planned_bytes
-from lexalcm.train.monitor import Display, Logged, Monitor, Silent
-from lexalcm.train.peak_memory import peak_bytes
-from lexalcm.train.run_folder import Fingerprints, RunFolder, run_folder, saved_run
-from lexalcm.train.run_lock import check_shared, locked
-from lexalcm.train.run_start import check_apart, decide_start, prepare, put_back, record_export
-from lexalcm.train.saving import CheckpointSaver
+from lexalcm.train.memory.allocator import keep_freed_memory
+from lexalcm.train.memory.choice import planned_bytes
+from lexalcm.train.memory.peak import peak_bytes
+from lexalcm.train.monitor.callbacks import make_gauges, open_monitor
+from lexalcm.train.monitor.log_file import LogFile
+from lexalcm.train.monitor.run_monitor import Display, Logged, Monitor, Silent
+from lexalcm.train.monitor.wandb import check_wandb
+from lexalcm.train.run.bad_step import BadStep, dump_bad_step
+from lexalcm.train.run.folder import Fingerprints, RunFolder, run_folder, saved_run
+from lexalcm.train.run.lock import check_shared, locked
+from lexalcm.train.run.resume import check_apart, decide_start, prepare, put_back, record_export
 from lexalcm.train.settings import RunConfig
 from lexalcm.train.trainer import Trainer
-from lexalcm.train.wandb_log import check_wandb
-from lexalcm.train.watching import make_gauges, open_monitor
 
 logger = logging.getLogger(__name__)
 

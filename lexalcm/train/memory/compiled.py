@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_map
 
-from lexalcm.train.memory_trace import Given
+from lexalcm.train.memory.trace import Given
 
 FIRST_TORCH = Version("2.11")
 MASK_DIMENSIONS = 4  # rows, heads, queries, keys

@@ -13,7 +13,7 @@ from typing import Any
 
 from lexalcm.errors import ConfigError, import_extra
 from lexalcm.io.atomic import write_text
-from lexalcm.train.monitor_settings import WandbSettings
+from lexalcm.train.monitor.settings import WandbSettings
 from lexalcm.train.settings import RunConfig
 
 PURPOSE = "train.wandb.project"

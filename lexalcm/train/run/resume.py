@@ -18,8 +18,8 @@ from typing import Any
 from lexalcm.errors import ConfigError, TrainingError, UserError
 from lexalcm.io.atomic import atomic_folder, check_output, remove_folder, write_text
 from lexalcm.io.folders import entries
-from lexalcm.train.checkpoint import Progress, list_checkpoints, read_progress
-from lexalcm.train.run_folder import Fingerprints, RunFolder
+from lexalcm.train.checkpoint.format import Progress, list_checkpoints, read_progress
+from lexalcm.train.run.folder import Fingerprints, RunFolder
 from lexalcm.train.settings import RunConfig
 
 MAY_CHANGE = (

@@ -16,7 +16,7 @@ from lexalcm.distributed.world import World
 from lexalcm.errors import UserError
 from lexalcm.io.atomic import scratch_file
 from lexalcm.io.file_lock import FileLock
-from lexalcm.train.run_folder import RunFolder
+from lexalcm.train.run.folder import RunFolder
 
 PATIENCE = 3.0  # seconds: the run before may be just about to end
 DELAY = 5.0  # seconds after which what one machine writes must be seen by another

@@ -9,7 +9,7 @@ from lexalcm.io.atomic import atomic_folder
 from lexalcm.io.safetensors_writer import TensorSpec, write_tensors
 from lexalcm.model.companions import copy_companions
 from lexalcm.model.folder import load_model, write_model
-from lexalcm.train.checkpoint import stored_result
+from lexalcm.train.checkpoint.format import stored_result
 
 
 def export_model(checkpoint: Path, model: str, dataset: Path, out: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Self
 
-from lexalcm.train.run_folder import RunFolder
+from lexalcm.train.run.folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Monitor:
         self._buckets = buckets
         self._elsewhere = list(elsewhere)
         if run is not None:
-            from lexalcm.train.tensorboard import TensorBoard  # half a second, for the main process alone
+            from lexalcm.train.monitor.tensorboard import TensorBoard  # half a second, for the main process alone
 
             self._file = run.metrics.open("a", encoding="utf-8")
             self._elsewhere.append(TensorBoard(run.tensorboard, step))

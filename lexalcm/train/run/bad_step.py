@@ -24,10 +24,10 @@ from lexalcm.distributed.world import World
 from lexalcm.errors import LexaError
 from lexalcm.io.atomic import write_text
 from lexalcm.model.folder import load_model
-from lexalcm.train.alerts import layer_of
 from lexalcm.train.engines.protocol import Engine
+from lexalcm.train.monitor.alerts import layer_of
+from lexalcm.train.monitor.weight_statistics import weight_norms
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.weight_statistics import weight_norms
 
 
 @dataclass(frozen=True)

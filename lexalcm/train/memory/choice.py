@@ -12,7 +12,7 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.folder import read_config
 from lexalcm.model.locate import find_model
 from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
-from lexalcm.train.memory_plan import MemoryEstimate, MemoryPlan, gpu_memory, layouts, plan_memory
+from lexalcm.train.memory.plan import MemoryEstimate, MemoryPlan, gpu_memory, layouts, plan_memory
 from lexalcm.train.settings import RunConfig
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

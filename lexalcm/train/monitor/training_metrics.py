@@ -1,12 +1,12 @@
-"""What is measured of a run beside its loss; `lexalcm.train.watching` puts it together from the settings."""
+"""What is measured of a run beside its loss; `lexalcm.train.monitor.callbacks` puts it together from the settings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lexalcm.data.batches.batch import Batch
-from lexalcm.train.checkpoint import Progress
-from lexalcm.train.timestep_loss import TimestepBuckets
+from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.monitor.timestep_loss import TimestepBuckets
 
 
 class Look(Protocol):

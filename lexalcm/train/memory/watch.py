@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from lexalcm.train.checkpoint import Progress
-from lexalcm.train.monitor import Monitor
-from lexalcm.train.peak_memory import peak_bytes
+from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.memory.peak import peak_bytes
+from lexalcm.train.monitor.run_monitor import Monitor
 
 STEPS = 2  # after which all that training allocates has been there
 TOLERANCE = 0.15
@@ -15,7 +15,7 @@ LEAST = GIB // 2  # a difference that matters; libraries' workspaces, which are 
 
 
 class MemoryWatch:
-    """Compares the peak with the plan; see `lexalcm.train.gauges.Look`."""
+    """Compares the peak with the plan; see `lexalcm.train.monitor.training_metrics.Look`."""
 
     def __init__(self, planned: int, device: torch.device, first_step: int, monitor: Monitor) -> None:
         """Take the plan.

@@ -13,7 +13,7 @@ from lexalcm.data.batches.batch import Batch
 from lexalcm.distributed.world import World
 from lexalcm.objective import Loss
 from lexalcm.to_host import ToHost
-from lexalcm.train.timestep_loss import TimestepBuckets
+from lexalcm.train.monitor.timestep_loss import TimestepBuckets
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,19 @@ from functools import partial
 from lexalcm.data.batches.mixture import Mixture
 from lexalcm.distributed.world import World
 from lexalcm.objective import Objective
-from lexalcm.train.alerts import WeightWatch
-from lexalcm.train.checkpoint import Progress
+from lexalcm.train.checkpoint.format import Progress
 from lexalcm.train.engines.protocol import Engine
-from lexalcm.train.gauges import Gauges, Look
-from lexalcm.train.memory_watch import MemoryWatch
-from lexalcm.train.mfu import batch_flops, peak_flops
-from lexalcm.train.monitor import Display, Elsewhere, Monitor
-from lexalcm.train.run_folder import RunFolder
-from lexalcm.train.samples import open_samples
-from lexalcm.train.schedule import learning_rate
+from lexalcm.train.lr_schedule import learning_rate
+from lexalcm.train.memory.watch import MemoryWatch
+from lexalcm.train.monitor.alerts import WeightWatch
+from lexalcm.train.monitor.mfu import batch_flops, peak_flops
+from lexalcm.train.monitor.run_monitor import Display, Elsewhere, Monitor
+from lexalcm.train.monitor.samples import open_samples
+from lexalcm.train.monitor.timestep_loss import TimestepBuckets
+from lexalcm.train.monitor.training_metrics import Gauges, Look
+from lexalcm.train.monitor.wandb import WandbLog
+from lexalcm.train.run.folder import RunFolder
 from lexalcm.train.settings import RunConfig
-from lexalcm.train.timestep_loss import TimestepBuckets
-from lexalcm.train.wandb_log import WandbLog
 
 
 def open_monitor(

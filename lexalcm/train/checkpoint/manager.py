@@ -17,7 +17,7 @@ from pathlib import Path
 from lexalcm.distributed.world import World
 from lexalcm.errors import TrainingError, UserError
 from lexalcm.io.atomic import write_text
-from lexalcm.train.checkpoint import (
+from lexalcm.train.checkpoint.format import (
     Content,
     Progress,
     checkpoint_name,
@@ -27,7 +27,7 @@ from lexalcm.train.checkpoint import (
     step_of,
     write_checkpoint,
 )
-from lexalcm.train.checkpoint_settings import CheckpointSettings
+from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.protocol import Engine
 
 
