@@ -3,10 +3,10 @@
 from lexalcm.evaluate import formatting
 from lexalcm.evaluate.position_figure import Line, metric_by_position
 from lexalcm.evaluate.report import ALL, Evaluation
+from lexalcm.pages.page import Plan, draw_cards, render_page
+from lexalcm.pages.style import COLOURS
 from lexalcm.registries import METRICS
 from lexalcm.text.running_text import join_sentences
-from lexalcm.visualize.page import Plan, draw_cards, render_page
-from lexalcm.visualize.style import COLOURS
 
 
 def to_html(evaluation: Evaluation) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lexalcm.evaluate.report import Estimate
-from lexalcm.visualize.style import colour, new_axes
+from lexalcm.pages.style import colour, new_axes
 
 MANY = 8
 """Above this number of positions their names are slanted, so that they do not overlap."""

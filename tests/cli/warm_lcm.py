@@ -90,10 +90,10 @@ def make_small() -> None:
     from lexalcm.codec.lsa import codec as lsa  # noqa: F401
     from lexalcm.data.sources import sample
     from lexalcm.evaluate import evaluation  # noqa: F401
+    from lexalcm.pages import data_report  # noqa: F401
     from lexalcm.registries import ARCHITECTURES
     from lexalcm.train import settings
     from lexalcm.train.run import main as run
-    from lexalcm.visualize import data_report  # noqa: F401
 
     with contextlib.suppress(ImportError):
         import deepspeed  # noqa: F401

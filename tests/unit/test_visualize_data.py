@@ -10,9 +10,9 @@ from lexalcm.data.format.manifest import write_manifest
 from lexalcm.data.format.shards import ShardWriter
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.progress import silent
-from lexalcm.visualize import data_statistics as statistics
-from lexalcm.visualize.data_report import report_data
-from lexalcm.visualize.data_source import choose_documents, open_source
+from lexalcm.pages import data_statistics as statistics
+from lexalcm.pages.data_report import report_data
+from lexalcm.pages.data_source import choose_documents, open_source
 
 DIM = 6
 FIGURES = ["components", "coordinate_spread", "document_lengths", "norms", "sentence_lengths", "similarities"]

@@ -15,10 +15,10 @@ from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.text import TextModel
-from lexalcm.visualize import generation_figures as figures
-from lexalcm.visualize.generation_report import document_prompt, report_generation, text_prompt
-from lexalcm.visualize.generation_trace import trace
-from lexalcm.visualize.style import theme
+from lexalcm.pages import generation_figures as figures
+from lexalcm.pages.generation_report import document_prompt, report_generation, text_prompt
+from lexalcm.pages.generation_trace import trace
+from lexalcm.pages.style import theme
 
 TEXT = "We must do more for our schools. The budget grows. Nobody slept. Peace is near."
 

@@ -5,10 +5,10 @@ from tiny_models import CONFIGS
 
 from lexalcm.errors import UserError
 from lexalcm.model import create_model, preset
-from lexalcm.visualize import model_figures as figures
-from lexalcm.visualize.model_diagram import diagram
-from lexalcm.visualize.model_parts import TRAINING, count_text, model_pieces, operations_text, parts, size_text
-from lexalcm.visualize.model_report import report_model
+from lexalcm.pages import model_figures as figures
+from lexalcm.pages.model_diagram import diagram
+from lexalcm.pages.model_parts import TRAINING, count_text, model_pieces, operations_text, parts, size_text
+from lexalcm.pages.model_report import report_model
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)

@@ -11,12 +11,12 @@ from browser import CHROMIUM, OPTIONS, WITHOUT, measure_pages
 from text_model_folder import make_text_model
 
 from lexalcm.generate.text import TextModel
-from lexalcm.visualize import run_live
-from lexalcm.visualize.data_report import report_data
-from lexalcm.visualize.generation_report import report_generation, text_prompt
-from lexalcm.visualize.model_report import report_model
-from lexalcm.visualize.run_report import report_runs
-from lexalcm.visualize.schedule_report import report_schedule
+from lexalcm.pages import run_live
+from lexalcm.pages.data_report import report_data
+from lexalcm.pages.generation_report import report_generation, text_prompt
+from lexalcm.pages.model_report import report_model
+from lexalcm.pages.run_report import report_runs
+from lexalcm.pages.schedule_report import report_schedule
 
 WIDTHS = (390, 1200)
 SCHEMES = {"dark": 0, "light": 1}  # Chromium's numbers of them

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from lexalcm.errors import UserError
-from lexalcm.train.run.folder import RunFolder
-from lexalcm.visualize import run_figures as figures
-from lexalcm.visualize.run_live import serve_runs
-from lexalcm.visualize.run_metrics import (
+from lexalcm.pages import run_figures as figures
+from lexalcm.pages.run_live import serve_runs
+from lexalcm.pages.run_metrics import (
     CONFIG_FILE,
     METRICS_FILE,
     differing_settings,
@@ -22,7 +21,8 @@ from lexalcm.visualize.run_metrics import (
     read_runs,
     short_names,
 )
-from lexalcm.visualize.run_report import duration, plan_figures, report_runs
+from lexalcm.pages.run_report import duration, plan_figures, report_runs
+from lexalcm.train.run.folder import RunFolder
 
 
 def line(step, **changes):

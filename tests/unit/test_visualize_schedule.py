@@ -10,8 +10,8 @@ from tiny_models import CONFIGS
 from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model import create_model
-from lexalcm.visualize import schedule_figures as figures
-from lexalcm.visualize.schedule_report import report_schedule
+from lexalcm.pages import schedule_figures as figures
+from lexalcm.pages.schedule_report import report_schedule
 
 T = 100
 

@@ -39,7 +39,7 @@ def data(
       lcm visualize data s3://bucket/wiki --sample 100000 --overwrite
       lcm visualize data embedded/        # of parquet files
     """
-    from lexalcm.visualize.data_report import report_data
+    from lexalcm.pages.data_report import report_data
 
     result = report_data(
         path,

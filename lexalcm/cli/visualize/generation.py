@@ -59,9 +59,9 @@ def generation(
     from lexalcm.errors import UserError
     from lexalcm.generate.text import TextModel
     from lexalcm.io.atomic import check_output
+    from lexalcm.pages.generation_report import document_prompt, report_generation, text_prompt
+    from lexalcm.pages.page import PAGE
     from lexalcm.text.languages import find_language
-    from lexalcm.visualize.generation_report import document_prompt, report_generation, text_prompt
-    from lexalcm.visualize.page import PAGE
 
     if bool(text) == (data is not None):
         raise UserError("give a text of at least two sentences, or a data set with --data")

@@ -32,6 +32,6 @@ def model(
       lcm visualize model two-tower-7b --out reports/7b
       lcm visualize model runs/base --format svg --overwrite
     """
-    from lexalcm.visualize.model_report import report_model
+    from lexalcm.pages.model_report import report_model
 
     show_result(report_model(name, to, dim=dim, format=file_format, overwrite=overwrite, progress=progress), as_json)

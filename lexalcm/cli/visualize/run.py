@@ -11,7 +11,7 @@ from lexalcm.cli.visualize.options import FileFormat, Json, Overwrite, show_resu
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
-    from lexalcm.visualize.style import Format
+    from lexalcm.pages.style import Format
 
 
 def run(
@@ -46,8 +46,8 @@ def run(
       lcm visualize run runs/base --format svg --overwrite
     """
     from lexalcm.errors import UserError
-    from lexalcm.visualize.run_metrics import newest_run
-    from lexalcm.visualize.run_report import report_runs
+    from lexalcm.pages.run_metrics import newest_run
+    from lexalcm.pages.run_report import report_runs
 
     chosen = runs or [str(newest_run(Path("runs")))]
     if live:
@@ -61,7 +61,7 @@ def run(
 
 
 def _serve(runs: list[str], port: int, by_time: bool, every: float, file_format: "Format") -> None:
-    from lexalcm.visualize.run_live import serve_runs
+    from lexalcm.pages.run_live import serve_runs
 
     def tell(_: "ThreadingHTTPServer", address: str) -> None:
         out.print(address)

@@ -45,7 +45,7 @@ def schedule(
       lcm visualize schedule --sampler ddim --steps 40 --overwrite
       lcm visualize schedule --schedule sigmoid --set diffusion.sigmoid_alpha=3.5 --out reports/steep
     """
-    from lexalcm.visualize.schedule_report import report_schedule
+    from lexalcm.pages.schedule_report import report_schedule
 
     result = report_schedule(
         to,

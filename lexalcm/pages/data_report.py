@@ -9,11 +9,11 @@ import numpy as np
 
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
-from lexalcm.visualize import data_figures as figures
-from lexalcm.visualize import data_statistics as statistics
-from lexalcm.visualize.data_source import Source, open_source
-from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
-from lexalcm.visualize.style import Format
+from lexalcm.pages import data_figures as figures
+from lexalcm.pages import data_statistics as statistics
+from lexalcm.pages.data_source import Source, open_source
+from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.style import Format
 
 PAIRS_PER_LANGUAGE = 4
 
@@ -45,7 +45,7 @@ def report_data(
     """Write the report of a data set into the folder `out`.
 
     Args:
-        path: a data set, folder or address, or parquet of embedded text (see `lexalcm.visualize.parquet_source`).
+        path: a data set, folder or address, or parquet of embedded text (see `lexalcm.pages.parquet_source`).
         out: a new folder for `index.html` and the pictures.
         split: the split that is shown.
         sentences: size of the random sample that text and embeddings are measured on.

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from lexalcm.model.config import ModelConfig
-from lexalcm.visualize.model_parts import Piece, count_text
-from lexalcm.visualize.style import DPI, colour, ink
+from lexalcm.pages.model_parts import Piece, count_text
+from lexalcm.pages.style import DPI, colour, ink
 
 WIDTH = 5.6
 SMALL = 0.4  # height of a plain box

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from lexalcm.visualize.run_metrics import RunMetrics
-from lexalcm.visualize.style import COLOURS, colour, log_axis, new_axes, shades
+from lexalcm.pages.run_metrics import RunMetrics
+from lexalcm.pages.style import COLOURS, colour, log_axis, new_axes, shades
 
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 MANY = 150

@@ -18,10 +18,10 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.folder import model_folder, read_config, read_generation_config
+from lexalcm.pages import schedule_figures as figures
+from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.style import Format
 from lexalcm.registries import SAMPLERS
-from lexalcm.visualize import schedule_figures as figures
-from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
-from lexalcm.visualize.style import Format
 
 SCHEDULES = ("cosine", "quadratic", "sigmoid")
 FORMULAS = {

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lexalcm.visualize.model_parts import Piece, count_text, size_text
-from lexalcm.visualize.style import colour, ink, new_axes
+from lexalcm.pages.model_parts import Piece, count_text, size_text
+from lexalcm.pages.style import colour, ink, new_axes
 
 BAR = 0.33  # inches
 

@@ -8,8 +8,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lexalcm.visualize.generation_trace import Trace, Way
-from lexalcm.visualize.style import DPI, colour, ink, new_axes, readable_on, shades
+from lexalcm.pages.generation_trace import Trace, Way
+from lexalcm.pages.style import DPI, colour, ink, new_axes, readable_on, shades
 
 STEP = "denoising step: noise shrinks to the right"
 NUMBERED = 13

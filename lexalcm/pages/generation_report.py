@@ -18,11 +18,11 @@ from lexalcm.generate.text import TextModel
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.codec_match import check_codec
+from lexalcm.pages import generation_figures as figures
+from lexalcm.pages.generation_trace import Trace, Way, check_denoises, trace
+from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.style import Format
 from lexalcm.text.running_text import join_sentences
-from lexalcm.visualize import generation_figures as figures
-from lexalcm.visualize.generation_trace import Trace, Way, check_denoises, trace
-from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
-from lexalcm.visualize.style import Format
 
 DECODED = 6
 """Steps of each way whose concept is decoded."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lexalcm.diffusion.schedule import NoiseSchedule
-from lexalcm.visualize.style import colour, ink, new_axes
+from lexalcm.pages.style import colour, ink, new_axes
 
 MARKERS = ("o", "D", "s", "^", "v", "P")
 TIMESTEP = "timestep: noise grows to the right"

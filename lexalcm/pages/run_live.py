@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.errors import LexaError, UserError
-from lexalcm.visualize.page import draw_cards
-from lexalcm.visualize.run_metrics import find_metrics, read_runs
-from lexalcm.visualize.run_report import plan_figures, render_runs
-from lexalcm.visualize.style import Format
+from lexalcm.pages.page import draw_cards
+from lexalcm.pages.run_metrics import find_metrics, read_runs
+from lexalcm.pages.run_report import plan_figures, render_runs
+from lexalcm.pages.style import Format
 
 HOST = "127.0.0.1"
 OWN_NAMES = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")

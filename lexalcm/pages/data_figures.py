@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from lexalcm.visualize.style import colour, new_axes
+from lexalcm.pages.style import colour, new_axes
 
 SHOWN_LANGUAGES = 6
 POINTS = 6000

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lexalcm.errors import DataError, UserError
-from lexalcm.visualize.style import is_drawable
+from lexalcm.pages.style import is_drawable
 from lexalcm.yaml_text import YAMLTextError, parse_yaml
 
 METRICS_FILE = "metrics.jsonl"

@@ -1,7 +1,7 @@
 """What a data report shows of a split, wherever it comes from.
 
 A data set of ours, a folder or an address, and parquet of embedded text as other tools write it (see
-`lexalcm.visualize.parquet_source`) give the same: lengths, and a sample with text and embeddings.
+`lexalcm.pages.parquet_source`) give the same: lengths, and a sample with text and embeddings.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +18,8 @@ from lexalcm.data.normalizer.fit import fit_normalizer
 from lexalcm.errors import DataError
 from lexalcm.io.progress import Progress
 from lexalcm.io.remote import is_remote, local_path
-from lexalcm.visualize.data_statistics import Sample, collect
-from lexalcm.visualize.parquet_source import ParquetSplit, open_parquet
+from lexalcm.pages.data_statistics import Sample, collect
+from lexalcm.pages.parquet_source import ParquetSplit, open_parquet
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.flops import training_flops
 from lexalcm.model.folder import model_folder, read_config
 from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
-from lexalcm.registries import ARCHITECTURES
-from lexalcm.visualize import model_figures as figures
-from lexalcm.visualize.model_diagram import diagram
-from lexalcm.visualize.model_parts import (
+from lexalcm.pages import model_figures as figures
+from lexalcm.pages.model_diagram import diagram
+from lexalcm.pages.model_parts import (
     TRAINING,
     WEIGHTS,
     Piece,
@@ -28,8 +27,9 @@ from lexalcm.visualize.model_parts import (
     parts,
     size_text,
 )
-from lexalcm.visualize.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
-from lexalcm.visualize.style import Format
+from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.style import Format
+from lexalcm.registries import ARCHITECTURES
 
 ROW = 128
 """Concepts of a packed row, and of a document, that operations are counted for."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from lexalcm import __version__
 from lexalcm.io.atomic import atomic_folder
 from lexalcm.io.progress import Progress, silent
-from lexalcm.visualize.style import Format, Picture, draw
+from lexalcm.pages.style import Format, Picture, draw
 
 PAGE = "index.html"
 
@@ -87,7 +87,7 @@ def write_report(out: Path | str, page: str, cards: Sequence[Card], *, overwrite
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("lexalcm.visualize"),
+        loader=jinja2.PackageLoader("lexalcm.pages"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -9,10 +9,10 @@ from typing import Any
 from lexalcm.errors import UserError
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
-from lexalcm.visualize import run_figures as figures
-from lexalcm.visualize.page import PAGE, Card, Fact, Plan, draw_cards, render_page, write_report
-from lexalcm.visualize.run_metrics import METRICS_FILE, RunMetrics, differing_settings, read_runs
-from lexalcm.visualize.style import Format
+from lexalcm.pages import run_figures as figures
+from lexalcm.pages.page import PAGE, Card, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.run_metrics import METRICS_FILE, RunMetrics, differing_settings, read_runs
+from lexalcm.pages.style import Format
 
 TEMPLATE = "run.html.j2"
 SHOWN_SETTINGS = 40
