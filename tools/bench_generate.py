@@ -26,9 +26,9 @@ from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.model.create import create_model
-from lexalcm.model.folder import load_model
 from lexalcm.model.place import DTYPES, place_model
 from lexalcm.model.predictor import ConceptPredictor
+from lexalcm.model.storage.folder import load_model
 from lexalcm.model.two_tower.network import TwoTowerLCM
 from tools.bench_train_step import FIXED, RATE_SIZE
 from tools.matrix_rate import matrix_rate, now

@@ -33,9 +33,9 @@ from lexalcm.generate.autoregressive import generate_from_noise
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.model import BaseLCM, TwoTowerLCM
-from lexalcm.model.import_fairseq2 import import_fairseq2
+from lexalcm.model.importers.fairseq2 import import_fairseq2
+from lexalcm.model.layers.masks import causal_mask
 from lexalcm.model.lcm import LCM
-from lexalcm.model.masks import causal_mask
 from lexalcm.model.normalizer import Normalizer
 from lexalcm.model.predictor import ConceptPredictor
 from lexalcm.objective.diffusion import Diffusion

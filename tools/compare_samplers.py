@@ -22,8 +22,8 @@ from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each
-from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
+from lexalcm.model.storage.folder import load_model
 from lexalcm.registries import SAMPLERS
 
 ROW = 64

@@ -20,11 +20,11 @@ from lexalcm.data.batches.batch import Batch
 from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
-from lexalcm.model import masks
-from lexalcm.model.attention import mix_values
 from lexalcm.model.config import AttentionKernel
 from lexalcm.model.create import create_model
 from lexalcm.model.flops import training_flops
+from lexalcm.model.layers import masks
+from lexalcm.model.layers.attention import mix_values
 from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.objective import create_objective
 from lexalcm.train.engines.choose import EngineChoice, start_engine

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.model.attention import mix_values
-from lexalcm.model.masks import causal_mask
+from lexalcm.model.layers.attention import mix_values
+from lexalcm.model.layers.masks import causal_mask
 from lexalcm.model.two_tower.denoiser import DenoiserLayer
 from lexalcm.model.two_tower.network import TwoTowerLCM
 

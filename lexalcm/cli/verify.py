@@ -74,7 +74,7 @@ def model(
       lcm verify model models/base
       lcm verify model runs/base --json
     """
-    from lexalcm.model.folder import model_folder
+    from lexalcm.model.storage.folder import model_folder
     from lexalcm.verify.checks import checks_table, passed
     from lexalcm.verify.model import verify_model
 

@@ -15,7 +15,7 @@ from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import meta_model
-from lexalcm.model.folder import WEIGHTS_FILE, check_state, read_config, read_generation_config
+from lexalcm.model.storage.folder import WEIGHTS_FILE, check_state, read_config, read_generation_config
 
 
 def check_model(folder: Path, changes: Mapping[str, Any]) -> GenerationOptions:

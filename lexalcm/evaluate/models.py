@@ -24,10 +24,10 @@ from lexalcm.generate.predictor import prepare
 from lexalcm.generate.text import TextModel
 from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.codec_match import check_codec
-from lexalcm.model.folder import load_model, model_folder, read_config
 from lexalcm.model.lcm import LCM
 from lexalcm.model.place import choose_device, place_model
+from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.folder import load_model, model_folder, read_config
 from lexalcm.registries import METRICS
 
 UNFINISHED = ".unfinished"

@@ -39,9 +39,9 @@ from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel, check_end, read_end_of_text
 from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.codec_match import check_codec
-from lexalcm.model.folder import load_model, model_folder, read_config
 from lexalcm.model.place import choose_device, place_model
+from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.folder import load_model, model_folder, read_config
 from lexalcm.registries import METRICS
 
 LEAD = "the first three sentences"

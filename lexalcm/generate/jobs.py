@@ -25,7 +25,7 @@ from lexalcm.generate.prompt import check_languages
 from lexalcm.generate.sentence_report import text_report
 from lexalcm.generate.text import TextModel
 from lexalcm.io.progress import Counter, Report
-from lexalcm.model.fingerprint import model_fingerprint
+from lexalcm.model.storage.fingerprint import model_fingerprint
 
 Append = Callable[[Sequence[Mapping[str, Any]]], None]
 """Takes the results of documents, in order."""

@@ -27,10 +27,10 @@ from lexalcm.generate.predictor import prepare
 from lexalcm.generate.prompt import Prompt, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.folder import GENERATION_FILE, load_model, model_folder
 from lexalcm.model.lcm import LCM
 from lexalcm.model.place import place_model
 from lexalcm.model.predictor import ConceptPredictor
+from lexalcm.model.storage.folder import GENERATION_FILE, load_model, model_folder
 from lexalcm.text.chat import Turn
 
 OnStep = Callable[[int, int], None]

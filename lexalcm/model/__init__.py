@@ -4,10 +4,10 @@ from lexalcm.model.base.network import BaseLCM
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import count_parameters, create_model
 from lexalcm.model.diffusion_lcm import DiffusionLCM
-from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
 from lexalcm.model.one_tower.network import OneTowerLCM
 from lexalcm.model.presets import DEFAULT_PRESET, Preset, preset, preset_names
+from lexalcm.model.storage.folder import load_model
 from lexalcm.model.two_tower.network import TwoTowerLCM
 
 __all__ = [

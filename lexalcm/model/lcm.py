@@ -179,8 +179,8 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
         return self._text_model
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from lexalcm.model.companions import copy_companions
-        from lexalcm.model.folder import write_model, write_state
+        from lexalcm.model.storage.folder import write_model, write_state
+        from lexalcm.model.storage.sidecar_files import copy_companions
 
         if self.folder is not None and self.folder.resolve() != save_directory.resolve():
             copy_companions(self.folder, save_directory)
@@ -198,7 +198,7 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
         Raises:
             UserError: missing or foreign folder, unreadable weights, no access to the hub, another architecture.
         """
-        from lexalcm.model.folder import load_model
+        from lexalcm.model.storage.folder import load_model
 
         model = load_model(pretrained_model_name_or_path, **hub_options)
         if not isinstance(model, cls):

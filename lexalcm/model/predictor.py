@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from lexalcm.diffusion.samplers import DrawNoise, Observer
-from lexalcm.model.cache import LayerCache
+from lexalcm.model.layers.cache import LayerCache
 
 if TYPE_CHECKING:
     from lexalcm.model.lcm import LCM

@@ -17,7 +17,7 @@ from lexalcm.generate.prompt import Prompt
 from lexalcm.generate.text import TextModel
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.codec_match import check_codec
+from lexalcm.model.storage.codec_match import check_codec
 from lexalcm.pages import generation_figures as figures
 from lexalcm.pages.generation_trace import Trace, Way, check_denoises, trace
 from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report

@@ -13,8 +13,8 @@ from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.flops import training_flops
-from lexalcm.model.folder import model_folder, read_config
 from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
+from lexalcm.model.storage.folder import model_folder, read_config
 from lexalcm.pages import model_figures as figures
 from lexalcm.pages.model_diagram import diagram
 from lexalcm.pages.model_parts import (

@@ -17,7 +17,7 @@ from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.folder import model_folder, read_config, read_generation_config
+from lexalcm.model.storage.folder import model_folder, read_config, read_generation_config
 from lexalcm.pages import schedule_figures as figures
 from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
 from lexalcm.pages.style import Format

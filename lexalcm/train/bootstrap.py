@@ -20,12 +20,12 @@ from lexalcm.errors import DataError, UserError
 from lexalcm.io.atomic import atomic_folder, check_output
 from lexalcm.json_text import parse_json
 from lexalcm.model import LCM, ModelConfig, create_model, preset
-from lexalcm.model.codec_match import check_codec
-from lexalcm.model.companions import copy_companions
-from lexalcm.model.folder import load_model
-from lexalcm.model.import_fairseq2 import import_fairseq2
-from lexalcm.model.locate import CONFIG_FILE
+from lexalcm.model.importers.fairseq2 import import_fairseq2
 from lexalcm.model.presets import generation_options
+from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.folder import load_model
+from lexalcm.model.storage.locate import CONFIG_FILE
+from lexalcm.model.storage.sidecar_files import copy_companions
 from lexalcm.train.checkpoint.export import export_model
 from lexalcm.train.checkpoint.format import list_checkpoints, read_progress
 from lexalcm.train.run.folder import saved_run

@@ -23,8 +23,8 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.model.create import count_parameters
-from lexalcm.model.folder import read_model
 from lexalcm.model.lcm import LCM
+from lexalcm.model.storage.folder import read_model
 from lexalcm.verify.checks import Check, passed
 
 CONCEPTS = 8

@@ -16,7 +16,7 @@ from lexalcm.data.sources.corpus import Source, read_documents
 from lexalcm.data.sources.sample import packaged_text
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.locate import find_model
+from lexalcm.model.storage.locate import find_model
 from lexalcm.text.segment import segment
 
 DEFAULT_CODEC = "sonar"

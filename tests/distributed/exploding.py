@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lexalcm.model.transformer import Transformer
+from lexalcm.model.layers.transformer import Transformer
 
 
 class _Exploding(torch.autograd.Function):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from lexalcm.diffusion.schedule import DiffusionSettings, NoiseSchedule
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model import TwoTowerLCM
-from lexalcm.model.import_fairseq2 import import_fairseq2
+from lexalcm.model.importers.fairseq2 import import_fairseq2
 from tools.check_reference import (
     DRAWS,
     LAST_BIT,

@@ -17,7 +17,7 @@ from lexalcm.evaluate.free_running import continue_batch, without_stops
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.text import TextModel
-from lexalcm.model.folder import load_model
+from lexalcm.model.storage.folder import load_model
 
 FREE = FreeRunning(prefix=2, sentences=4)
 

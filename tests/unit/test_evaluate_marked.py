@@ -25,7 +25,7 @@ from lexalcm.evaluate.split_marks import SplitMarks
 from lexalcm.evaluate.tally import position_bins
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.text import TextModel
-from lexalcm.model.folder import load_model
+from lexalcm.model.storage.folder import load_model
 
 CHAT = {
     "messages": [

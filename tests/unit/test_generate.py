@@ -15,7 +15,7 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each, predict_each_from_noise
 from lexalcm.model import LCM, BaseLCM, DiffusionLCM, OneTowerLCM, TwoTowerLCM
-from lexalcm.model.masks import causal_mask
+from lexalcm.model.layers.masks import causal_mask
 from lexalcm.model.two_tower.cross_attention import cross_attention
 from lexalcm.model.two_tower.denoiser import shift_contexts
 from lexalcm.model.two_tower.fixed_linear import FixedLinear

@@ -9,7 +9,7 @@ from lexalcm.generate import autoregressive
 from lexalcm.generate.autoregressive import GoOn, generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
-from lexalcm.model.cache import LayerCache
+from lexalcm.model.layers.cache import LayerCache
 
 OPTIONS = GenerationOptions(sampler="ddim", steps=4, guidance_scale=2.0, eta=0.3)
 

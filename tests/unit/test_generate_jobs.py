@@ -16,7 +16,7 @@ from lexalcm.generate.documents import Defaults, read_documents
 from lexalcm.generate.jobs import Input, Job, job_settings, write_documents, write_file
 from lexalcm.generate.output_log import OutputLog
 from lexalcm.generate.text import TextModel
-from lexalcm.model.fingerprint import model_fingerprint
+from lexalcm.model.storage.fingerprint import model_fingerprint
 
 DOCUMENTS = [
     {"text": "We must do more for our schools."},

@@ -114,7 +114,7 @@ def test_a_hub_model_is_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         asked.append(model_id)
         return str(folder)
 
-    monkeypatch.setattr("lexalcm.model.folder.snapshot_download", snapshot_download)
+    monkeypatch.setattr("lexalcm.model.storage.folder.snapshot_download", snapshot_download)
     assert TextModel.open("somebody/their-model").folder == folder
     assert asked == ["somebody/their-model"]
 

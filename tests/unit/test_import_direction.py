@@ -21,7 +21,7 @@ LAYERS = (
 )
 """Packages from top to bottom; those of one layer do not know each other. The modules beside them are below all."""
 
-WHEN_CALLED = {"lexalcm.generate.text", "lexalcm.model.folder"}
+WHEN_CALLED = {"lexalcm.generate.text", "lexalcm.model.storage.folder"}
 """What `LCM.generate`, and `LCM.from_pretrained` and `save_pretrained`, import when they are called."""
 
 

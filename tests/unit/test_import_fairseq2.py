@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model import create_model
-from lexalcm.model.import_fairseq2 import import_fairseq2
+from lexalcm.model.importers.fairseq2 import import_fairseq2
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference_lcm"
 FILES = {name: REFERENCE / f"{name.replace('-', '_')}_weights.safetensors" for name in ("base", "two-tower")}

@@ -13,8 +13,8 @@ from lexalcm.distributed.world import World
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
+from lexalcm.model.layers.transformer import TransformerLayer
 from lexalcm.model.presets import preset
-from lexalcm.model.transformer import TransformerLayer
 from lexalcm.objective import create_objective
 from lexalcm.train.engines import choose
 from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, choose_engine, start_engine

@@ -5,8 +5,8 @@ from tiny_models import CONFIGS, DIM
 
 from lexalcm.codec.base import CodecRecord
 from lexalcm.errors import CodecError
-from lexalcm.model.codec_match import check_codec
 from lexalcm.model.config import ModelConfig
+from lexalcm.model.storage.codec_match import check_codec
 
 TRUE, OTHER = "a" * 64, "b" * 64
 

@@ -6,8 +6,8 @@ from tiny_models import CONFIGS
 
 from lexalcm.model import ModelConfig, preset, preset_names
 from lexalcm.model.flops import count_operations, forward_flops, training_flops
-from lexalcm.model.masks import causal_mask, clean_noisy_mask
-from lexalcm.model.timestep_embedding import FREQUENCIES
+from lexalcm.model.layers.masks import causal_mask, clean_noisy_mask
+from lexalcm.model.layers.timestep_embedding import FREQUENCIES
 from lexalcm.model.two_tower.denoiser import PARTS
 from lexalcm.registries import ARCHITECTURES
 

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from lexalcm.errors import UserError
-from lexalcm.model.locate import find_model
+from lexalcm.model.storage.locate import find_model
 
 
 def put_model(folder, time=None):

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from lexalcm.model import lookup as module
-from lexalcm.model.lookup import lookup
+from lexalcm.model.layers import lookup as module
+from lexalcm.model.layers.lookup import lookup
 
 TABLE = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
 INDEX = torch.randint(7, (3, 40), generator=torch.Generator().manual_seed(1))

@@ -5,11 +5,11 @@ import torch
 from tiny_models import lively_model, packed_rows
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from lexalcm.model import masks
-from lexalcm.model.attention import mix_values
-from lexalcm.model.dropout import Dropout
-from lexalcm.model.linear import Linear
-from lexalcm.model.norm import ModulatedRMSNorm, RMSNorm
+from lexalcm.model.layers import masks
+from lexalcm.model.layers.attention import mix_values
+from lexalcm.model.layers.dropout import Dropout
+from lexalcm.model.layers.linear import Linear
+from lexalcm.model.layers.norm import ModulatedRMSNorm, RMSNorm
 from lexalcm.model.two_tower.denoiser import SelfProjection, shift_contexts
 from lexalcm.objective import create_objective
 

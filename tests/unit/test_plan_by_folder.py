@@ -16,8 +16,8 @@ from lexalcm.codec.base import CodecRecord
 from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.config import Settings, load_settings
 from lexalcm.data.format.dataset import Dataset
-from lexalcm.model.folder import read_config
 from lexalcm.model.presets import PUBLISHED_DIM, preset
+from lexalcm.model.storage.folder import read_config
 from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
 from lexalcm.train.memory.choice import plan_run
 from lexalcm.train.memory.plan import layouts, plan_memory

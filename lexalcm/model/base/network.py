@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from lexalcm.diffusion.samplers import Observer
 from lexalcm.model.base.predictor import BasePredictor
 from lexalcm.model.base.presets import PRESETS
-from lexalcm.model.cache import LayerCache
 from lexalcm.model.config import ModelConfig
+from lexalcm.model.layers.cache import LayerCache
+from lexalcm.model.layers.linear import Linear
+from lexalcm.model.layers.masks import causal_mask
+from lexalcm.model.layers.transformer import Transformer
 from lexalcm.model.lcm import LCM
-from lexalcm.model.linear import Linear
-from lexalcm.model.masks import causal_mask
 from lexalcm.model.predictor import DenoisingProcess
-from lexalcm.model.transformer import Transformer
 
 
 class BaseLCM(LCM):

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from lexalcm.diffusion.samplers import DrawNoise, Observer
-from lexalcm.model.cache import LayerCache
+from lexalcm.model.layers.cache import LayerCache
+from lexalcm.model.layers.step_transformer import StepTransformer, causal_step_mask
 from lexalcm.model.predictor import NextConcept, StationInputs
-from lexalcm.model.step_transformer import StepTransformer, causal_step_mask
 
 if TYPE_CHECKING:
     from lexalcm.model.base.network import BaseLCM

@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from lexalcm.diffusion.samplers import Observer
-from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.diffusion_lcm import DiffusionLCM
-from lexalcm.model.linear import Linear
-from lexalcm.model.lookup import lookup
-from lexalcm.model.masks import Mask, causal_mask, clean_noisy_mask
+from lexalcm.model.layers.cache import KeysValues, LayerCache
+from lexalcm.model.layers.linear import Linear
+from lexalcm.model.layers.lookup import lookup
+from lexalcm.model.layers.masks import Mask, causal_mask, clean_noisy_mask
+from lexalcm.model.layers.timestep_embedding import TimestepEmbedding
+from lexalcm.model.layers.transformer import Transformer
 from lexalcm.model.one_tower.predictor import OneTowerPredictor
 from lexalcm.model.one_tower.presets import PRESETS
 from lexalcm.model.predictor import DenoisingProcess
-from lexalcm.model.timestep_embedding import TimestepEmbedding
-from lexalcm.model.transformer import Transformer
 
 
 class OneTowerLCM(DiffusionLCM):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from lexalcm.diffusion.samplers import DrawNoise, Observer
-from lexalcm.model.cache import KeysValues, LayerCache
-from lexalcm.model.masks import Mask, next_concept_mask, noisy_beside_clean_mask
+from lexalcm.model.layers.cache import KeysValues, LayerCache
+from lexalcm.model.layers.masks import Mask, next_concept_mask, noisy_beside_clean_mask
+from lexalcm.model.layers.step_transformer import StepTransformer, additive, causal_step_mask
 from lexalcm.model.predictor import DenoisingProcess, NextConcept, StationInputs
-from lexalcm.model.step_transformer import StepTransformer, additive, causal_step_mask
 
 if TYPE_CHECKING:
     from lexalcm.model.one_tower.network import OneTowerLCM

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lexalcm.model.cache import LayerCache
+from lexalcm.model.layers.cache import LayerCache
 
 
 @dataclass

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lexalcm.model.attention import mix_values
-from lexalcm.model.cache import KeysValues
-from lexalcm.model.masks import Mask
+from lexalcm.model.layers.attention import mix_values
+from lexalcm.model.layers.cache import KeysValues
+from lexalcm.model.layers.masks import Mask
 from lexalcm.model.two_tower.fixed_linear import FixedLinear, times_columns
 
 CrossAttention = Callable[[Tensor], Tensor]

@@ -22,15 +22,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lexalcm.model.attention import Attention, initialize_attention_input, initialize_attention_output, mix_values
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.dropout import Dropout
-from lexalcm.model.linear import Linear, linear
-from lexalcm.model.lookup import lookup
-from lexalcm.model.masks import Mask
-from lexalcm.model.norm import ModulatedRMSNorm, RMSNorm
-from lexalcm.model.timestep_embedding import TimestepEmbedding
-from lexalcm.model.transformer import SwiGLU
+from lexalcm.model.layers.attention import (
+    Attention,
+    initialize_attention_input,
+    initialize_attention_output,
+    mix_values,
+)
+from lexalcm.model.layers.dropout import Dropout
+from lexalcm.model.layers.linear import Linear, linear
+from lexalcm.model.layers.lookup import lookup
+from lexalcm.model.layers.masks import Mask
+from lexalcm.model.layers.norm import ModulatedRMSNorm, RMSNorm
+from lexalcm.model.layers.timestep_embedding import TimestepEmbedding
+from lexalcm.model.layers.transformer import SwiGLU
 
 PARTS = 3
 """Of a layer, each with a shift, a scale and a gate: self-projection, cross-attention, feed-forward."""

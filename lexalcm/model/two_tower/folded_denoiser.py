@@ -18,9 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lexalcm.model.cache import KeysValues
-from lexalcm.model.masks import Mask
-from lexalcm.model.norm import inverse_rms
+from lexalcm.model.layers.cache import KeysValues
+from lexalcm.model.layers.masks import Mask
+from lexalcm.model.layers.norm import inverse_rms
 from lexalcm.model.two_tower.cross_attention import CrossAttention, cross_attention
 from lexalcm.model.two_tower.denoiser import Denoiser, DenoiserLayer
 from lexalcm.model.two_tower.fixed_linear import FixedLinear

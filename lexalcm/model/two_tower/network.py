@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from lexalcm.diffusion.samplers import Observer
 from lexalcm.errors import ConfigError
-from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.diffusion_lcm import DiffusionLCM
-from lexalcm.model.masks import Mask, causal_mask
+from lexalcm.model.layers.cache import KeysValues, LayerCache
+from lexalcm.model.layers.masks import Mask, causal_mask
+from lexalcm.model.layers.transformer import Transformer
 from lexalcm.model.predictor import DenoisingProcess
-from lexalcm.model.transformer import Transformer
 from lexalcm.model.two_tower.cache import TwoTowerCache
 from lexalcm.model.two_tower.denoiser import Denoiser, shift_contexts
 from lexalcm.model.two_tower.predictor import TwoTowerPredictor

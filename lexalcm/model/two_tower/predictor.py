@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lexalcm.diffusion.samplers import DrawNoise, Observer
-from lexalcm.model.cache import KeysValues, LayerCache
-from lexalcm.model.masks import Mask, causal_mask
+from lexalcm.model.layers.cache import KeysValues, LayerCache
+from lexalcm.model.layers.masks import Mask, causal_mask
+from lexalcm.model.layers.step_transformer import StepTransformer, causal_step_mask
 from lexalcm.model.predictor import DenoisingProcess, NextConcept, StationInputs
-from lexalcm.model.step_transformer import StepTransformer, causal_step_mask
 from lexalcm.model.two_tower.cache import TwoTowerCache
 from lexalcm.model.two_tower.denoiser import shift_contexts
 from lexalcm.model.two_tower.folded_denoiser import FoldedDenoiser

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lexalcm.model.cache import LayerCache
-from lexalcm.model.step_transformer import JoinedFFN, additive
+from lexalcm.model.layers.cache import LayerCache
+from lexalcm.model.layers.step_transformer import JoinedFFN, additive
 from lexalcm.model.two_tower.denoiser import Denoiser, DenoiserLayer
 from lexalcm.model.two_tower.folded_denoiser import FoldedDenoiser, FoldedLayer
 

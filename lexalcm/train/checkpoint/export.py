@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lexalcm.io.atomic import atomic_folder
 from lexalcm.io.safetensors_writer import TensorSpec, write_tensors
-from lexalcm.model.companions import copy_companions
-from lexalcm.model.folder import load_model, write_model
+from lexalcm.model.storage.folder import load_model, write_model
+from lexalcm.model.storage.sidecar_files import copy_companions
 from lexalcm.train.checkpoint.format import stored_result
 
 

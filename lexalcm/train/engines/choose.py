@@ -9,7 +9,7 @@ import torch
 from lexalcm.distributed.world import World
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.masks import takes_flex
+from lexalcm.model.layers.masks import takes_flex
 from lexalcm.objective import Objective
 from lexalcm.registries import ENGINES
 from lexalcm.train.engines.precision import best_precision, chosen_precision

@@ -9,9 +9,9 @@ import torch
 
 from lexalcm.errors import ConfigError
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.folder import read_config
-from lexalcm.model.locate import find_model
 from lexalcm.model.presets import PUBLISHED_DIM, preset, preset_names
+from lexalcm.model.storage.folder import read_config
+from lexalcm.model.storage.locate import find_model
 from lexalcm.train.memory.plan import MemoryEstimate, MemoryPlan, gpu_memory, layouts, plan_memory
 from lexalcm.train.settings import RunConfig
 

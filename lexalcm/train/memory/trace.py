@@ -26,8 +26,8 @@ from torch.utils.checkpoint import checkpoint
 from lexalcm.data.batches.batch import FIELDS
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import meta_model
+from lexalcm.model.layers.norm import inverse_rms
 from lexalcm.model.lcm import LCM
-from lexalcm.model.norm import inverse_rms
 from lexalcm.objective import create_objective
 
 T = TypeVar("T")

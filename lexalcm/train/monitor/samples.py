@@ -27,8 +27,8 @@ from lexalcm.data.batches.special_concepts import special_vectors
 from lexalcm.data.format.dataset import Dataset, Split
 from lexalcm.distributed.world import World
 from lexalcm.errors import LexaError
-from lexalcm.model.folder import load_model, model_folder
 from lexalcm.model.lcm import LCM
+from lexalcm.model.storage.folder import load_model, model_folder
 from lexalcm.registries import CODECS
 from lexalcm.train.checkpoint.format import Progress
 from lexalcm.train.engines.protocol import Engine

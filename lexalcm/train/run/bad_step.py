@@ -23,7 +23,7 @@ from lexalcm.data.batches.plan import Windows
 from lexalcm.distributed.world import World
 from lexalcm.errors import LexaError
 from lexalcm.io.atomic import write_text
-from lexalcm.model.folder import load_model
+from lexalcm.model.storage.folder import load_model
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.monitor.alerts import layer_of
 from lexalcm.train.monitor.weight_statistics import weight_norms

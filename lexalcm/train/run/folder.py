@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from lexalcm.config import NonNegativeInt, Settings, load_settings
 from lexalcm.errors import ConfigError, UserError
-from lexalcm.model.locate import RUNS
+from lexalcm.model.storage.locate import RUNS
 from lexalcm.train.settings import RunConfig
 
 

@@ -24,9 +24,9 @@ from lexalcm.data.format.manifest import MANIFEST_FILE
 from lexalcm.distributed.signals import StopRequest
 from lexalcm.distributed.world import World, find_world, joined
 from lexalcm.io.hashing import file_sha256
-from lexalcm.model.codec_match import check_codec
-from lexalcm.model.folder import load_model
 from lexalcm.model.lcm import LCM
+from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.folder import load_model
 from lexalcm.objective import Objective, create_objective
 from lexalcm.train.checkpoint.export import export_model
 from lexalcm.train.checkpoint.format import Progress, load_weights, restore_engine

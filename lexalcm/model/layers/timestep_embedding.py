@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lexalcm.model.linear import Linear
+from lexalcm.model.layers.linear import Linear
 
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0

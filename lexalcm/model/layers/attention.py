@@ -1,7 +1,7 @@
 """Multi-head attention and rotary positions.
 
 Everything goes through `scaled_dot_product_attention`, whose softmax accumulates in float32, or on a GPU through
-FlexAttention where a mask asks for it (`lexalcm.model.masks`). Rotary positions turn neighbouring pairs of coordinates,
+FlexAttention where a mask asks for it (`lexalcm.model.layers.masks`). Rotary positions turn neighbouring pairs of coordinates,
 as the published code does, so that its weights load without a permutation.
 
 Shapes: B rows, L positions in a row, Q queries, K keys, W width, H heads, E size of a head (W / H).
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from lexalcm.model.linear import Linear
-from lexalcm.model.masks import Mask, flex_attention
+from lexalcm.model.layers.linear import Linear
+from lexalcm.model.layers.masks import Mask, flex_attention
 
 
 def rotary_angles(positions_BL: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:

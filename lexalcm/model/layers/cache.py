@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lexalcm.model.attention import Attention
+from lexalcm.model.layers.attention import Attention
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, [B, H, S, E] each."""

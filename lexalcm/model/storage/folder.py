@@ -23,7 +23,7 @@ from lexalcm.json_text import JSONError, parse_json
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import count_parameters, meta_model
 from lexalcm.model.lcm import LCM
-from lexalcm.model.locate import CONFIG_FILE, find_model
+from lexalcm.model.storage.locate import CONFIG_FILE, find_model
 
 WEIGHTS_FILE = "model.safetensors"
 GENERATION_FILE = "generation_config.json"

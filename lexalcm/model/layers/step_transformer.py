@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lexalcm.model.attention import rotary_angles
-from lexalcm.model.cache import LayerCache
-from lexalcm.model.transformer import SwiGLU, Transformer, TransformerLayer
+from lexalcm.model.layers.attention import rotary_angles
+from lexalcm.model.layers.cache import LayerCache
+from lexalcm.model.layers.transformer import SwiGLU, Transformer, TransformerLayer
 
 
 class JoinedFFN:

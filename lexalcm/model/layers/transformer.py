@@ -16,13 +16,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lexalcm.model.attention import Attention, mix_values, rotary_angles, rotate
-from lexalcm.model.cache import KeysValues, LayerCache
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.dropout import Dropout
-from lexalcm.model.linear import Linear
-from lexalcm.model.masks import Mask
-from lexalcm.model.norm import RMSNorm
+from lexalcm.model.layers.attention import Attention, mix_values, rotary_angles, rotate
+from lexalcm.model.layers.cache import KeysValues, LayerCache
+from lexalcm.model.layers.dropout import Dropout
+from lexalcm.model.layers.linear import Linear
+from lexalcm.model.layers.masks import Mask
+from lexalcm.model.layers.norm import RMSNorm
 
 
 class SwiGLU(nn.Module):

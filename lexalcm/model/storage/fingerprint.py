@@ -4,8 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from lexalcm.model.folder import WEIGHTS_FILE
-from lexalcm.model.locate import CONFIG_FILE
+from lexalcm.model.storage.folder import WEIGHTS_FILE
+from lexalcm.model.storage.locate import CONFIG_FILE
 
 PIECES = 64
 PIECE_BYTES = 65_536

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lexalcm.model.lookup import lookup
+from lexalcm.model.layers.lookup import lookup
 
 
 class _LearnedNorm(nn.Module):

@@ -20,8 +20,8 @@ from lexalcm.config import validate
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import meta_model
-from lexalcm.model.folder import check_shapes, describe_names, list_names
 from lexalcm.model.lcm import LCM
+from lexalcm.model.storage.folder import check_shapes, describe_names, list_names
 from lexalcm.yaml_text import YAMLTextError, parse_yaml
 
 PUBLISHED_HEAD_SIZE = 128
