@@ -13,7 +13,7 @@ from typing import Any
 from lexalcm.codec.lsa.codec import LsaCodec
 from lexalcm.data.sources.corpus import Source, read_documents
 from lexalcm.data.sources.sample import packaged_text
-from lexalcm.generate.prompt import Prompt
+from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel
 from lexalcm.model.create import create_model
 from lexalcm.model.place import place_model

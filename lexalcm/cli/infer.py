@@ -64,7 +64,7 @@ def infer(
         raise UserError("--each guesses a text: leave --chat away" if chat else "--system belongs to --chat: add it")
     _refuse(mode, samples=samples > 1, json=as_json, save_embeddings=save_embeddings, overwrite=overwrite)
     if save_embeddings is not None:
-        from lexalcm.generate.embedding_file import check_embedding_file
+        from lexalcm.generate.batch.embedding_file import check_embedding_file
 
         check_embedding_file(save_embeddings, samples)
     lang, to = (find_language(given) if given else None for given in (lang, to))
@@ -87,10 +87,10 @@ def infer(
 
     if mode == "--interactive":
         from lexalcm.cli.infer_interactive import converse
-        from lexalcm.generate.session import Session
+        from lexalcm.generate.sessions.session import Session
 
         if chat:
-            from lexalcm.generate.chat_session import ChatSession
+            from lexalcm.generate.sessions.chat_session import ChatSession
 
             session: Session = ChatSession(writer, generation, system=system, seed=seed, lang=lang, to=to)
         else:
@@ -99,8 +99,8 @@ def infer(
         return
     if input_file is not None:
         from lexalcm.cli.infer_files import infer_documents
-        from lexalcm.generate.documents import Defaults
-        from lexalcm.generate.jobs import Job
+        from lexalcm.generate.batch.jobs import Job
+        from lexalcm.generate.prompts.documents import Defaults
 
         defaults = Defaults(lang, to, seed, options.max_prompt, chat, system)
         job = Job(options, choice.run, defaults, batch=batch, samples=samples)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from lexalcm.cli.console import err, json_text, progress
 
 if TYPE_CHECKING:
-    from lexalcm.generate.jobs import Job
+    from lexalcm.generate.batch.jobs import Job
     from lexalcm.generate.text import TextModel
 
 
 def infer_documents(writer: "TextModel", source: str, output: str, job: "Job", *, overwrite: bool) -> None:
     """Write a file, or go on with one; to stdout a line is printed as soon as its document is done."""
-    from lexalcm.generate.documents import STDIN
-    from lexalcm.generate.jobs import Input, write_documents, write_file
+    from lexalcm.generate.batch.jobs import Input, write_documents, write_file
+    from lexalcm.generate.prompts.documents import STDIN
 
     documents = Input(source, job.defaults, writer.codec)
     with progress("documents", "documents") as report:

@@ -12,7 +12,7 @@ from lexalcm.cli.denoising_line import DenoisingLine
 from lexalcm.errors import UserError
 
 if TYPE_CHECKING:
-    from lexalcm.generate.session import Session
+    from lexalcm.generate.sessions.session import Session
 
 PROMPT = "> "
 HISTORY_LINES = 1000

@@ -11,7 +11,7 @@ from lexalcm.cli.denoising_line import DenoisingLine
 if TYPE_CHECKING:
     from lexalcm.generate.continuation import WrittenSentence
     from lexalcm.generate.options import GenerationOptions
-    from lexalcm.generate.prompt import Prompt
+    from lexalcm.generate.prompts.prompt import Prompt
     from lexalcm.generate.text import TextModel
 
 NARROWEST_COLUMN = 24
@@ -28,8 +28,8 @@ def show_continuation(
     embeddings: Path | None,
 ) -> None:
     """Print each sentence as it comes, or all as one JSON object."""
-    from lexalcm.generate.embedding_file import save_embeddings
-    from lexalcm.generate.sentence_report import text_report
+    from lexalcm.generate.batch.embedding_file import save_embeddings
+    from lexalcm.generate.batch.sentence_report import text_report
 
     continuation = writer.write(prompt, options)
     if not as_json:
@@ -63,8 +63,8 @@ def show_samples(
     embeddings: Path | None,
 ) -> None:
     """Print alternatives: side by side in a terminal that is wide enough, else below one another."""
-    from lexalcm.generate.embedding_file import save_embeddings
-    from lexalcm.generate.sentence_report import text_report
+    from lexalcm.generate.batch.embedding_file import save_embeddings
+    from lexalcm.generate.batch.sentence_report import text_report
 
     seeds = range(prompt.seed, prompt.seed + samples)
     texts = writer.write_all([prompt.with_seed(seed) for seed in seeds], options)
@@ -146,7 +146,7 @@ def description(writer: "TextModel", options: "GenerationOptions") -> str:
 
 
 def _print_json(writer: "TextModel", prompt: "Prompt", options: "GenerationOptions", **result: Any) -> None:
-    from lexalcm.generate.sentence_report import SPACE
+    from lexalcm.generate.batch.sentence_report import SPACE
 
     about = {
         "model": str(writer.folder),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import DataError, UserError
-from lexalcm.generate.seen_language import see_language
+from lexalcm.generate.prompts.detect_language import see_language
 from lexalcm.text.languages import find_language
 from lexalcm.text.segment import segment
 

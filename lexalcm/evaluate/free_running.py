@@ -14,7 +14,7 @@ from lexalcm.evaluate.scored_batch import BatchPrediction
 from lexalcm.evaluate.settings import FreeRunning
 from lexalcm.generate.continuation import Continuations, WrittenSentence
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.prompt import Prompt
+from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel
 
 

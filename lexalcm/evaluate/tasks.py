@@ -35,7 +35,7 @@ from lexalcm.evaluate.models import describe_model, finish, model_names, unfinis
 from lexalcm.evaluate.report import Evaluation, Example
 from lexalcm.evaluate.scored_example import score_examples
 from lexalcm.evaluate.settings import EvaluationSettings
-from lexalcm.generate.prompt import Prompt
+from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel, check_end, read_end_of_text
 from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent

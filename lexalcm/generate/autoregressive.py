@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lexalcm.diffusion.samplers import DrawNoise
 from lexalcm.errors import UserError
-from lexalcm.generate.prompt import check_seed
+from lexalcm.generate.prompts.prompt import check_seed
 from lexalcm.model.lcm import LCM, evaluating
 from lexalcm.model.predictor import ConceptPredictor
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from lexalcm.codec.base import Codec
 from lexalcm.generate.autoregressive import Concepts, GoOn
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.prompt import Prompt
+from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.stopping import StoppingRules, StopReason
 
 

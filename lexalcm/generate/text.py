@@ -19,12 +19,12 @@ from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE, read_special
 from lexalcm.errors import CodecError, UserError
 from lexalcm.generate.autoregressive import generate
-from lexalcm.generate.chat import Roles, chat_prompt, spoken
 from lexalcm.generate.continuation import Continuation, Continuations, WrittenSentence, embed
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
-from lexalcm.generate.prompt import Prompt, read_prompt
+from lexalcm.generate.prompts.chat import Roles, chat_prompt, spoken
+from lexalcm.generate.prompts.prompt import Prompt, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.lcm import LCM
@@ -189,7 +189,7 @@ class TextModel:
         to: str | None = None,
         seed: int = 0,
     ) -> Prompt:
-        """Make a prompt of a conversation, to be answered; see `lexalcm.generate.chat`.
+        """Make a prompt of a conversation, to be answered; see `lexalcm.generate.prompts.chat`.
 
         Raises:
             UserError: nobody says anything, the assistant speaks last, or more than `options.max_prompt` sentences.

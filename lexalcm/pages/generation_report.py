@@ -13,7 +13,7 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import DataError, UserError
 from lexalcm.generate.continuation import embed
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.prompt import Prompt
+from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent

@@ -17,7 +17,7 @@ from rich.text import Text
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import Configurable, cut_sentences
 from lexalcm.errors import CodecError
-from lexalcm.generate.codec_languages import check_language, knows
+from lexalcm.generate.prompts.codec_languages import check_language, knows
 from lexalcm.text.languages import language_name
 
 SAMPLES = {

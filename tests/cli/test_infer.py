@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from text_model_folder import make_text_model
 
-from lexalcm.generate.session import Session
+from lexalcm.generate.sessions.session import Session
 
 PROMPT = "We must do more for our schools."
 

@@ -12,7 +12,7 @@ import pytest
 from lcm_processes import Processes, lcm_processes
 from text_model_folder import make_text_model
 
-IMPORTS = ["lexalcm.generate.jobs", "lexalcm.cli.infer_files", "lexalcm.codec.lsa.codec"]
+IMPORTS = ["lexalcm.generate.batch.jobs", "lexalcm.cli.infer_files", "lexalcm.codec.lsa.codec"]
 KILLS = 20
 DOCUMENTS = 24
 

@@ -28,7 +28,7 @@ class MoreOptions(GenerationOptions):
 
 @pytest.fixture
 def _more(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("lexalcm.generate.options", "lexalcm.generate.text", "lexalcm.generate.session"):
+    for module in ("lexalcm.generate.options", "lexalcm.generate.text", "lexalcm.generate.sessions.session"):
         monkeypatch.setattr(f"{module}.GenerationOptions", MoreOptions)
 
 

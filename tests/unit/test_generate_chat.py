@@ -15,11 +15,11 @@ from lexalcm.data.build.one_process import build_from_paths
 from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.settings import DataSettings
 from lexalcm.errors import UserError
-from lexalcm.generate.chat import Roles, chat_prompt, spoken
-from lexalcm.generate.chat_session import ChatSession
-from lexalcm.generate.documents import Defaults, read_documents
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.prompt import Prompt
+from lexalcm.generate.prompts.chat import Roles, chat_prompt, spoken
+from lexalcm.generate.prompts.documents import Defaults, read_documents
+from lexalcm.generate.prompts.prompt import Prompt
+from lexalcm.generate.sessions.chat_session import ChatSession
 from lexalcm.generate.stopping import StoppingRules
 from lexalcm.generate.text import TextModel
 from lexalcm.text.chat import Turn

@@ -12,9 +12,9 @@ from text_model_folder import make_text_model
 
 from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.errors import UserError
-from lexalcm.generate.documents import Defaults, read_documents
-from lexalcm.generate.jobs import Input, Job, job_settings, write_documents, write_file
-from lexalcm.generate.output_log import OutputLog
+from lexalcm.generate.batch.jobs import Input, Job, job_settings, write_documents, write_file
+from lexalcm.generate.batch.output_log import OutputLog
+from lexalcm.generate.prompts.documents import Defaults, read_documents
 from lexalcm.generate.text import TextModel
 from lexalcm.model.storage.fingerprint import model_fingerprint
 

@@ -10,9 +10,9 @@ import torch
 from text_model_folder import fitted_codec, make_text_model
 
 from lexalcm.errors import CodecError, LexaError, UserError
-from lexalcm.generate.prompt import read_prompt
-from lexalcm.generate.seen_language import see_language
-from lexalcm.generate.session import Session
+from lexalcm.generate.prompts.detect_language import see_language
+from lexalcm.generate.prompts.prompt import read_prompt
+from lexalcm.generate.sessions.session import Session
 from lexalcm.generate.text import TextModel
 from lexalcm.model import LCM, BaseLCM, load_model
 

@@ -121,7 +121,7 @@ class TextSamples:
 
     def _write(self, model: LCM) -> Iterator[dict[str, Any]]:
         # The one place where training generates.
-        from lexalcm.generate.prompt import Prompt
+        from lexalcm.generate.prompts.prompt import Prompt
         from lexalcm.generate.text import TextModel
 
         assert self._codec is not None

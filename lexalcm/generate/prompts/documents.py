@@ -15,8 +15,8 @@ from typing import Any
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import DataError, UserError
-from lexalcm.generate.chat import chat_prompt
-from lexalcm.generate.prompt import Prompt, check_seed, read_prompt
+from lexalcm.generate.prompts.chat import chat_prompt
+from lexalcm.generate.prompts.prompt import Prompt, check_seed, read_prompt
 from lexalcm.text.absent import is_absent
 from lexalcm.text.chat import Turn, read_turns
 from lexalcm.text.languages import find_language

@@ -12,7 +12,7 @@ import regex
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import UserError
-from lexalcm.generate.codec_languages import knows
+from lexalcm.generate.prompts.codec_languages import knows
 from lexalcm.text.languages import language_of
 
 _LETTER = regex.compile(r"\p{L}")

@@ -17,12 +17,12 @@ from typing import Any
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.errors import DataError, UserError
+from lexalcm.generate.batch.output_log import OutputLog
+from lexalcm.generate.batch.sentence_report import text_report
 from lexalcm.generate.continuation import WrittenSentence
-from lexalcm.generate.documents import STDIN, Defaults, InputDocument, open_lines, read_documents
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.output_log import OutputLog
-from lexalcm.generate.prompt import check_languages
-from lexalcm.generate.sentence_report import text_report
+from lexalcm.generate.prompts.documents import STDIN, Defaults, InputDocument, open_lines, read_documents
+from lexalcm.generate.prompts.prompt import check_languages
 from lexalcm.generate.text import TextModel
 from lexalcm.io.progress import Counter, Report
 from lexalcm.model.storage.fingerprint import model_fingerprint

@@ -15,7 +15,7 @@ from torch import Tensor
 from lexalcm.errors import ConfigError, UserError
 from lexalcm.generate.continuation import WrittenSentence, embed
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.prompt import Prompt, check_languages, check_seed
+from lexalcm.generate.prompts.prompt import Prompt, check_languages, check_seed
 from lexalcm.generate.text import TextModel
 from lexalcm.io.atomic import check_output_file, write_text
 from lexalcm.option import option_fields

@@ -8,8 +8,8 @@ from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import UserError
-from lexalcm.generate.codec_languages import check_language
-from lexalcm.generate.seen_language import see_language
+from lexalcm.generate.prompts.codec_languages import check_language
+from lexalcm.generate.prompts.detect_language import see_language
 from lexalcm.text.segment import MAX_CHARS, paragraphs_of, segment
 
 MAX_SEED = 2**63 - 1

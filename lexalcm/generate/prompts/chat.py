@@ -18,8 +18,8 @@ from typing_extensions import Self
 from lexalcm.codec.base import Codec
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE, read_special
 from lexalcm.errors import UserError
-from lexalcm.generate.prompt import Prompt, check_languages, check_prompt_length, check_seed
-from lexalcm.generate.seen_language import see_language
+from lexalcm.generate.prompts.detect_language import see_language
+from lexalcm.generate.prompts.prompt import Prompt, check_languages, check_prompt_length, check_seed
 from lexalcm.text.chat import ASSISTANT, ROLES, Turn
 from lexalcm.text.segment import segment
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lexalcm.codec.special import SPECIAL_CONCEPTS
 from lexalcm.generate.continuation import embed
-from lexalcm.generate.session import Said, Session
+from lexalcm.generate.sessions.session import Said, Session
 from lexalcm.generate.text import TextModel
 from lexalcm.text.chat import ASSISTANT
 
