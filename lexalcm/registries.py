@@ -12,7 +12,7 @@ from lexalcm.registry import Registry
 if TYPE_CHECKING:
     from lexalcm.codec.base import Codec
     from lexalcm.diffusion.samplers import Sampler
-    from lexalcm.evaluate.metric import Metric
+    from lexalcm.evaluate.metrics.metric import Metric
     from lexalcm.model.lcm import LCM
     from lexalcm.objective.base import Objective
     from lexalcm.train.engines.protocol import Engine
@@ -62,21 +62,21 @@ OBJECTIVES: "Registry[type[Objective]]" = Registry(
 METRICS: "Registry[Metric]" = Registry(
     "metric",
     {
-        "squared_l2": "lexalcm.evaluate.metrics:SQUARED_L2",
-        "contrastive_accuracy": "lexalcm.evaluate.metrics:CONTRASTIVE_ACCURACY",
-        "cosine": "lexalcm.evaluate.metrics:COSINE",
-        "context_cosine": "lexalcm.evaluate.metrics:CONTEXT_COSINE",
-        "paraphrasing": "lexalcm.evaluate.metrics:PARAPHRASING",
-        "coherence": "lexalcm.evaluate.metrics:COHERENCE",
-        "round_trip_l2": "lexalcm.evaluate.metrics:ROUND_TRIP_L2",
-        "rouge_l": "lexalcm.evaluate.metrics:ROUGE_L",
-        "chrf": "lexalcm.evaluate.metrics:CHRF",
-        "repetition": "lexalcm.evaluate.metrics:REPETITION",
-        "mutual_information": "lexalcm.evaluate.metrics:MUTUAL_INFORMATION",
-        "concept_precision": "lexalcm.evaluate.task_metrics:CONCEPT_PRECISION",
-        "concept_recall": "lexalcm.evaluate.task_metrics:CONCEPT_RECALL",
-        "concept_f1": "lexalcm.evaluate.task_metrics:CONCEPT_F1",
-        "length_ratio": "lexalcm.evaluate.task_metrics:LENGTH_RATIO",
+        "squared_l2": "lexalcm.evaluate.metrics.metrics:SQUARED_L2",
+        "contrastive_accuracy": "lexalcm.evaluate.metrics.metrics:CONTRASTIVE_ACCURACY",
+        "cosine": "lexalcm.evaluate.metrics.metrics:COSINE",
+        "context_cosine": "lexalcm.evaluate.metrics.metrics:CONTEXT_COSINE",
+        "paraphrasing": "lexalcm.evaluate.metrics.metrics:PARAPHRASING",
+        "coherence": "lexalcm.evaluate.metrics.metrics:COHERENCE",
+        "round_trip_l2": "lexalcm.evaluate.metrics.metrics:ROUND_TRIP_L2",
+        "rouge_l": "lexalcm.evaluate.metrics.metrics:ROUGE_L",
+        "chrf": "lexalcm.evaluate.metrics.metrics:CHRF",
+        "repetition": "lexalcm.evaluate.metrics.metrics:REPETITION",
+        "mutual_information": "lexalcm.evaluate.metrics.metrics:MUTUAL_INFORMATION",
+        "concept_precision": "lexalcm.evaluate.metrics.task_metrics:CONCEPT_PRECISION",
+        "concept_recall": "lexalcm.evaluate.metrics.task_metrics:CONCEPT_RECALL",
+        "concept_f1": "lexalcm.evaluate.metrics.task_metrics:CONCEPT_F1",
+        "length_ratio": "lexalcm.evaluate.metrics.task_metrics:LENGTH_RATIO",
     },
     ConfigError,
 )

@@ -19,7 +19,7 @@ from typing import NamedTuple
 TESTS = Path(__file__).parent
 PRETENCE = TESTS / "pretence"
 SONAR = TESTS / "data/reference_sonar"
-IMPORTED = ("nvme_stand_in", "lexalcm.codec.lsa.codec", "lexalcm.codec.sonar.hf", "lexalcm.evaluate.evaluation")
+IMPORTED = ("nvme_stand_in", "lexalcm.codec.lsa.codec", "lexalcm.codec.sonar.hf", "lexalcm.evaluate.run.evaluation")
 PATIENCE = 120.0
 TINY = {"width": 32, "num_heads": 2, "ffn_dim": 64, "num_layers": 2}
 CODECS = {

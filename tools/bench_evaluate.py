@@ -23,7 +23,7 @@ from lexalcm.data.build.one_process import build_from_paths
 from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.sources.corpus import Source, read_documents
 from lexalcm.data.sources.sample import packaged_text
-from lexalcm.evaluate.models import evaluate
+from lexalcm.evaluate.run.models import evaluate
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.generate.text import TextModel
 from lexalcm.text.segment import segment

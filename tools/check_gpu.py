@@ -22,7 +22,7 @@ from tools.gpu_parts import PARTS
 from tools.part_runner import run_parts
 
 ROOT = Path(__file__).parents[1]
-IMPORTED = ["lexalcm.train.run.main", "lexalcm.evaluate.evaluation", "tools.gpu_parts"]
+IMPORTED = ["lexalcm.train.run.main", "lexalcm.evaluate.run.evaluation", "tools.gpu_parts"]
 
 
 def main() -> int:
@@ -48,7 +48,7 @@ def main() -> int:
         folder = (arguments.keep or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         return run_parts(
-            chosen, folder, preload=["lexalcm.train.run.main", "lexalcm.evaluate.evaluation", "tools.gpu_parts"]
+            chosen, folder, preload=["lexalcm.train.run.main", "lexalcm.evaluate.run.evaluation", "tools.gpu_parts"]
         )
 
 

@@ -11,7 +11,7 @@ from lexalcm.cli.evaluate_refusals import refuse_useless
 from lexalcm.cli.settings_options import FromSettings
 
 if TYPE_CHECKING:
-    from lexalcm.evaluate.report import Evaluation
+    from lexalcm.evaluate.report.report import Evaluation
 
 LONGEST_WAIT = 3 * 3600.0
 """Seconds that the slowest process may take longer than the fastest."""
@@ -19,7 +19,7 @@ LONGEST_WAIT = 3 * 3600.0
 
 def _list_metrics(wanted: bool) -> None:
     if wanted:
-        from lexalcm.evaluate.tables import metric_table
+        from lexalcm.evaluate.report.tables import metric_table
 
         out.print(metric_table())
         raise typer.Exit
@@ -91,9 +91,9 @@ def evaluate(
     """
     from lexalcm.config import validate
     from lexalcm.distributed.world import find_world, joined
-    from lexalcm.evaluate.models import evaluate as evaluate_models
+    from lexalcm.evaluate.run.models import evaluate as evaluate_models
+    from lexalcm.evaluate.run.tasks import evaluate_task
     from lexalcm.evaluate.settings import EvaluationSettings
-    from lexalcm.evaluate.tasks import evaluate_task
     from lexalcm.io.progress import silent
 
     world = find_world()
@@ -124,8 +124,8 @@ def evaluate(
 
 
 def _show(evaluation: "Evaluation", as_json: bool) -> None:
-    from lexalcm.evaluate.formatting import sentences
-    from lexalcm.evaluate.tables import tables
+    from lexalcm.evaluate.report.formatting import sentences
+    from lexalcm.evaluate.report.tables import tables
 
     if as_json:
         print_json(evaluation.to_json())

@@ -25,7 +25,7 @@ def refuse_useless(context: typer.Context, settings: "EvaluationSettings", *, ta
         UserError: one was.
     """
     from lexalcm.codec.options import CodecChoice
-    from lexalcm.evaluate.evaluation import needs_text
+    from lexalcm.evaluate.run.evaluation import needs_text
     from lexalcm.generate.options import GenerationOptions, SamplingOptions
     from lexalcm.option import option_fields
 

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from lexalcm.codec.options import CodecChoice
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.errors import ConfigError
-from lexalcm.evaluate.metric import GROUPS, choose_metrics
+from lexalcm.evaluate.metrics.metric import GROUPS, choose_metrics
 from lexalcm.option import Option
 from lexalcm.registries import METRICS
 

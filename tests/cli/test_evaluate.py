@@ -179,7 +179,7 @@ def test_a_task_is_done(lcm, written, tmp_path):
 
 
 def test_an_interrupted_report_goes_on_and_another_one_is_not_mixed_in(lcm, written, tmp_path, monkeypatch):
-    from lexalcm.evaluate import models
+    from lexalcm.evaluate.run import models
 
     def evaluate(*more):
         return lcm(

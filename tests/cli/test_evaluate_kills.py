@@ -12,7 +12,12 @@ import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
 from lcm_processes import Processes, lcm_processes
 
-IMPORTS = ["lexalcm.evaluate.models", "lexalcm.evaluate.tasks", "lexalcm.codec.lsa.codec", "lexalcm.distributed.world"]
+IMPORTS = [
+    "lexalcm.evaluate.run.models",
+    "lexalcm.evaluate.run.tasks",
+    "lexalcm.codec.lsa.codec",
+    "lexalcm.distributed.world",
+]
 KILLS = 20
 FILES = ("report.json", "report.md")
 

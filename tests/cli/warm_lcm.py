@@ -89,7 +89,7 @@ def make_small() -> None:
 
     from lexalcm.codec.lsa import codec as lsa  # noqa: F401
     from lexalcm.data.sources import sample
-    from lexalcm.evaluate import evaluation  # noqa: F401
+    from lexalcm.evaluate.run import evaluation  # noqa: F401
     from lexalcm.pages import data_report  # noqa: F401
     from lexalcm.registries import ARCHITECTURES
     from lexalcm.train import settings

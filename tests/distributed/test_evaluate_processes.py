@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
 
-from lexalcm.evaluate.models import evaluate
+from lexalcm.evaluate.run.models import evaluate
 from lexalcm.evaluate.settings import EvaluationSettings
 
 

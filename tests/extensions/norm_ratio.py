@@ -5,8 +5,8 @@ An average of several concepts is shorter than each of them: below 1 a model ave
 
 import numpy as np
 
-from lexalcm.evaluate.metric import Metric
-from lexalcm.evaluate.scored_batch import ScoredBatch, Values
+from lexalcm.evaluate.metrics.metric import Metric
+from lexalcm.evaluate.metrics.scored_batch import ScoredBatch, Values
 
 
 def norm_ratio(scored: ScoredBatch) -> Values:

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.evaluate.batches import group_documents, read_batch
-from lexalcm.evaluate.predictions import windows
+from lexalcm.evaluate.predictors.predictions import windows
+from lexalcm.evaluate.run.batches import group_documents, read_batch
 
 
 def test_a_small_last_batch_joins_the_one_before():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lexalcm.evaluate import distances
-from lexalcm.evaluate.distances import contrastive_accuracy, squared_distances
+from lexalcm.evaluate.metrics import distances
+from lexalcm.evaluate.metrics.distances import contrastive_accuracy, squared_distances
 
 
 def brute_force_accuracy(predictions, concepts, documents, targets):

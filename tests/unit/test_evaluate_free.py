@@ -10,10 +10,10 @@ import torch
 from evaluation_workspace import guess_next, make_text_dataset, make_text_model
 
 from lexalcm.errors import ConfigError, DataError
-from lexalcm.evaluate import models
-from lexalcm.evaluate.baselines import NearestContinuation, baselines
-from lexalcm.evaluate.batches import read_batch
-from lexalcm.evaluate.free_running import continue_batch, without_stops
+from lexalcm.evaluate.predictors.baselines import NearestContinuation, baselines
+from lexalcm.evaluate.predictors.free_running import continue_batch, without_stops
+from lexalcm.evaluate.run import models
+from lexalcm.evaluate.run.batches import read_batch
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.text import TextModel

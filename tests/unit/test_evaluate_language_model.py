@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from lexalcm.errors import UserError
-from lexalcm.evaluate import language_model
-from lexalcm.evaluate.language_model import LanguageModel
+from lexalcm.evaluate.metrics import language_model
+from lexalcm.evaluate.metrics.language_model import LanguageModel
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 POSITIONS = 48

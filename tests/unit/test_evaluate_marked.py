@@ -13,16 +13,21 @@ from lexalcm.data.build.one_process import build_from_paths
 from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
-from lexalcm.evaluate import models
-from lexalcm.evaluate.baselines import NearestContinuation, continue_documents, predict_targets, training_mean
-from lexalcm.evaluate.batches import EvaluationBatch, read_batch
-from lexalcm.evaluate.distances import contrastive_accuracy
-from lexalcm.evaluate.formatting import title
-from lexalcm.evaluate.free_running import continue_batch, without_stops
-from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
+from lexalcm.evaluate.metrics.distances import contrastive_accuracy
+from lexalcm.evaluate.metrics.scored_batch import BatchPrediction, ScoredBatch, Tools
+from lexalcm.evaluate.predictors.baselines import (
+    NearestContinuation,
+    continue_documents,
+    predict_targets,
+    training_mean,
+)
+from lexalcm.evaluate.predictors.free_running import continue_batch, without_stops
+from lexalcm.evaluate.report.formatting import title
+from lexalcm.evaluate.run import models
+from lexalcm.evaluate.run.batches import EvaluationBatch, read_batch
+from lexalcm.evaluate.run.tally import position_bins
+from lexalcm.evaluate.run.target_spans import SplitMarks
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
-from lexalcm.evaluate.split_marks import SplitMarks
-from lexalcm.evaluate.tally import position_bins
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.text import TextModel
 from lexalcm.model.storage.folder import load_model

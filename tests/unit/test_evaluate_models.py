@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from lexalcm.codec.base import CodecRecord
 from lexalcm.errors import CodecError, DataError, LexaError, UserError
-from lexalcm.evaluate import models
-from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.predictions import Window, pack_windows, predict_batch
+from lexalcm.evaluate.predictors.predictions import Window, pack_windows, predict_batch
+from lexalcm.evaluate.run import models
+from lexalcm.evaluate.run.batches import EvaluationBatch
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare

@@ -11,13 +11,13 @@ from browser import CHROMIUM, WITHOUT, measure_pages
 from rich.console import Console
 
 from lexalcm.errors import UserError
-from lexalcm.evaluate.files import check_report_name, write_report
-from lexalcm.evaluate.formatting import change, explanation, number, p_value, sentences
-from lexalcm.evaluate.html_report import to_html
-from lexalcm.evaluate.markdown import to_markdown
-from lexalcm.evaluate.position_figure import Line, metric_by_position
-from lexalcm.evaluate.report import Change, Difference, Estimate, Evaluation, Example, Row, Size
-from lexalcm.evaluate.tables import tables
+from lexalcm.evaluate.report.files import check_report_name, write_report
+from lexalcm.evaluate.report.formatting import change, explanation, number, p_value, sentences
+from lexalcm.evaluate.report.html_report import to_html
+from lexalcm.evaluate.report.markdown import to_markdown
+from lexalcm.evaluate.report.position_figure import Line, metric_by_position
+from lexalcm.evaluate.report.report import Change, Difference, Estimate, Evaluation, Example, Row, Size
+from lexalcm.evaluate.report.tables import tables
 
 ABOUT = {"architecture": "base", "parameters": 5000, "generation": None}
 METRICS = ["squared_l2", "contrastive_accuracy", "rouge_l"]

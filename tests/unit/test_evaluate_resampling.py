@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from lexalcm.evaluate import resampling
-from lexalcm.evaluate.report import Change
-from lexalcm.evaluate.resampling import p_value, percentile_interval, ratios, resampled_totals
-from lexalcm.evaluate.tally import summarize
+from lexalcm.evaluate.metrics import resampling
+from lexalcm.evaluate.metrics.resampling import p_value, percentile_interval, ratios, resampled_totals
+from lexalcm.evaluate.report.report import Change
+from lexalcm.evaluate.run.tally import summarize
 
 
 def resampled_means(sums, weights, resamples, seed):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lexalcm.errors import LexaError, UserError
-from lexalcm.evaluate import evaluation_run
-from lexalcm.evaluate.evaluation_run import EvaluationRun, Predictor, ScoredUnit, SingleProcess, run_evaluation
-from lexalcm.evaluate.journal import Journal
+from lexalcm.evaluate.run import evaluation_run
+from lexalcm.evaluate.run.evaluation_run import EvaluationRun, Predictor, ScoredUnit, SingleProcess, run_evaluation
+from lexalcm.evaluate.run.journal import Journal
 from lexalcm.io.progress import silent
 
 DOCUMENTS, BATCH_SIZE = 90, 3
@@ -189,7 +189,7 @@ def test_a_removal_that_is_killed_leaves_no_lines_without_their_fingerprint(tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lexalcm.evaluate.journal.shutil.rmtree", killed)
+        patch.setattr("lexalcm.evaluate.run.journal.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             journal.remove()
     journal._lock.release()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
-from lexalcm.evaluate.tally import BINS, bin_name, position_bins, sums_per_document
+from lexalcm.evaluate.metrics.scored_batch import BatchPrediction, ScoredBatch, Tools
+from lexalcm.evaluate.run.batches import EvaluationBatch
+from lexalcm.evaluate.run.tally import BINS, bin_name, position_bins, sums_per_document
 
 
 class Alphabet:

@@ -10,13 +10,13 @@ from test_evaluate_free import watch_models
 
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import CodecError, ConfigError, DataError, UserError
-from lexalcm.evaluate import tasks
-from lexalcm.evaluate.examples import TaskExample, read_examples
-from lexalcm.evaluate.metric import task_metrics
-from lexalcm.evaluate.scored_example import score_examples
+from lexalcm.evaluate.metrics.metric import task_metrics
+from lexalcm.evaluate.metrics.scored_example import score_examples
+from lexalcm.evaluate.metrics.text_similarity import chrf, rouge_l
+from lexalcm.evaluate.run import tasks
+from lexalcm.evaluate.run.examples import TaskExample, read_examples
+from lexalcm.evaluate.run.tasks import LAST, LEAD, evaluate_task
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
-from lexalcm.evaluate.tasks import LAST, LEAD, evaluate_task
-from lexalcm.evaluate.text_similarity import chrf, rouge_l
 from lexalcm.generate.text import TextModel
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexalcm.evaluate.text_similarity import RepeatedNgrams, chrf, rouge_l, tokenize
+from lexalcm.evaluate.metrics.text_similarity import RepeatedNgrams, chrf, rouge_l, tokenize
 from lexalcm.text.running_text import join_sentences
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "it", "rained", "Don't", "U.S.", "1776", "co-op", "END"]

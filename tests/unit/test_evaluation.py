@@ -5,14 +5,14 @@ import pytest
 from rich.console import Console
 
 from lexalcm.errors import DataError
-from lexalcm.evaluate.baselines import MEAN, REPEAT, baselines, training_mean
-from lexalcm.evaluate.evaluation import evaluate_predictors
-from lexalcm.evaluate.evaluation_run import Predictor
-from lexalcm.evaluate.formatting import sentences
-from lexalcm.evaluate.report import Change, Difference, Estimate
-from lexalcm.evaluate.scored_batch import BatchPrediction
+from lexalcm.evaluate.metrics.scored_batch import BatchPrediction
+from lexalcm.evaluate.predictors.baselines import MEAN, REPEAT, baselines, training_mean
+from lexalcm.evaluate.report.formatting import sentences
+from lexalcm.evaluate.report.report import Change, Difference, Estimate
+from lexalcm.evaluate.report.tables import tables
+from lexalcm.evaluate.run.evaluation import evaluate_predictors
+from lexalcm.evaluate.run.evaluation_run import Predictor
 from lexalcm.evaluate.settings import EvaluationSettings
-from lexalcm.evaluate.tables import tables
 
 DIM = 4
 NORMALIZER = {"center": np.array([1.0, 0, 0, -2]), "scale": np.array([0.5, 1, 2, 4])}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from evaluation_workspace import make_text_dataset, make_text_model
 
-from lexalcm.evaluate.text_similarity import rouge_l
+from lexalcm.evaluate.metrics.text_similarity import rouge_l
 from lexalcm.generate.text import TextModel
 from lexalcm.registries import METRICS
 

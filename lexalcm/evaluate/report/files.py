@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from lexalcm.errors import UserError
-from lexalcm.evaluate.html_report import to_html
-from lexalcm.evaluate.markdown import to_markdown
-from lexalcm.evaluate.report import Evaluation
+from lexalcm.evaluate.report.html_report import to_html
+from lexalcm.evaluate.report.markdown import to_markdown
+from lexalcm.evaluate.report.report import Evaluation
 from lexalcm.io.atomic import write_text
 
 

@@ -19,10 +19,12 @@ from lexalcm.codec.options import CodecChoice
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import DataError
-from lexalcm.evaluate.assemble import assemble
-from lexalcm.evaluate.baselines import spread
-from lexalcm.evaluate.batches import EvaluationBatch, group_documents, order_documents, read_batch
-from lexalcm.evaluate.evaluation_run import (
+from lexalcm.evaluate.metrics.scored_batch import BatchPrediction, ScoredBatch, Tools
+from lexalcm.evaluate.predictors.baselines import spread
+from lexalcm.evaluate.report.report import Evaluation, Example, Size
+from lexalcm.evaluate.run.assemble import assemble
+from lexalcm.evaluate.run.batches import EvaluationBatch, group_documents, order_documents, read_batch
+from lexalcm.evaluate.run.evaluation_run import (
     EvaluationRun,
     Outcome,
     Predictor,
@@ -31,12 +33,10 @@ from lexalcm.evaluate.evaluation_run import (
     SingleProcess,
     run_evaluation,
 )
-from lexalcm.evaluate.journal import Journal
-from lexalcm.evaluate.report import Evaluation, Example, Size
-from lexalcm.evaluate.scored_batch import BatchPrediction, ScoredBatch, Tools
+from lexalcm.evaluate.run.journal import Journal
+from lexalcm.evaluate.run.tally import BINS, bin_name, position_bins, sums_per_document
+from lexalcm.evaluate.run.target_spans import SplitMarks
 from lexalcm.evaluate.settings import EvaluationSettings
-from lexalcm.evaluate.split_marks import SplitMarks
-from lexalcm.evaluate.tally import BINS, bin_name, position_bins, sums_per_document
 from lexalcm.io.progress import Progress, silent
 from lexalcm.registries import METRICS
 
@@ -124,7 +124,7 @@ def _open_codec(dataset: Dataset, settings: EvaluationSettings) -> Codec:
 def _open_language_model(settings: EvaluationSettings) -> Any:
     if settings.language_model is None:
         return None
-    from lexalcm.evaluate.language_model import LanguageModel  # with torch, which nothing else here needs
+    from lexalcm.evaluate.metrics.language_model import LanguageModel  # with torch, which nothing else here needs
     from lexalcm.model.place import choose_device
 
     return LanguageModel.open(settings.language_model.name, choose_device(settings.device))

@@ -12,10 +12,10 @@ import numpy as np
 
 from lexalcm.data.normalizer.fit import Documents
 from lexalcm.errors import DataError
-from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.distances import BLOCK, unit_rows
-from lexalcm.evaluate.evaluation_run import Predictor
-from lexalcm.evaluate.scored_batch import BatchPrediction
+from lexalcm.evaluate.metrics.distances import BLOCK, unit_rows
+from lexalcm.evaluate.metrics.scored_batch import BatchPrediction
+from lexalcm.evaluate.run.batches import EvaluationBatch
+from lexalcm.evaluate.run.evaluation_run import Predictor
 from lexalcm.evaluate.settings import EvaluationSettings
 
 REPEAT = "repeat the last concept"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lexalcm.errors import LexaError
-from lexalcm.evaluate.batches import EvaluationBatch
+from lexalcm.evaluate.run.batches import EvaluationBatch
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.model.predictor import ConceptPredictor
 

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from lexalcm.evaluate.metric import Metric
-from lexalcm.evaluate.report import ALL, FEW_DOCUMENTS, Change, Difference, Estimate, Evaluation, Size, count
+from lexalcm.evaluate.metrics.metric import Metric
+from lexalcm.evaluate.report.report import ALL, FEW_DOCUMENTS, Change, Difference, Estimate, Evaluation, Size, count
 from lexalcm.registries import METRICS
 
 

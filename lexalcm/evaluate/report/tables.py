@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lexalcm.evaluate import formatting
-from lexalcm.evaluate.report import Evaluation
+from lexalcm.evaluate.report import formatting
+from lexalcm.evaluate.report.report import Evaluation
 from lexalcm.registries import METRICS
 
 COLUMNS = 3

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import numpy as np
 
 from lexalcm.errors import LexaError, UserError
-from lexalcm.evaluate.journal import Journal
+from lexalcm.evaluate.run.journal import Journal
 from lexalcm.io.progress import Progress
 
 BatchT = TypeVar("BatchT", contravariant=True)

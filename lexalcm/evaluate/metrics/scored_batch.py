@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from lexalcm.codec.base import Codec
-from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.distances import largest_context_cosines
-from lexalcm.evaluate.text_of_concepts import decode_texts
+from lexalcm.evaluate.metrics.distances import largest_context_cosines
+from lexalcm.evaluate.metrics.text_of_concepts import decode_texts
+from lexalcm.evaluate.run.batches import EvaluationBatch
 from lexalcm.registries import METRICS
 
 Values = tuple[np.ndarray, np.ndarray]
@@ -38,7 +38,7 @@ class Space(Protocol):
 
 
 class ScoringModel(Protocol):
-    """A language model, see `lexalcm.evaluate.language_model`."""
+    """A language model, see `lexalcm.evaluate.metrics.language_model`."""
 
     def gain(self, texts: Sequence[tuple[Sequence[str], str]]) -> tuple[np.ndarray, np.ndarray]:
         """For each (preceding sentences, sentence): log p(sentence | preceding) - log p(sentence), number of tokens."""

@@ -15,8 +15,13 @@ from lexalcm import __version__
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.errors import CodecError, ConfigError, DataError
-from lexalcm.evaluate.assemble import assemble
-from lexalcm.evaluate.evaluation_run import (
+from lexalcm.evaluate.metrics.metric import task_metrics
+from lexalcm.evaluate.metrics.scored_example import score_examples
+from lexalcm.evaluate.predictors.free_running import collect
+from lexalcm.evaluate.report.files import check_report_name
+from lexalcm.evaluate.report.report import Evaluation, Example
+from lexalcm.evaluate.run.assemble import assemble
+from lexalcm.evaluate.run.evaluation_run import (
     EvaluationRun,
     Outcome,
     Predictor,
@@ -25,15 +30,10 @@ from lexalcm.evaluate.evaluation_run import (
     SingleProcess,
     run_evaluation,
 )
-from lexalcm.evaluate.examples import TaskExample, read_examples
-from lexalcm.evaluate.files import check_report_name
-from lexalcm.evaluate.free_running import collect
-from lexalcm.evaluate.journal import Journal, folder_state
-from lexalcm.evaluate.metric import task_metrics
-from lexalcm.evaluate.model_checks import check_model
-from lexalcm.evaluate.models import describe_model, finish, model_names, unfinished
-from lexalcm.evaluate.report import Evaluation, Example
-from lexalcm.evaluate.scored_example import score_examples
+from lexalcm.evaluate.run.examples import TaskExample, read_examples
+from lexalcm.evaluate.run.journal import Journal, folder_state
+from lexalcm.evaluate.run.model_checks import check_model
+from lexalcm.evaluate.run.models import describe_model, finish, model_names, unfinished
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel, check_end, read_end_of_text
@@ -65,10 +65,10 @@ def evaluate_task(
     """Evaluate models by their continuations of a file's sources.
 
     Args:
-        models: see `lexalcm.evaluate.models.evaluate`; all must be of one codec, which also measures.
+        models: see `lexalcm.evaluate.run.models.evaluate`; all must be of one codec, which also measures.
         file: the examples, see `read_examples`.
         settings: those of the model, the codec and the resampling count, and the limit.
-        out, processes, progress: see `lexalcm.evaluate.models.evaluate`.
+        out, processes, progress: see `lexalcm.evaluate.run.models.evaluate`.
 
     Returns:
         The evaluation, on the first process; None on the others.

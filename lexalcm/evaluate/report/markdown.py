@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lexalcm.evaluate import formatting
-from lexalcm.evaluate.report import ALL, Evaluation
+from lexalcm.evaluate.report import formatting
+from lexalcm.evaluate.report.report import ALL, Evaluation
 from lexalcm.registries import METRICS
 from lexalcm.text.running_text import join_sentences
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.report import Change, Estimate
-from lexalcm.evaluate.resampling import p_value, percentile_interval, ratios, resampled_totals
-from lexalcm.evaluate.scored_batch import Values
+from lexalcm.evaluate.metrics.resampling import p_value, percentile_interval, ratios, resampled_totals
+from lexalcm.evaluate.metrics.scored_batch import Values
+from lexalcm.evaluate.report.report import Change, Estimate
+from lexalcm.evaluate.run.batches import EvaluationBatch
 
 CONFIDENCE = 0.95
 BINS = 11  # the last one holds all positions from 513 on

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from lexalcm import __version__
-from lexalcm.evaluate.evaluation_run import Predictor
-from lexalcm.evaluate.report import ALL, Change, Difference, Estimate, Evaluation, Example, Row, Size
-from lexalcm.evaluate.tally import CONFIDENCE, Summary, summarize
+from lexalcm.evaluate.report.report import ALL, Change, Difference, Estimate, Evaluation, Example, Row, Size
+from lexalcm.evaluate.run.evaluation_run import Predictor
+from lexalcm.evaluate.run.tally import CONFIDENCE, Summary, summarize
 
 
 def assemble(
@@ -32,7 +32,7 @@ def assemble(
 
     Args:
         predictors: in the order of the table.
-        tallies: of each predictor [2, metrics, bins, all documents], see `lexalcm.evaluate.tally`.
+        tallies: of each predictor [2, metrics, bins, all documents], see `lexalcm.evaluate.run.tally`.
         metrics: their names.
         documents: int [n], those that are reported on.
         languages: [n], of these documents.

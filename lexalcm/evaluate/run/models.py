@@ -8,16 +8,16 @@ from typing import Any
 from lexalcm import __version__
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
-from lexalcm.evaluate.baselines import baselines
-from lexalcm.evaluate.evaluation import DatasetPredictor, evaluate_predictors, open_tools
-from lexalcm.evaluate.evaluation_run import Predictor, Processes, SingleProcess
-from lexalcm.evaluate.files import check_report_name, write_report
-from lexalcm.evaluate.free_running import continue_batch, without_stops
-from lexalcm.evaluate.journal import Journal, folder_state
-from lexalcm.evaluate.model_checks import check_model
-from lexalcm.evaluate.predictions import predict_batch
-from lexalcm.evaluate.report import Evaluation
-from lexalcm.evaluate.scored_batch import BatchPrediction, Tools
+from lexalcm.evaluate.metrics.scored_batch import BatchPrediction, Tools
+from lexalcm.evaluate.predictors.baselines import baselines
+from lexalcm.evaluate.predictors.free_running import continue_batch, without_stops
+from lexalcm.evaluate.predictors.predictions import predict_batch
+from lexalcm.evaluate.report.files import check_report_name, write_report
+from lexalcm.evaluate.report.report import Evaluation
+from lexalcm.evaluate.run.evaluation import DatasetPredictor, evaluate_predictors, open_tools
+from lexalcm.evaluate.run.evaluation_run import Predictor, Processes, SingleProcess
+from lexalcm.evaluate.run.journal import Journal, folder_state
+from lexalcm.evaluate.run.model_checks import check_model
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.options import GenerationOptions, SamplingOptions
 from lexalcm.generate.predictor import prepare

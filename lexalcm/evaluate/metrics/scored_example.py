@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from lexalcm.codec.base import Codec
-from lexalcm.evaluate.distances import unit_rows
-from lexalcm.evaluate.examples import TaskExample
-from lexalcm.evaluate.text_of_concepts import encode_texts
+from lexalcm.evaluate.metrics.distances import unit_rows
+from lexalcm.evaluate.metrics.text_of_concepts import encode_texts
+from lexalcm.evaluate.run.examples import TaskExample
 from lexalcm.registries import METRICS
 from lexalcm.text.running_text import join_sentences
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from lexalcm.evaluate.report import Estimate
+from lexalcm.evaluate.report.report import Estimate
 from lexalcm.pages.style import colour, new_axes
 
 MANY = 8

@@ -18,7 +18,7 @@ import numpy as np
 
 from lexalcm.data.format.dataset import Split
 from lexalcm.errors import DataError
-from lexalcm.evaluate.split_marks import SplitMarks
+from lexalcm.evaluate.run.target_spans import SplitMarks
 
 
 class ContinuationSpan(NamedTuple):

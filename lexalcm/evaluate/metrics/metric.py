@@ -13,8 +13,8 @@ from lexalcm.errors import ConfigError, nearest
 from lexalcm.registries import METRICS
 
 if TYPE_CHECKING:
-    from lexalcm.evaluate.scored_batch import ScoredBatch, Values
-    from lexalcm.evaluate.scored_example import ScoredExample
+    from lexalcm.evaluate.metrics.scored_batch import ScoredBatch, Values
+    from lexalcm.evaluate.metrics.scored_example import ScoredExample
 
 Group = Literal["default", "embedding", "text", "all"]
 GROUPS: tuple[Group, ...] = get_args(Group)

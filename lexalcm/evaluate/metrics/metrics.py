@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 
 from lexalcm.errors import DataError
-from lexalcm.evaluate.distances import contrastive_accuracy, cosines, squared_distances
-from lexalcm.evaluate.metric import Metric
-from lexalcm.evaluate.scored_batch import ScoredBatch, Values, unweighted
-from lexalcm.evaluate.scored_example import ScoredExample
-from lexalcm.evaluate.text_of_concepts import encode_texts
-from lexalcm.evaluate.text_similarity import RepeatedNgrams, chrf, rouge_l
+from lexalcm.evaluate.metrics.distances import contrastive_accuracy, cosines, squared_distances
+from lexalcm.evaluate.metrics.metric import Metric
+from lexalcm.evaluate.metrics.scored_batch import ScoredBatch, Values, unweighted
+from lexalcm.evaluate.metrics.scored_example import ScoredExample
+from lexalcm.evaluate.metrics.text_of_concepts import encode_texts
+from lexalcm.evaluate.metrics.text_similarity import RepeatedNgrams, chrf, rouge_l
 
 
 def _squared_l2(scored: ScoredBatch) -> Values:

@@ -1,8 +1,8 @@
 """The metrics of tasks alone: concepts written against those of a reference. Their names: `lexalcm.registries`."""
 
-from lexalcm.evaluate.metric import Metric
-from lexalcm.evaluate.scored_example import ScoredExample
-from lexalcm.evaluate.text_similarity import tokenize
+from lexalcm.evaluate.metrics.metric import Metric
+from lexalcm.evaluate.metrics.scored_example import ScoredExample
+from lexalcm.evaluate.metrics.text_similarity import tokenize
 
 
 def _precision(scored: ScoredExample) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from lexalcm.errors import LexaError
-from lexalcm.evaluate.batches import EvaluationBatch
-from lexalcm.evaluate.scored_batch import BatchPrediction
+from lexalcm.evaluate.metrics.scored_batch import BatchPrediction
+from lexalcm.evaluate.run.batches import EvaluationBatch
 from lexalcm.evaluate.settings import FreeRunning
 from lexalcm.generate.continuation import Continuations, WrittenSentence
 from lexalcm.generate.options import GenerationOptions

@@ -1,8 +1,8 @@
 """A report as one HTML page that needs no other file: tables, differences, charts by position, examples."""
 
-from lexalcm.evaluate import formatting
-from lexalcm.evaluate.position_figure import Line, metric_by_position
-from lexalcm.evaluate.report import ALL, Evaluation
+from lexalcm.evaluate.report import formatting
+from lexalcm.evaluate.report.position_figure import Line, metric_by_position
+from lexalcm.evaluate.report.report import ALL, Evaluation
 from lexalcm.pages.page import Plan, draw_cards, render_page
 from lexalcm.pages.style import COLOURS
 from lexalcm.registries import METRICS
