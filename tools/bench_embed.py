@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from lexalcm.codec.options import DTYPES, choose_device, choose_dtype, dtype_name
+from lexalcm.codec.options import DTYPES, choose_dtype, dtype_name
 from lexalcm.codec.sonar.checkpoint import SonarSizes, expected_shapes
 from lexalcm.codec.sonar.files import PUBLISHED, cache_folder
 from lexalcm.codec.sonar.tokenizer import PAD, SonarTokenizer
 from lexalcm.data.sources.corpus import Source, read_documents
 from lexalcm.data.sources.sample import packaged_text
-from lexalcm.device import can_compile
+from lexalcm.device import can_compile, choose_device
 from lexalcm.errors import LexaError, import_extra
 from lexalcm.text.languages import SONAR_LANGUAGES
 from lexalcm.text.segment import segment

@@ -14,7 +14,7 @@ from lexalcm.data.sources.sample import SAMPLE_FILE
 from lexalcm.io.atomic import atomic_file
 
 FIELDS = ("id", "lang", "title", "timestamp", "text")
-TARGET = Path(__file__).parents[1] / "lexalcm" / "data" / "resources" / SAMPLE_FILE
+TARGET = Path(__file__).parents[1] / "lexalcm" / "data" / "sources" / "resources" / SAMPLE_FILE
 
 
 def main() -> None:

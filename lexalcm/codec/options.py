@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkabl
 from pydantic import Field
 
 from lexalcm.config import PositiveInt, Settings
-from lexalcm.errors import CodecError
 from lexalcm.io.progress import Progress, silent
 from lexalcm.option import Option
 
@@ -75,25 +74,6 @@ class Configurable(Protocol):
 def cut_sentences(codec: object) -> int:
     """Sentences that were too long for a codec so far and lost their end; 0 of one that does not count them."""
     return getattr(codec, "cut", 0)
-
-
-def choose_device(name: str | None) -> "torch.device":
-    """The device of a name; none: the first GPU, else the CPU.
-
-    Raises:
-        CodecError: torch does not know it or cannot use it here.
-    """
-    import torch
-
-    if name is None:
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise CodecError(f"the device {name!r} cannot be used: {reason}; say --codec-device cpu") from error
-    return device
 
 
 def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":

@@ -1,8 +1,8 @@
 """Concepts as the codec makes them <-> concepts as the network sees them: per coordinate (x - center) / scale.
 
-The statistics are fitted on a data set (`lexalcm.data.normalizer.fit`) and are part of the model, not of the data: weights
-mean nothing under another normalizer. They stay float32 whatever the model is cast to, because a bfloat16 center is off
-by up to 0.4% of itself, which for SONAR can exceed the scale.
+The statistics are fitted on a data set (`lexalcm.data.normalizer.fit`) and are part of the model, not of the data:
+weights mean nothing under another normalizer. They stay float32 whatever the model is cast to, because a bfloat16
+center is off by up to 0.4% of itself, which for SONAR can exceed the scale.
 
 Shapes: D embedding dimension, ... any leading shape.
 """

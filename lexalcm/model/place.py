@@ -2,6 +2,7 @@
 
 import torch
 
+from lexalcm.device import choose_device
 from lexalcm.errors import UserError
 from lexalcm.model.lcm import LCM
 
@@ -22,18 +23,3 @@ def place_model(model: LCM, device: str = "auto", dtype: str = "auto") -> LCM:
     if dtype not in ("auto", *DTYPES):
         raise UserError(f"unknown number type {dtype}: known are auto, {', '.join(DTYPES)}")
     return model.to(choose_device(device), DTYPES.get(dtype))
-
-
-def choose_device(name: str) -> torch.device:
-    """A device by name; `"auto"` is the first GPU, or the CPU where there is none.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
-        raise UserError(f"no device {name} here: try auto or cpu") from error
-    return torch.device(name)

@@ -59,8 +59,8 @@ class Objective(nn.Module, ABC):
     """A model with a loss.
 
     Attributes:
-        fields: what it needs of a batch, by the names of `lexalcm.data.batches.batch.Batch`: the arguments of `loss`. The
-            embeddings are always among it.
+        fields: what it needs of a batch, by the names of `lexalcm.data.batches.batch.Batch`: the arguments of `loss`.
+            The embeddings are always among it.
         denoises: which models it trains: those that take noise away (`LCM.denoises`), or those that predict the next
             concept.
         timesteps: of the noise, which losses are also told apart by; None: no noise.

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lexalcm.codec.options import choose_device
 from lexalcm.config import PositiveInt, Settings, validate
+from lexalcm.device import choose_device
 from lexalcm.errors import UserError, import_extra
 from lexalcm.text.languages import iso_code, language_name
 from lexalcm.text.segment import Segmenter, SentencexSegmenter
@@ -76,7 +76,7 @@ class SatSegmenter:
         """
         wtpsplit = import_extra("wtpsplit", "sat", "--segmenter sat")
         self.options = options
-        device = choose_device(options.device)
+        device = choose_device(options.device, "--segmenter-option device=")
         providers = (
             ["CPUExecutionProvider"] if device.type == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
         )

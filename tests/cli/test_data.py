@@ -119,9 +119,9 @@ def test_what_the_sample_holds(lcm, sample):
 
 
 def test_the_packaged_text_is_small():
-    import lexalcm.data
+    import lexalcm.data.sources
 
-    resources = Path(lexalcm.data.__file__).parent / "resources"
+    resources = Path(lexalcm.data.sources.__file__).parent / "resources"
     assert sum(file.stat().st_size for file in resources.iterdir()) <= 1_500_000
 
 

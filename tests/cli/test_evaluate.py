@@ -68,7 +68,7 @@ def test_json_goes_to_stdout_and_to_a_file_alike(lcm, model, dataset, tmp_path):
         (["--split", "test"], "has no split 'test'"),
         (["--out", "missing/result.json"], "there is no folder missing"),
         (["--out", "."], ". is a folder"),
-        (["--device", "abacus"], "no device abacus"),
+        (["--device", "abacus"], "the device 'abacus' cannot be used"),
         (["--out", "result.txt"], "must end in .json, .md, .html"),
         (["--metrics", "squard_l2"], "unknown metric 'squard_l2': did you mean squared_l2?"),
         (["--metrics", "mutual_information"], "give one with --lm"),

@@ -197,7 +197,7 @@ MISTAKES = [
     (f"infer Hello. --seed {2**70}", "--seed"),
     (f"infer --interactive --seed {2**70}", "--seed"),
     ("infer Hello. --samples 2 --model models/base", "draws no noise"),
-    ("infer Hello. --device abacus", "no device abacus"),
+    ("infer Hello. --device abacus", "the device 'abacus' cannot be used"),
     ("infer Hello. --dtype fp7", "unknown number type fp7"),
     ("infer Hello. --codec sonar-hf", "made with the codec lsa"),
     ("infer Hello. --save-embeddings a.txt", "name it .npy or .safetensors"),

@@ -521,7 +521,7 @@ def test_heads_that_do_not_divide() -> None:
 
 
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(CodecError, match=r"'cuda:77' cannot be used: .*; say --codec-device cpu"):
+    with pytest.raises(UserError, match=r"'cuda:77' cannot be used: .*; say --codec-device cpu"):
         hf_codec().configure(CodecOptions(device="cuda:77"))
 
 

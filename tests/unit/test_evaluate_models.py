@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexalcm.codec.base import CodecRecord
+from lexalcm.device import choose_device
 from lexalcm.errors import CodecError, DataError, LexaError, UserError
 from lexalcm.evaluate.predictors.predictions import Window, pack_windows, predict_batch
 from lexalcm.evaluate.run import models
@@ -15,7 +16,6 @@ from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.model import ModelConfig, create_model
-from lexalcm.model.place import choose_device
 from lexalcm.objective.squared_l2 import SquaredL2
 
 DIM = 6
@@ -206,5 +206,5 @@ def test_a_model_that_predicts_nan_is_a_failure(dataset, tmp_path):
 
 def test_unknown_device_is_the_users_mistake():
     assert choose_device("cpu").type == "cpu"
-    with pytest.raises(UserError, match="no device nonsense"):
+    with pytest.raises(UserError, match="the device 'nonsense' cannot be used"):
         choose_device("nonsense")

@@ -1,15 +1,18 @@
 """Imports point down: what is below knows nothing of what is above it (docs/design.md)."""
 
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import grimp
 import pytest
+
+import lexalcm
 
 LAYERS = (
     ("__main__",),
     ("cli",),
     ("evaluate", "verify"),
-    ("visualize",),
+    ("pages",),
     ("train",),
     ("generate",),
     ("objective",),
@@ -17,7 +20,8 @@ LAYERS = (
     ("diffusion",),
     ("data",),
     ("codec",),
-    ("text", "io"),
+    ("distributed", "text"),
+    ("io",),
 )
 """Packages from top to bottom; those of one layer do not know each other. The modules beside them are below all."""
 
@@ -64,3 +68,11 @@ def test_the_registries_import_nothing_of_what_they_list(graph: grimp.ImportGrap
     assert graph.find_upstream_modules("lexalcm.registries") <= {
         *("lexalcm", "lexalcm.errors", "lexalcm.registry", "lexalcm.registries")
     }
+
+
+def test_no_package_is_crowded() -> None:
+    """At most twelve modules beside each other, but for the commands and the pages, which are lists."""
+    root = Path(lexalcm.__file__).parent
+    folders = [root, *(folder for folder in root.rglob("*") if (folder / "__init__.py").is_file())]
+    counts = {str(one.relative_to(root)): len({*one.glob("*.py")} - {one / "__init__.py"}) for one in folders}
+    assert {name: count for name, count in counts.items() if count > 12 and name not in ("cli", "pages")} == {}

@@ -18,9 +18,10 @@ import numpy as np
 from typing_extensions import Self
 
 from lexalcm.codec.base import STATED, CodecRecord, Request, not_finite
-from lexalcm.codec.options import CodecOptions, choose_device, choose_dtype
+from lexalcm.codec.options import CodecOptions, choose_dtype
 from lexalcm.codec.sonar.files import FOLDER_VARIABLE
 from lexalcm.config import PositiveInt, Settings, validate
+from lexalcm.device import choose_device
 from lexalcm.errors import CodecError
 from lexalcm.io.progress import Progress, silent
 from lexalcm.text.languages import SONAR_LANGUAGES, shown_nearest
@@ -132,7 +133,7 @@ class SonarBase(ABC):
         Raises:
             CodecError: a device that cannot be used here.
         """
-        choose_device(options.device)
+        choose_device(options.device, "--codec-device ")
         moved = (options.device, options.dtype, options.batch) != (
             self.run_options.device,
             self.run_options.dtype,
@@ -237,7 +238,7 @@ class SonarBase(ABC):
     @property
     def device(self) -> "torch.device":
         """Where it computes."""
-        return choose_device(self.run_options.device)
+        return choose_device(self.run_options.device, "--codec-device ")
 
     @property
     def dtype(self) -> "torch.dtype":

@@ -6,9 +6,9 @@
     micro-batch  `micro_batch` rows; `global_batch` micro-batches are an optimizer step
 
 The lengths and weights alone fix how long the windows in each row are. Which windows of those lengths meet in a row,
-and which rows in a step, is drawn anew each epoch by keyed permutations (see `lexalcm.data.batches.permutation`) that are
-evaluated for the rows of a step alone. So the plan has no state but numbers, any step of any epoch costs the same, and
-ten million documents are ready in less than half a second.
+and which rows in a step, is drawn anew each epoch by keyed permutations (see `lexalcm.data.batches.permutation`) that
+are evaluated for the rows of a step alone. So the plan has no state but numbers, any step of any epoch costs the same,
+and ten million documents are ready in less than half a second.
 
 Without weights, every document comes once an epoch. With weights, an epoch takes as many concepts as all data sets have
 together, and from each the share that its weight is of all weights. So it passes over a data set

@@ -333,7 +333,7 @@ class Dataset:
             return read_index(self.path, name)
 
     def columns(self, name: str, columns: Iterable[str]) -> dict[str, np.ndarray]:
-        """Further arrays of a split's index, one entry a document (see `lexalcm.data.format.shards`); absent ones left out.
+        """Further arrays of a split's index, one entry a document (`lexalcm.data.format.shards`); absent ones left out.
 
         Raises:
             DataError: the index is missing or damaged.
@@ -342,7 +342,7 @@ class Dataset:
             return read_columns(self.path, name, columns)
 
     def marks(self, name: str, column: str) -> Marks | None:
-        """What a split's index notes under a name of `lexalcm.data.format.target_spans.MARKS`; None where no document has such.
+        """What a split's index notes under a name of `target_spans.MARKS`; None where no document has such.
 
         Raises:
             DataError: the index is missing or damaged.

@@ -76,7 +76,7 @@ class Manifest(Settings):
     normalizer: NormalizerSettings
     splits: dict[str, SplitRecord]
     companions: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of normalizer and special concepts by file name (see `lexalcm.data.format.sidecar_files`); none in older ones."""
+    """SHA-256 of normalizer and special concepts by file name (see `sidecar_files`); none in older ones."""
     build: dict[str, Any] = Field(default_factory=dict)
     """How it was made: settings and source. Nothing reads it but people and `lcm data sample`."""
 

@@ -5,8 +5,8 @@
                          000000-000001.emb.npy   ...
 
 A key is `SHARD-PLACE`. Plain `webdataset` reads the tars front to back; training maps them into memory and takes an
-array by its offset, which the index (`lexalcm.data.format.index`) holds: no tar header is read. Headers carry no time and no
-owner, so the same documents give the same bytes.
+array by its offset, which the index (`lexalcm.data.format.index`) holds: no tar header is read. Headers carry no time
+and no owner, so the same documents give the same bytes.
 """
 
 import hashlib

@@ -7,8 +7,8 @@ that counts in percent, measures between the 0.25th and the 0.75th percentile; `
 
 Up to `max_concepts` the fit is exact; above, it is made on a seeded uniform sample of so many concepts, whose quartiles
 have a standard error of 0.001 standard deviations at two million. Data sets in float16 may raise `max_concepts` to any
-number: they are counted by value in bounded memory (see `lexalcm.data.normalizer.quantiles`), about 5 s a million concepts of
-SONAR. Data sets in float32 are kept in memory, up to `MAX_KEPT_BYTES`.
+number: they are counted by value in bounded memory (see `lexalcm.data.normalizer.quantiles`), about 5 s a million
+concepts of SONAR. Data sets in float32 are kept in memory, up to `MAX_KEPT_BYTES`.
 
 Of a mixture, each data set gets its share of the sample, or all that it has; the shares hold exactly, because every
 concept has a weight.

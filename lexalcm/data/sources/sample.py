@@ -20,7 +20,7 @@ from lexalcm.io.progress import Progress, silent
 SAMPLE_FILE = "corpus.jsonl.zst"
 SAMPLE_OUT = Path("data/sample")
 
-_RESOURCE = files("lexalcm.data") / "resources" / SAMPLE_FILE
+_RESOURCE = files("lexalcm.data.sources") / "resources" / SAMPLE_FILE
 
 
 def packaged_text() -> AbstractContextManager[Path]:

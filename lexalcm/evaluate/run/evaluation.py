@@ -124,8 +124,8 @@ def _open_codec(dataset: Dataset, settings: EvaluationSettings) -> Codec:
 def _open_language_model(settings: EvaluationSettings) -> Any:
     if settings.language_model is None:
         return None
+    from lexalcm.device import choose_device
     from lexalcm.evaluate.metrics.language_model import LanguageModel  # with torch, which nothing else here needs
-    from lexalcm.model.place import choose_device
 
     return LanguageModel.open(settings.language_model.name, choose_device(settings.device))
 

@@ -8,6 +8,7 @@ from typing import Any
 from lexalcm import __version__
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
+from lexalcm.device import choose_device
 from lexalcm.evaluate.metrics.scored_batch import BatchPrediction, Tools
 from lexalcm.evaluate.predictors.baselines import baselines
 from lexalcm.evaluate.predictors.free_running import continue_batch, without_stops
@@ -25,7 +26,7 @@ from lexalcm.generate.text import TextModel
 from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.lcm import LCM
-from lexalcm.model.place import choose_device, place_model
+from lexalcm.model.place import place_model
 from lexalcm.model.storage.codec_match import check_codec
 from lexalcm.model.storage.folder import load_model, model_folder, read_config
 from lexalcm.registries import METRICS

@@ -14,6 +14,7 @@ import numpy as np
 from lexalcm import __version__
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
+from lexalcm.device import choose_device
 from lexalcm.errors import CodecError, ConfigError, DataError
 from lexalcm.evaluate.metrics.metric import task_metrics
 from lexalcm.evaluate.metrics.scored_example import score_examples
@@ -39,7 +40,7 @@ from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel, check_end, read_end_of_text
 from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.place import choose_device, place_model
+from lexalcm.model.place import place_model
 from lexalcm.model.storage.codec_match import check_codec
 from lexalcm.model.storage.folder import load_model, model_folder, read_config
 from lexalcm.registries import METRICS

@@ -1,8 +1,8 @@
 """Multi-head attention and rotary positions.
 
 Everything goes through `scaled_dot_product_attention`, whose softmax accumulates in float32, or on a GPU through
-FlexAttention where a mask asks for it (`lexalcm.model.layers.masks`). Rotary positions turn neighbouring pairs of coordinates,
-as the published code does, so that its weights load without a permutation.
+FlexAttention where a mask asks for it (`lexalcm.model.layers.masks`). Rotary positions turn neighbouring pairs of
+coordinates, as the published code does, so that its weights load without a permutation.
 
 Shapes: B rows, L positions in a row, Q queries, K keys, W width, H heads, E size of a head (W / H).
 """

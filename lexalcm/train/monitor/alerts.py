@@ -5,8 +5,9 @@ were made with a learning rate that would have shown. It only decays when all of
 same factor: weight decay moves it, no gradient does. Both are signs of a part that is cut off from the loss, of a
 learning rate below what the numbers' type can hold, or of weights that were meant to be frozen.
 
-A look gathers every weight once (see `lexalcm.train.monitor.weight_statistics`). It also gives, for each layer, the norm of its
-weights and how much of it they have moved since the look before: about 1e-3 an update is usual at full learning rate.
+A look gathers every weight once (see `lexalcm.train.monitor.weight_statistics`). It also gives, for each layer, the
+norm of its weights and how much of it they have moved since the look before: about 1e-3 an update is usual at full
+learning rate.
 """
 
 import logging
