@@ -1,24 +1,22 @@
 """What every codec does: sentences to embeddings and back.
 
-A codec is found by its name in the entry point group `lexalcm.codecs`; the entry point names a class with this
-protocol. Data sets and models keep the codec's `record()`, so that what one codec made is never read as another's.
-A codec that can be run on several devices or in several ways also has `configure`, see `lexalcm.codec.options`. One
-that answers with sentences of a bank says so by the class attribute `from_bank = True`: small models then read on from
-the decoded text. One that cuts long sentences may count them in an attribute `cut`. One that embeds best so many at a
-time says how many in an attribute `sentences_at_once`. One that can prepare sentences while it embeds those before them
-has `encode_stream`, see `StreamingCodec`. One whose decoder can be differentiated, so that a loss may be taken of its
-words, has `token_logits`, see `DifferentiableCodec`.
+A codec is found by its name in `lexalcm.registries.CODECS`. Data sets and models keep its `record()`, so that what one
+codec made is never read as another's. One whose decoder can be differentiated, so that a loss may be taken of its
+words, also has `token_logits`, see `DifferentiableCodec`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field
 from typing_extensions import Self
 
+from lexalcm.codec.options import CodecOptions
 from lexalcm.config import Settings
+from lexalcm.io.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,22 +49,30 @@ class CodecRecord(Settings):
     """What the codec itself notes down."""
 
 
-class Codec(Protocol):
-    """Text <-> embedding, `dim` numbers a sentence."""
+class Codec(ABC):
+    """Text <-> embedding, `dim` numbers a sentence. A subclass has the abstract methods and, set or as properties:
 
-    @property
-    def dim(self) -> int:
-        """Numbers of an embedding."""
+    Attributes:
+        dim: numbers of an embedding.
+        languages: language codes that it knows (`eng_Latn`), or None where any will do.
+        fingerprint: equal for two codecs exactly when their embeddings may be mixed.
 
-    @property
-    def languages(self) -> frozenset[str] | None:
-        """Language codes that it knows (`eng_Latn`), or None where any will do."""
+    The rest has defaults that suit a codec that runs in one way only.
+    """
 
-    @property
-    def fingerprint(self) -> str:
-        """Equal for two codecs exactly when their embeddings may be mixed."""
+    dim: int
+    languages: frozenset[str] | None
+    fingerprint: str
+
+    files: ClassVar[Sequence[str]] = ()
+    """What `save` writes: a data set on a plain web server, which does not list its folders, is read by it."""
+    from_bank: ClassVar[bool] = False
+    """Whether it answers with sentences of a bank: small models then read on from the decoded text."""
+    configurable: ClassVar[bool] = False
+    """Whether it runs on several devices or in several ways: by a `configure` and with a `description` of its own."""
 
     @classmethod
+    @abstractmethod
     def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> Self:
         """Make the codec, fitting it on (language, sentences) documents if it is one that is fitted.
 
@@ -74,6 +80,7 @@ class Codec(Protocol):
         """
 
     @classmethod
+    @abstractmethod
     def load(cls, record: CodecRecord, folder: Path) -> Self:
         """Open the codec of a record; `folder` holds what `save` wrote.
 
@@ -81,35 +88,40 @@ class Codec(Protocol):
             CodecError: the folder is missing, incomplete, or of another fingerprint.
         """
 
+    @abstractmethod
     def encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
         """Embed sentences of one language: float32 [n, dim]."""
 
+    @abstractmethod
     def decode(
         self, embeddings: np.ndarray, lang: str | None = None, avoid: Collection[str] = frozenset()
     ) -> list[str]:
         """The sentence that each embedding [n, dim] stands for, in `lang` (None: whichever fits best).
 
-        A codec that chooses from a bank passes over the sentences of `avoid`, e.g. those that a text has said already;
-        one that writes its sentences takes no notice of it.
+        A codec that chooses from a bank passes over the sentences of `avoid`, e.g. those that a text already has; one
+        that writes its sentences ignores it.
         """
 
+    @abstractmethod
     def record(self) -> CodecRecord:
         """What a data set or a model notes down of the codec."""
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what decoding needs into `folder`; a codec with weights of its own elsewhere writes nothing.
+        """Write what decoding needs into `folder`; a codec with weights of its own elsewhere writes nothing."""
 
-        A class attribute `files` may name what is written: a data set on a plain web server, which does not list its
-        folders, is read by it.
-        """
+    @property
+    def sentences_at_once(self) -> int:
+        """Sentences that are best embedded by one call."""
+        return 4096
 
-
-@runtime_checkable
-class StreamingCodec(Protocol):
-    """A codec that reads requests ahead: it prepares the next sentences while it embeds those before them."""
+    @property
+    def cut(self) -> int:
+        """Sentences that were too long so far and lost their end; 0 of a codec that does not count them."""
+        return 0
 
     def encode_stream(self, requests: Iterable[Request]) -> Iterator[np.ndarray]:
-        """Embed one request after another.
+        """Embed one request after another; a codec may prepare the next sentences while it embeds those before them.
 
         Args:
             requests: taken one by one, by whoever takes the embeddings, as far ahead as is useful.
@@ -117,6 +129,24 @@ class StreamingCodec(Protocol):
         Yields:
             For each request, in their order, what `encode` gives, whatever is asked beside it: float32 [n, dim].
         """
+        for sentences, lang in requests:
+            yield self.encode(sentences, lang)
+
+    def configure(self, options: CodecOptions, progress: Progress = silent) -> None:
+        """Run on a device, in a number type, in batches of a size, with a way to decode.
+
+        Args:
+            options: device, number type, batches, decoding.
+            progress: opens reports of downloads.
+
+        Raises:
+            CodecError: it runs in one way only, and another was asked for; or the device cannot be used here.
+        """
+        options.refuse(self.record().name)
+
+    def description(self) -> str:
+        """Implementation, device and number type, e.g. `sonar-hf on cpu in fp32`."""
+        return "on cpu"
 
 
 @runtime_checkable
@@ -136,12 +166,3 @@ class DifferentiableCodec(Protocol):
         Returns:
             float32 [N, T, V], on the decoder's device: place t scores the token at t + 1, knowing those up to t.
         """
-
-
-def encode_each(codec: Codec, requests: Iterable[Request]) -> Iterator[np.ndarray]:
-    """What `encode` gives for each request, float32 [n, dim]; ahead of its turn with a codec that streams."""
-    if isinstance(codec, StreamingCodec):
-        yield from codec.encode_stream(requests)
-    else:
-        for sentences, lang in requests:
-            yield codec.encode(sentences, lang)

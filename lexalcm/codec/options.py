@@ -1,17 +1,16 @@
 """How a codec is run: where, in which precision, in batches of what size, and how text is decoded.
 
 None of this belongs to the codec itself: embeddings made on another device or in another batch are the same up to
-rounding, so that a data set and a model do not note it. A codec that can be run in more than one way has
-`configure(options)`; the others take no such options.
+rounding, so that a data set and a model do not note it. A codec that runs in one way only refuses such options.
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from lexalcm.config import PositiveInt, Settings
-from lexalcm.io.progress import Progress, silent
+from lexalcm.errors import CodecError
 from lexalcm.option import Option
 
 if TYPE_CHECKING:  # commands that only read what a data set notes start without torch
@@ -51,6 +50,15 @@ class CodecOptions(Settings):
         own = self.model_dump(exclude_defaults=True, exclude={"decoding"})
         return [*own, *self.decoding.model_dump(exclude_defaults=True)]
 
+    def refuse(self, codec: str) -> None:
+        """Make sure that nothing is asked of a codec that runs in one way only.
+
+        Raises:
+            CodecError: something is.
+        """
+        if chosen := self.chosen():
+            raise CodecError(f"the codec {codec} has no choice of {chosen[0]}: omit that option")
+
 
 class CodecChoice(Settings):
     """How the codec is run, and by which implementation; default: the one in the data set or model."""
@@ -58,22 +66,6 @@ class CodecChoice(Settings):
     name: Annotated[str | None, _option(("--codec",), metavar="NAME")] = None
     """Another implementation of the codec, e.g. sonar-hf."""
     run: CodecOptions = CodecOptions()
-
-
-@runtime_checkable
-class Configurable(Protocol):
-    """A codec that can be run in more than one way."""
-
-    def configure(self, options: CodecOptions, progress: Progress = silent) -> None:
-        """Run so from now on; `progress` opens reports of downloads."""
-
-    def description(self) -> str:
-        """Implementation, device and number type, e.g. `sonar-hf on cpu in fp32`."""
-
-
-def cut_sentences(codec: object) -> int:
-    """Sentences that were too long for a codec so far and lost their end; 0 of one that does not count them."""
-    return getattr(codec, "cut", 0)
 
 
 def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.options import Configurable, cut_sentences
 from lexalcm.errors import CodecError
 from lexalcm.generate.prompts.codec_languages import check_language, knows
 from lexalcm.text.languages import language_name
@@ -129,7 +128,7 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
     start = time.perf_counter()
     codec.decode(codec.encode(SAMPLES["eng_Latn"][:1], english), _writes(codec, english))
     opened = time.perf_counter() - start
-    cut_before = cut_sentences(codec)
+    cut_before = codec.cut
     encoding = decoding = 0.0
     round_trips: list[RoundTrip] = []
     first: list[np.ndarray] = []
@@ -150,14 +149,14 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
         ]
     return CodecReport(
         name=name,
-        description=codec.description() if isinstance(codec, Configurable) else "on cpu",
+        description=codec.description(),
         dim=codec.dim,
         fingerprint=codec.fingerprint,
         round_trips=round_trips,
         seconds_to_open=opened,
         encoded_per_second=len(round_trips) / encoding,
         decoded_per_second=len(round_trips) / decoding,
-        cut=cut_sentences(codec) - cut_before,
+        cut=codec.cut - cut_before,
         across_languages=float(np.mean([_cosine(first[0], one) for one in first[1:]])) if len(first) > 1 else None,
     )
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict
 
 from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
-from lexalcm.codec.registry import CODEC_FOLDER, configure_codec, fit_codec, load_codec
+from lexalcm.codec.registry import CODEC_FOLDER, fit_codec, load_codec
 from lexalcm.config import Settings, load_settings
 from lexalcm.data.build.shared_codec import codec_of_folder
 from lexalcm.data.format.manifest import MANIFEST_FILE
@@ -52,7 +52,7 @@ def open_codec(
         chosen = name or DEFAULT_CODEC
         given: dict[str, Any] = load_settings(_Options, overrides=options).model_dump()
         codec = fit_codec(chosen, _packaged_documents(), **given)
-        configure_codec(codec, run_options, progress)
+        codec.configure(run_options, progress)
         return chosen, codec
     if options:
         raise ConfigError(f"{path} says which options its codec has: leave --codec-option away")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from lexalcm import registry
-from lexalcm.codec.base import CodecRecord
+from lexalcm.codec.base import Codec, CodecRecord
 from lexalcm.errors import CodecError
 from lexalcm.registries import SAMPLERS
 
 
-class HashCodec:
+class HashCodec(Codec):
     """A codec to test with: a sentence's vector is drawn from its hash, so that anyone can say what it must be."""
 
     dim = 8

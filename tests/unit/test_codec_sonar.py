@@ -19,7 +19,7 @@ pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
 
 from lexalcm.codec.base import CodecRecord, DifferentiableCodec
 from lexalcm.codec.options import CodecOptions, DecodingOptions
-from lexalcm.codec.registry import configure_codec, fit_codec, load_codec
+from lexalcm.codec.registry import fit_codec, load_codec
 from lexalcm.codec.sonar import files as sonar_files
 from lexalcm.codec.sonar.hf import SonarHfCodec
 from lexalcm.codec.sonar.tokenizer import PAD
@@ -529,9 +529,9 @@ def test_wrong_options_are_named() -> None:
     with pytest.raises(ConfigError, match=r"codec\.weight: did you mean weights"):
         fit_codec("sonar-hf", [], weight="x")
     embedded = fit_codec("lsa", [("eng_Latn", ["Hello there.", "How are you?"])])
-    with pytest.raises(CodecError, match="lsa has no choice of beam: leave that option away"):
-        configure_codec(embedded, CodecOptions(decoding=DecodingOptions(beam=2)))
-    configure_codec(embedded, CodecOptions())
+    with pytest.raises(CodecError, match="lsa has no choice of beam: omit that option"):
+        embedded.configure(CodecOptions(decoding=DecodingOptions(beam=2)))
+    embedded.configure(CodecOptions())
 
 
 def test_sonar_is_whichever_is_installed(codec: SonarHfCodec) -> None:

@@ -37,7 +37,7 @@ from sklearn.preprocessing import normalize
 from typing_extensions import Self
 
 from lexalcm.codec.bank import SentenceBank
-from lexalcm.codec.base import CodecRecord
+from lexalcm.codec.base import Codec, CodecRecord
 from lexalcm.config import PositiveFloat, PositiveInt, Settings, validate
 from lexalcm.errors import CodecError
 from lexalcm.io.reading import reading
@@ -59,10 +59,10 @@ class LsaOptions(Settings):
     seed: int = 0
 
 
-class LsaCodec:
+class LsaCodec(Codec):
     """Unit-length sentence vectors from n-grams; decodes to the nearest sentence of its bank."""
 
-    languages: frozenset[str] | None = None
+    languages = None
     files = ("lsa.safetensors", "lsa.json")
     from_bank = True
 

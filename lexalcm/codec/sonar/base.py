@@ -6,7 +6,7 @@ how many heads, and both compute it alike, so that what one made the other reads
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from typing_extensions import Self
 
-from lexalcm.codec.base import STATED, CodecRecord, Request, not_finite
+from lexalcm.codec.base import STATED, Codec, CodecRecord, Request, not_finite
 from lexalcm.codec.options import CodecOptions, choose_dtype
 from lexalcm.codec.sonar.files import FOLDER_VARIABLE
 from lexalcm.config import PositiveInt, Settings, validate
@@ -78,7 +78,7 @@ def fingerprint_of(weights: str, heads: int, encode: Callable[[str, str], list[i
     return hashlib.sha256(json.dumps([weights, heads, probes, tokens]).encode()).hexdigest()
 
 
-class SonarBase(ABC):
+class SonarBase(Codec):
     """SONAR by one of its implementations. Weights are found, and loaded, when they are first needed.
 
     Attributes:
@@ -86,6 +86,7 @@ class SonarBase(ABC):
             may be elsewhere now, and the fingerprint tells whether they are the same.
     """
 
+    configurable = True
     backend: ClassVar[str]
 
     def __init__(self, options: SonarOptions, record: CodecRecord | None = None) -> None:
@@ -144,17 +145,17 @@ class SonarBase(ABC):
             self._unload()
 
     @property
-    def dim(self) -> int:
+    def dim(self) -> int:  # type: ignore[override]  # is known when the weights are
         """Numbers of an embedding."""
         return self._record.dim if self._record else self._measured().dim
 
     @property
-    def languages(self) -> frozenset[str]:
+    def languages(self) -> frozenset[str]:  # type: ignore[override]
         """Codes of the languages it reads and writes."""
         return frozenset(self._languages)
 
     @property
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> str:  # type: ignore[override]
         """Equal for the same weights and tokenizer, whichever implementation opens them."""
         return self._record.fingerprint if self._record else self._measured().fingerprint
 
@@ -162,7 +163,7 @@ class SonarBase(ABC):
         """What a data set or a model notes: the codec `sonar`, whichever implementation it is."""
         return self._record or self._measured()
 
-    def save(self, folder: Path) -> None:  # noqa: B027  an implementation has nothing to add
+    def save(self, folder: Path) -> None:
         """Write nothing: the weights are too large to travel with every data set."""
 
     def encode(self, sentences: Sequence[str], lang: str) -> np.ndarray:
@@ -175,7 +176,7 @@ class SonarBase(ABC):
         return embeddings
 
     def encode_stream(self, requests: Iterable[Request]) -> Iterator[np.ndarray]:
-        """Embed one request after another, see `lexalcm.codec.base.StreamingCodec`: float32 [n, dim] each.
+        """Embed one request after another, see `Codec.encode_stream`: float32 [n, dim] each.
 
         Raises:
             CodecError: as `encode`.

@@ -18,16 +18,18 @@ from lexalcm.errors import CodecError, MissingExtraError
 logger = logging.getLogger(__name__)
 
 
-class SonarCodec:
+class SonarCodec(SonarBase):
     """Makes a `SonarSpaceCodec` or a `SonarHfCodec`; there is no object of this class."""
 
     @classmethod
-    def create(cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any) -> SonarBase:
+    def create(  # type: ignore[override]  # of another class: there is no object of this one
+        cls, documents: Iterable[tuple[str, Sequence[str]]], **options: Any
+    ) -> SonarBase:
         """Set up whichever implementation there is; see `SonarBase.create`."""
         return choose(options).create(documents, **options)
 
     @classmethod
-    def load(cls, record: CodecRecord, folder: Path) -> SonarBase:
+    def load(cls, record: CodecRecord, folder: Path) -> SonarBase:  # type: ignore[override]
         """Set up whichever implementation there is as recorded; see `SonarBase.load`."""
         return choose(record.options, noted=True).load(record, folder)
 

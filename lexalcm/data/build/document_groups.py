@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from lexalcm.codec.base import Codec, Request, encode_each
+from lexalcm.codec.base import Codec, Request
 from lexalcm.data.build.shared_codec import check_language_of
 from lexalcm.data.build.units import Unit
 from lexalcm.data.format.target_spans import without_roles
 from lexalcm.errors import CodecError
-
-SENTENCES_AT_ONCE = 4096
-"""Of a group, for a codec that does not say how many."""
 
 
 @dataclass
@@ -34,13 +31,12 @@ class Group:
 
 def groups_of(codec: Codec, unit: Unit, documents: Iterable[dict[str, Any]]) -> Iterator[Group]:
     """Documents in groups of as many sentences as the codec embeds best at once, or just above."""
-    size = getattr(codec, "sentences_at_once", SENTENCES_AT_ONCE)
     group: list[dict[str, Any]] = []
     sentences = 0
     for document in documents:
         group.append(document)
         sentences += len(document["sentences"])
-        if sentences >= size:
+        if sentences >= codec.sentences_at_once:
             yield Group(unit, group)
             group, sentences = [], 0
     if group:
@@ -73,7 +69,7 @@ def embed_groups(codec: Codec, groups: Iterable[Group], roles: Mapping[str, np.n
                 yield [sentence for document in spoken for sentence in document], lang
 
     requested = requests()
-    for vectors in encode_each(codec, requested):
+    for vectors in codec.encode_stream(requested):
         group, members, spoken = asked.popleft()
         ends = np.cumsum([len(document) for document in spoken])
         if vectors.shape != (ends[-1], codec.dim):

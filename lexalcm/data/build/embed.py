@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lexalcm.codec.options import CodecOptions, cut_sentences
+from lexalcm.codec.options import CodecOptions
 from lexalcm.data.build.one_process import BuildResult, cut_note, source_record
 from lexalcm.data.build.settings import BuildSettings, build_record
 from lexalcm.data.build.shared_codec import check_codec_choice
@@ -215,7 +215,7 @@ def _embed_units(workspace: Workspace, plan: UnitPlan, task: Task, progress: Pro
         with progress("embedding", "sentences") as report:
             counter = Counter(report, sum(unit.sentences for unit in undone))
             workspace.embed(plan, undone, codec, counter)
-        cut = cut_sentences(codec)
+        cut = codec.cut
     return len(undone), cut
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lexalcm.codec.options import CodecOptions, cut_sentences
+from lexalcm.codec.options import CodecOptions
 from lexalcm.data.build.settings import BuildSettings, build_record
 from lexalcm.data.build.shared_codec import check_codec_choice
 from lexalcm.data.build.workspace import Workspace
@@ -113,7 +113,7 @@ def build_dataset(
             with progress("embedding", "sentences") as report:
                 counter = Counter(report, plan.sentences)
                 workspace.embed(plan, plan.units, codec, counter)
-            cut = cut_sentences(codec)
+            cut = codec.cut
             workspace.finish(plan, source or {})
     except OSError as error:
         raise UserError(f"cannot write the data set {out}: {error.strerror or error}") from error

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lexalcm.codec.options import cut_sentences
 from lexalcm.data.build.embed import EmbedJob, EmbedResult, finish, unwritable
 from lexalcm.data.build.units import Unit, UnitPlan
 from lexalcm.errors import UserError, import_extra
@@ -32,12 +31,12 @@ class _Embedder:
 
     def embed(self, unit: Unit) -> tuple[Unit, int]:
         """Embed a unit; with how many of its sentences the codec cut."""
-        before = cut_sentences(self.codec)
+        before = self.codec.cut
         try:
             self.job.workspace.embed(self.plan, [unit], self.codec, lambda _sentences: None)
         except OSError as error:
             raise unwritable(self.job.out, error) from error
-        return unit, cut_sentences(self.codec) - before
+        return unit, self.codec.cut - before
 
 
 def _try_codec(job: EmbedJob) -> frozenset[str] | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from lexalcm.codec.base import Codec, CodecRecord
 from lexalcm.codec.options import CodecOptions
-from lexalcm.codec.registry import CODEC_FOLDER, configure_codec, fit_codec, load_codec, refuse_choices
+from lexalcm.codec.registry import CODEC_FOLDER, fit_codec, load_codec
 from lexalcm.codec.special import SPECIAL_FILE, encode_special, read_special, write_special
 from lexalcm.config import validate
 from lexalcm.data.format.manifest import MANIFEST_FILE, read_manifest
@@ -99,8 +99,8 @@ def try_codec(
         made = _make(codec, options, _NoText(), run, progress)
         encode_special(made)
     except _FittedError:
-        if not hasattr(CODECS.load(codec), "configure"):
-            refuse_choices(codec, run)
+        if not CODECS.load(codec).configurable:
+            run.refuse(codec)
         return None
     return made.languages
 
@@ -129,7 +129,7 @@ def _make(
     """The codec of a name, fitted if it is one that is, or of a folder, run as asked for."""
     if codec in CODECS.names():
         made = fit_codec(codec, documents, **options)
-        configure_codec(made, run, progress)
+        made.configure(run, progress)
         return made
     record = codec_of_folder(Path(codec))
     if options:

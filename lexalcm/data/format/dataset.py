@@ -290,7 +290,7 @@ class Dataset:
             with suppress(DataError):  # who needs it will say that it is missing
                 mirror.fetch(name, manifest.companions.get(name))
         with suppress(UserError):
-            mirror.fetch_folder(CODEC_FOLDER, getattr(CODECS.load(manifest.codec.name), "files", ()))
+            mirror.fetch_folder(CODEC_FOLDER, CODECS.load(manifest.codec.name).files)
         return cls(mirror.path, manifest, mirror, block)
 
     def _check_companions(self) -> None:

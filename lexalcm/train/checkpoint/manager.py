@@ -1,6 +1,6 @@
 """Saving checkpoints as a run goes on: at once or in the background, over a full disk, the older ones cleared away.
 
-Every process takes part in gathering the state and writes a share of it (`checkpoint.py` says what). In the background,
+Every process takes part in gathering the state and writes a share of it (`format.py` says what). In the background,
 each copies its share into its own memory, with AdamW 12 bytes a parameter divided by the processes, and a thread writes
 it while the training goes on. The threads meet in a group of their own.
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from lexalcm.codec.base import Codec
-from lexalcm.codec.options import CodecOptions, Configurable
+from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import read_special
 from lexalcm.data.batches.mixture import Mixture
@@ -164,7 +164,7 @@ def open_samples(
         nonlocal beginnings, codec, end_of_text, folder
         record = dataset.manifest.codec
         try:
-            large = issubclass(CODECS.load(record.name), Configurable)
+            large = CODECS.load(record.name).configurable
             if settings.every is None and large:
                 logger.info(
                     "no samples of text: the codec %s is large; train.samples.every=N asks for them", record.name
