@@ -1,4 +1,4 @@
-"""A codec of another package: words hashed into 64 numbers, decoded to the nearest sentence of the corpus."""
+"""A codec of another package: random projections of hashed words, decoded to the nearest sentence of the corpus."""
 
 import json
 from hashlib import sha256
@@ -6,12 +6,14 @@ from itertools import islice
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.preprocessing import normalize
 
 from lexalcm.codec.bank import SentenceBank
 from lexalcm.codec.base import Codec, CodecRecord
 from lexalcm.errors import CodecError
 
-DIM, BANK_SIZE = 64, 100_000
+DIM, BANK_SIZE, WORDS = 64, 100_000, HashingVectorizer(n_features=2**14)
+DIRECTIONS = np.random.default_rng(0).standard_normal((WORDS.n_features, DIM))
 
 
 class HashedWordsCodec(Codec):
@@ -30,7 +32,7 @@ class HashedWordsCodec(Codec):
         return cls(list(dict.fromkeys(islice(pairs, BANK_SIZE))))
 
     def encode(self, sentences, lang="eng_Latn"):
-        return HashingVectorizer(n_features=DIM).transform(sentences).toarray().astype(np.float32)
+        return normalize(WORDS.transform(sentences) @ DIRECTIONS).astype(np.float32)
 
     def decode(self, embeddings, lang=None, avoid=frozenset()):
         return self.bank.nearest(embeddings, lang, avoid)

@@ -143,7 +143,7 @@ def test_a_sampler_may_ask_between_its_steps(architecture: str, midpoint: str) -
         asked.append(timestep)
         noisy = torch.cat([torch.zeros(1, 3, DIM), x_t], dim=1)
         undropped = torch.zeros(1, 4, dtype=torch.bool)
-        return model.predict(concepts, documents, positions, noisy, torch.full((1, 4), timestep), undropped)[:, 3:]
+        return model(concepts, documents, positions, noisy, torch.full((1, 4), timestep), undropped)[:, 3:]
 
     with torch.no_grad():
         expected = sample_midpoint(unguided(network, model.schedule), noise, model.schedule, [99, 79, 59, 39, 19])

@@ -1,11 +1,12 @@
 """Alerts name the weights that training does not reach or that are not finite, and no others."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 import torch
 
 from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.engines.protocol import Gather
 from lexalcm.train.monitor.alerts import WeightWatch, layer_of
 from lexalcm.train.monitor.run_monitor import Monitor, Silent
 
@@ -24,8 +25,8 @@ class Weights:
         self.tensors: Mapping[str, torch.Tensor] = dict(zip(names, tensors, strict=True))
         self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
 
-    def weights(self) -> Iterator[torch.Tensor]:
-        return iter(self.tensors.values())
+    def weights(self) -> Mapping[str, Gather]:
+        return {name: lambda rank, tensor=tensor: tensor for name, tensor in self.tensors.items()}
 
 
 class Notes(Silent):
