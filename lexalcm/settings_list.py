@@ -14,10 +14,15 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from lexalcm.config import Settings, nested_settings
+from lexalcm.option import Option
 
 LISTED = {
     "": ("lexalcm.train.settings:RunConfig", "of `lcm train --set KEY=VALUE`, and its `--config FILE.yaml`"),
     "model": ("lexalcm.model.config:ModelConfig", "of `lcm bootstrap --set KEY=VALUE`, over a preset's"),
+    "generation": (
+        "lexalcm.generate.options:GenerationOptions",
+        "of a model folder's `generation_config.json`, and options of `lcm infer` and `evaluate`",
+    ),
 }
 """The classes that are listed, by the first part of their settings' names, and where they are set."""
 
@@ -79,9 +84,11 @@ def sections(settings: type[Settings], name: str = "") -> Iterator[Section]:
 
 
 def in_words(field: FieldInfo) -> str:
-    """The values that a field takes: `whole number, at least 1`; its title, if it has one."""
+    """The values that a field takes: `whole number of at least 1`; its title or choices, if it has such."""
     if field.title:
         return field.title
+    if names := [one.choices for one in field.metadata if isinstance(one, Option) and one.choices]:
+        return _or(list(names[0]()))
     kind, arguments = get_origin(field.annotation), get_args(field.annotation)
     if kind is Literal:
         return _or([_yaml(value) for value in arguments])

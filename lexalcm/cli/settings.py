@@ -30,6 +30,7 @@ def settings(
       lcm settings                     # all of lcm train
       lcm settings train.checkpoint
       lcm settings model               # also those of lcm bootstrap
+      lcm settings generation          # and of lcm infer and evaluate
       lcm settings | grep every
     """
     from lexalcm.settings_list import LISTED, listed, page
@@ -49,7 +50,7 @@ def settings(
     for section in chosen:
         _print(section)
     if not name:
-        err.print("those of lcm bootstrap --set: lcm settings model")
+        err.print("those of lcm bootstrap --set: lcm settings model; of generation: lcm settings generation")
 
 
 def _within(sections: "list[Section]", name: str) -> "list[Section]":

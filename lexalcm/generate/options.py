@@ -53,7 +53,7 @@ class SamplingOptions(Settings):
     clip_x0: Annotated[PositiveFloat | None, _correction()] = None
     """Keep predicted concepts, normalized, within +-X."""
     dynamic_threshold: Annotated[Probability | None, _correction()] = None  # arXiv 2205.11487, section 2.3
-    """Clip predicted concepts to this quantile of |x0|, e.g. 0.995, and divide by it."""
+    """Clip predicted concepts to this quantile of abs(x0), e.g. 0.995, and divide by it."""
     dynamic_threshold_max: Annotated[float, Field(ge=1), _correction()] = 6.0
     """The most that this quantile counts as."""
 

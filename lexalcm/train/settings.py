@@ -9,7 +9,7 @@ from typing_extensions import Self
 from lexalcm.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability, Settings
 from lexalcm.data.settings import DataSettings
 from lexalcm.errors import nearest
-from lexalcm.registries import ENGINES
+from lexalcm.registries import ENGINES, OBJECTIVES
 from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.settings import FSDPSettings
 from lexalcm.train.monitor.settings import SampleSettings, WandbSettings, WatchSettings
@@ -70,7 +70,7 @@ class TrainSettings(Settings):
     """Optimizer steps in all."""
     seed: NonNegativeInt = 0
     """Of the order of documents, and of noise and dropout."""
-    objective: str = "auto"
+    objective: Annotated[str, Field(title=", ".join(["auto", *OBJECTIVES.names()]))] = "auto"
     """The loss, by name; auto: that of the model's architecture."""
     engine: EngineName = "auto"
     """How the model is held and updated over processes; auto: chosen by processes and memory."""
