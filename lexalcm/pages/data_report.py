@@ -11,7 +11,7 @@ from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.pages import data_figures as figures
 from lexalcm.pages import data_statistics as statistics
-from lexalcm.pages.data_source import Source, open_source
+from lexalcm.pages.data_source import DataSource, open_source
 from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
 from lexalcm.pages.style import Format
 
@@ -93,7 +93,7 @@ def report_data(
     }
 
 
-def _plans(source: Source, seed: int) -> list[Plan]:
+def _plans(source: DataSource, seed: int) -> list[Plan]:
     sample, lengths = source.sample, source.lengths
     order = statistics.languages_by_size(sample)
     norms = np.linalg.norm(sample.embeddings, axis=1)
@@ -102,7 +102,7 @@ def _plans(source: Source, seed: int) -> list[Plan]:
     plans = [
         Plan(
             "document_lengths",
-            "Documents per length",
+            "Document length",
             f"{len(lengths):,} {source.lengths_of}; half of them have {np.median(lengths):,.0f} concepts or more, the "
             f"longest {lengths.max():,}. Documents longer than a training row are cut into windows.",
             figures.document_lengths,
@@ -114,7 +114,7 @@ def _plans(source: Source, seed: int) -> list[Plan]:
         plans.append(
             Plan(
                 "sentence_lengths",
-                "Sentence lengths",
+                "Sentence length",
                 f"{len(characters):,} sentences; the median has {np.median(characters):,.0f} characters, the longest "
                 f"{characters.max():,}. Very long sentences are hard to hold in one embedding.",
                 figures.sentence_lengths,
@@ -124,67 +124,71 @@ def _plans(source: Source, seed: int) -> list[Plan]:
     plans.append(
         Plan(
             "norms",
-            "Embedding norms",
-            f"Lengths of the vectors: {norms.min():#.4g} to {norms.max():#.4g}, {norms.mean():#.4g} on average. "
-            "A length far from all others is usually a broken or empty sentence.",
+            "Embedding norm",
+            f"L2 norms of the vectors: {norms.min():#.4g} to {norms.max():#.4g}, {norms.mean():#.4g} on average. "
+            "A norm far from all others is usually a broken or empty sentence.",
             figures.norms,
             (norms, sample.languages, order),
         )
     )
     if source.normalizer is not None:
-        plans.append(_spread_plan(source.normalizer, sample, source.dim))
+        plans.append(_quantile_plan(source.normalizer, sample, source.dim))
     plans += [
         Plan(
-            "components",
-            "The space from its widest side",
-            f"Sentences on the two directions of largest variance, which hold {shares.sum():.1%} of it, coloured by "
-            "language. Clouds that lie apart mean that the embedding tells languages from one another.",
-            figures.components,
+            "pca",
+            "PCA",
+            "The space from its widest side: sentences on the two directions of largest variance, which hold "
+            f"{shares.sum():.1%} of it, coloured by language. Clouds that lie apart mean that the embedding tells "
+            "languages from one another.",
+            figures.pca,
             (points, shares, sample.languages, order),
         ),
         Plan(
-            "similarities",
-            "Neighbours and strangers",
+            "cosine_similarity",
+            "Cosine similarity of consecutive and random sentences",
             _pairs_caption(pairs),
             figures.pair_similarities,
-            (pairs.neighbours, pairs.random),
+            (pairs.consecutive, pairs.random),
         ),
     ]
     return plans
 
 
-def _spread_plan(normalizer: Mapping[str, np.ndarray], sample: statistics.Sample, dim: int) -> Plan:
+def _quantile_plan(normalizer: Mapping[str, np.ndarray], sample: statistics.Sample, dim: int) -> Plan:
     return Plan(
-        "coordinate_spread",
-        "Spread of normalized coordinates",
-        f"Each of the {dim:,} coordinates after normalization, as the model sees it. The bands should be "
-        "of even width and near the dashed lines, where a Gaussian's quantiles lie; a spike is a dimension that "
-        "will dominate the loss.",
-        figures.coordinate_spread,
+        "coordinate_quantiles",
+        "Quantiles of normalized coordinates",
+        f"The spread of each of the {dim:,} coordinates after normalization, as the model sees it. The bands should "
+        "be of even width and near the dashed lines, the quantiles of a standard normal distribution; a spike is a "
+        "dimension that will dominate the loss.",
+        figures.coordinate_quantiles,
         (statistics.coordinate_quantiles(normalizer, sample),),
     )
 
 
 def _pairs_caption(pairs: statistics.Similarities) -> str:
     parts = [
-        f"{name} have a mean cosine of {values.mean():.2f} ({len(values):,} pairs)"
+        f"{name} have a mean cosine similarity of {values.mean():.2f} ({len(values):,} pairs)"
         for name, values in (
-            ("Sentences that follow one another", pairs.neighbours),
+            ("sentences that follow one another", pairs.consecutive),
             ("random pairs of one language from different documents", pairs.random),
         )
         if len(values)
     ]
-    return ", ".join(parts) + ". The farther apart the two, the more the sentences before tell about the next one."
+    return (
+        f"Neighbours and strangers: {', '.join(parts)}. The farther apart the two, the more the sentences before tell "
+        "about the next one."
+    )
 
 
-def _facts(source: Source) -> list[Fact]:
+def _facts(source: DataSource) -> list[Fact]:
     documents = sum(split.documents for split in source.splits)
     concepts = sum(split.concepts for split in source.splits)
     facts = [
         Fact(f"{documents:,}", "documents"),
         Fact(f"{concepts:,}", "concepts (sentences)"),
         Fact(f"{concepts / max(1, documents):,.1f}", "concepts per document"),
-        Fact(f"{source.dim:,}", "numbers per concept"),
+        Fact(f"{source.dim:,}", "embedding dimension"),
     ]
     if source.languages is not None:
         facts.insert(3, Fact(f"{source.languages}", "language" if source.languages == 1 else "languages"))

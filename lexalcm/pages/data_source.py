@@ -34,7 +34,7 @@ class SplitSize:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """One split, ready to be drawn."""
 
     address: str
@@ -57,7 +57,7 @@ class Source:
     normalizer_note: str
 
 
-def open_source(path: Path | str, split: str, sentences: int, seed: int, batch: int, progress: Progress) -> Source:
+def open_source(path: Path | str, split: str, sentences: int, seed: int, batch: int, progress: Progress) -> DataSource:
     """Draw a sample of a split of a data set or of parquet files.
 
     Args:
@@ -75,13 +75,13 @@ def open_source(path: Path | str, split: str, sentences: int, seed: int, batch: 
         return _from_dataset(Dataset.open(path, block=SPARSE_BLOCK), split, sentences, seed, batch, progress)
     splits = open_parquet(local_path(path))
     if not splits:
-        Dataset.open(path)  # says what is missing
+        Dataset.open(path)  # raises an error that names what is missing
     if split not in splits:
         raise DataError(f"{path} has no split {split!r}: it has {', '.join(splits)}")
     return _from_parquet(str(path), splits, split, sentences, seed, batch, progress)
 
 
-def _from_dataset(dataset: Dataset, name: str, sentences: int, seed: int, batch: int, progress: Progress) -> Source:
+def _from_dataset(dataset: Dataset, name: str, sentences: int, seed: int, batch: int, progress: Progress) -> DataSource:
     split = dataset.split(name)
     chosen = choose_documents(split.lengths, sentences, seed)
     with progress("reading", "documents") as report:
@@ -90,7 +90,7 @@ def _from_dataset(dataset: Dataset, name: str, sentences: int, seed: int, batch:
     whole = len(sample.embeddings) == total
     scale = dataset.normalizer()["scale"]
     manifest = dataset.manifest
-    return Source(
+    return DataSource(
         address=dataset.address,
         split=name,
         codec=manifest.codec.name,
@@ -108,7 +108,7 @@ def _from_dataset(dataset: Dataset, name: str, sentences: int, seed: int, batch:
 
 
 def choose_documents(lengths: np.ndarray, sentences: int, seed: int) -> np.ndarray:
-    """Numbers of documents drawn at random until they have so many sentences: int64, ascending; empty ones left out.
+    """Numbers of documents drawn at random until they have `sentences` in all: int64, ascending; empty ones left out.
 
     Raises:
         DataError: there is no sentence.
@@ -116,7 +116,7 @@ def choose_documents(lengths: np.ndarray, sentences: int, seed: int) -> np.ndarr
     generator = np.random.default_rng(seed)
     total = int(lengths.sum(dtype=np.int64))
     if not total:
-        raise DataError("the split holds no sentence: there is nothing to show")
+        raise DataError("the split has no sentences: there is nothing to show")
     if 2 * sentences >= total:
         order = generator.permutation(len(lengths))
         wanted = int(np.searchsorted(np.cumsum(lengths[order], dtype=np.int64), sentences)) + 1
@@ -161,7 +161,7 @@ def _from_parquet(
     seed: int,
     batch: int,
     progress: Progress,
-) -> Source:
+) -> DataSource:
     split = splits[name]
     with progress("reading", "rows") as report:
         drawn = list(split.draw(sentences, seed, batch, report))
@@ -174,7 +174,7 @@ def _from_parquet(
     if left_out:
         notes.append(f"{split.left_out.total():,} rows that were drawn are left out: {left_out}.")
     normalizer, note = _fitted(sample)
-    return Source(
+    return DataSource(
         address=address,
         split=name,
         codec=None,

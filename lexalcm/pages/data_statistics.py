@@ -31,9 +31,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Similarities:
-    """Cosines of pairs of sentences."""
+    """Cosine similarities of pairs of sentences."""
 
-    neighbours: np.ndarray  # each sentence and the next one of its document
+    consecutive: np.ndarray  # each sentence and the next one of its document
     random: np.ndarray  # as many pairs of one language from two documents
 
 
@@ -79,10 +79,10 @@ def coordinate_quantiles(normalizer: Mapping[str, np.ndarray], sample: Sample) -
 
 
 def principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Project on the two directions of largest variance.
+    """Project on the first two principal components.
 
     Returns:
-        Points, float64 [n, 2], and the share of all variance that each direction holds, [2].
+        Points, float64 [n, 2], and the share of the variance that each explains, [2].
     """
     centered = embeddings - embeddings.mean(axis=0, dtype=np.float64)
     variances, directions = np.linalg.eigh(centered.T @ centered)
@@ -92,17 +92,17 @@ def principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def similarities(sample: Sample, seed: int) -> Similarities:
-    """Cosines of neighbouring sentences, and of random pairs of the same language from different documents."""
+    """Cosine similarities of consecutive sentences, and of random pairs of one language from different documents."""
     unit = _unit(sample.embeddings)
     first = np.flatnonzero(sample.documents[1:] == sample.documents[:-1])
-    neighbours = np.einsum("nd,nd->n", unit[first], unit[first + 1])
+    consecutive = np.einsum("nd,nd->n", unit[first], unit[first + 1])
     generator = np.random.default_rng(seed)
     partners = np.full(len(unit), -1)
     for language in np.unique(sample.languages):
         members = np.flatnonzero(sample.languages == language)
         partners[members] = generator.permutation(members)
     pairs = np.flatnonzero(sample.documents != sample.documents[partners])
-    return Similarities(neighbours, np.einsum("nd,nd->n", unit[pairs], unit[partners[pairs]]))
+    return Similarities(consecutive, np.einsum("nd,nd->n", unit[pairs], unit[partners[pairs]]))
 
 
 def nearest_neighbours(sample: Sample, per_language: int, seed: int, max_languages: int = 4) -> list[Neighbour]:

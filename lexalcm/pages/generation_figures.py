@@ -1,4 +1,4 @@
-"""The figures of a generated concept: each takes ways through denoising and gives a Matplotlib figure."""
+"""The figures of a generated concept: each takes trajectories through denoising and gives a Matplotlib figure."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,22 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lexalcm.pages.generation_trace import Trace, Way
+from lexalcm.pages.generation_trace import Trace, Trajectory
 from lexalcm.pages.style import DPI, colour, ink, new_axes, readable_on, shades
 
-STEP = "denoising step: noise shrinks to the right"
+STEP = "denoising step (noise decreases →)"
 NUMBERED = 13
-"""Sentences up to which each cell of the matrix has its number written in it."""
+"""Up to this number of sentences, each cell of the matrix has its value written in it."""
 
 
 def distances(trace: Trace) -> Figure:
     """Squared distance to the true concept after each step; each sample faint, their mean strong."""
-    figure, axes = new_axes(STEP, "squared L2 to the truth")
-    for number, way in enumerate(trace.ways):
-        _bundle(axes, way.squared_l2, number, way.name)
+    figure, axes = new_axes(STEP, "squared L2 to the true concept")
+    for number, trajectory in enumerate(trace.trajectories):
+        _sample_curves(axes, trajectory.squared_l2, number, trajectory.name)
     for value, label, dash in (
-        (trace.of_mean, "the mean concept", (0, (4, 3))),
-        (trace.of_last, "the last sentence again", (0, (1, 2))),
+        (trace.squared_l2_of_mean, "mean of all concepts", (0, (4, 3))),
+        (trace.squared_l2_of_last, "last concept repeated", (0, (1, 2))),
     ):
         axes.axhline(value, color=ink("muted"), linewidth=1.2, linestyle=dash, label=label)
     axes.set_ylim(0, None)
@@ -31,41 +31,47 @@ def distances(trace: Trace) -> Figure:
     return figure
 
 
-def cosines(ways: Sequence[Way]) -> Figure:
-    """Cosine with the true concept after each step."""
-    figure, axes = new_axes(STEP, "cosine with the truth")
-    for number, way in enumerate(ways):
-        _bundle(axes, way.cosine, number, way.name)
+def cosines(trajectories: Sequence[Trajectory]) -> Figure:
+    """Cosine similarity with the true concept after each step."""
+    figure, axes = new_axes(STEP, "cosine similarity with the true concept")
+    for number, trajectory in enumerate(trajectories):
+        _sample_curves(axes, trajectory.cosine, number, trajectory.name)
     axes.legend()
     return figure
 
 
-def from_above(ways: Sequence[Way]) -> Figure:
-    """The ways in a plane: towards the truth, and away from the straight line to it."""
-    figure, axes = new_axes("towards the truth", "aside from the line to it")
-    for number, way in enumerate(ways):
-        for sample in range(way.along.shape[1]):
-            axes.plot(way.along[:, sample], way.aside[:, sample], color=colour(number), linewidth=0.8, alpha=0.35)
-        along, aside = way.along.mean(axis=1), way.aside.mean(axis=1)
-        axes.plot(along, aside, color=colour(number), marker="o", markersize=3.5, label=way.name)
-        axes.plot(along[-1], aside[-1], "o", color=colour(number), markersize=8)
+def trajectory_plane(trajectories: Sequence[Trajectory]) -> Figure:
+    """Trajectories in the plane of projection on, and residual from, the line from the mean to the true concept."""
+    figure, axes = new_axes("projection on mean → true concept (0 → 1)", "residual norm (same unit)")
+    for number, trajectory in enumerate(trajectories):
+        for sample in range(trajectory.projection.shape[1]):
+            axes.plot(
+                trajectory.projection[:, sample],
+                trajectory.residual[:, sample],
+                color=colour(number),
+                linewidth=0.8,
+                alpha=0.35,
+            )
+        projection, residual = trajectory.projection.mean(axis=1), trajectory.residual.mean(axis=1)
+        axes.plot(projection, residual, color=colour(number), marker="o", markersize=3.5, label=trajectory.name)
+        axes.plot(projection[-1], residual[-1], "o", color=colour(number), markersize=8)
     axes.plot(0, 0, "s", color=ink("muted"), markersize=8)
     axes.plot(1, 0, "*", color=colour(2), markersize=15)
     style = {"textcoords": "offset points", "color": ink("muted"), "fontsize": 10}
     axes.annotate("mean", (0, 0), xytext=(9, 4), **style)  # type: ignore[arg-type]
-    axes.annotate("truth", (1, 0), xytext=(-9, 4), ha="right", **style)  # type: ignore[arg-type]
+    axes.annotate("true concept", (1, 0), xytext=(-9, 4), ha="right", **style)  # type: ignore[arg-type]
     axes.set_ylim(-0.05 * axes.get_ylim()[1], None)
     axes.legend()
     return figure
 
 
 def similarity_matrix(cosines: np.ndarray, names: Sequence[str], blocks: Sequence[int]) -> Figure:
-    """Cosines of all pairs of sentences.
+    """Cosine similarities of all pairs of sentences.
 
     Args:
         cosines: [n, n].
         names: of the sentences, short.
-        blocks: how many sentences belong together: of the prompt, the truth, the model.
+        blocks: numbers of sentences of the prompt, the truth and the model.
     """
     figure = Figure(figsize=(5.6, 4.5), dpi=DPI)
     axes, bar_axes = figure.subplots(1, 2, width_ratios=[24, 1])
@@ -86,11 +92,11 @@ def similarity_matrix(cosines: np.ndarray, names: Sequence[str], blocks: Sequenc
             tone = readable_on(tones((value - low) / (1 - low)))
             shown = f"{round(float(value), 2) + 0.0:.2f}"  # + 0.0: no -0.00
             axes.text(column, row, shown, ha="center", va="center", fontsize=8, color=tone)
-    figure.colorbar(image, cax=bar_axes, label="cosine").outline.set_linewidth(0)
+    figure.colorbar(image, cax=bar_axes, label="cosine similarity").outline.set_linewidth(0)
     return figure
 
 
-def _bundle(axes: Axes, values_SN: np.ndarray, number: int, label: str) -> None:
+def _sample_curves(axes: Axes, values_SN: np.ndarray, number: int, label: str) -> None:
     steps = np.arange(1, len(values_SN) + 1)
     if values_SN.shape[1] > 1:
         axes.plot(steps, values_SN, color=colour(number), linewidth=0.8, alpha=0.35)

@@ -1,4 +1,4 @@
-"""The report of a generated concept: its way through denoising, beside the sentence that really follows."""
+"""The report of a generated concept: its denoising trajectories, beside the sentence that really follows."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.storage.codec_match import check_codec
 from lexalcm.pages import generation_figures as figures
-from lexalcm.pages.generation_trace import Trace, Way, check_denoises, trace
+from lexalcm.pages.generation_trace import Trace, Trajectory, check_denoises, trace
 from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
 from lexalcm.pages.style import Format
 from lexalcm.text.running_text import join_sentences
 
 DECODED = 6
-"""Steps of each way whose concept is decoded."""
+"""Steps of each trajectory whose estimate is decoded."""
 
 SHOWN_PROMPT = 12
 """Sentences of the prompt in the matrix, the last ones."""
@@ -34,12 +34,12 @@ SHOWN_CHARACTERS = 700
 """Of the prompt, at the head of the page."""
 
 OF_DOCUMENT = 9
-"""The sentence of a document that is to be guessed, unless told otherwise."""
+"""The sentence of a document to guess, by default."""
 
 
 @dataclass(frozen=True)
 class DecodedStep:
-    """What the model took the concept for, in words."""
+    """The model's estimate of the concept, decoded."""
 
     step: int
     timestep: int
@@ -100,7 +100,7 @@ def document_prompt(model: TextModel, data: str, split: str, document: str, sent
     if not 2 <= chosen <= length:
         raise UserError(f"--sentence {chosen}: document {document} has {length} sentences, choose 2 to {length}")
     if "sentences" not in content:
-        raise DataError(f"{data} keeps no text: there is nothing to show beside what is guessed")
+        raise DataError(f"{data} stores no text: there is nothing to show beside the guess")
     concepts = torch.from_numpy(np.array(documents.embeddings(number)[:chosen], dtype=np.float32))
     return Prompt(tuple(content["sentences"][:chosen]), content["lang"], content["lang"], seed, concepts)
 
@@ -124,7 +124,7 @@ def report_generation(
         prompt: sentences with their concepts, the last of which is to be guessed.
         options: of generation.
         out: a new folder for `index.html` and the pictures.
-        samples: ways with guidance, and as many without, from seeds that follow the prompt's.
+        samples: number of trajectories with guidance, and of those without, from seeds that follow the prompt's.
         command: what made the report.
         format: of the pictures.
         overwrite: replace `out` if it exists.
@@ -139,19 +139,19 @@ def report_generation(
     check_output(out, overwrite=overwrite, marker=PAGE)
     check_denoises(model.model, model.folder)
     assert prompt.concepts is not None
-    with progress("generating", "ways") as report:
+    with progress("generating", "trajectories") as report:
         seeds = [prompt.seed + number for number in range(samples)]
         traced = trace(model, prompt.concepts, options, seeds)
         report(1, 2)
         context = Prompt(prompt.sentences[:-1], prompt.lang, prompt.to, prompt.seed, prompt.concepts[:-1])
         written = list(model.write(context, options))
         report(2, 2)
-    decoded = {way.name: _decode(model, way, prompt.to) for way in traced.ways}
+    decoded = {trajectory.name: _decode(model, trajectory, prompt.to) for trajectory in traced.trajectories}
     sentences, matrix, blocks = _matrix(prompt, [one.text for one in written], [one.concept for one in written])
     plans = _plans(traced, sentences, matrix, blocks)
     cards = draw_cards(plans, format, progress)
     values = {
-        "title": "One concept, out of the noise",
+        "title": "Denoising of one concept",
         "command": command,
         "model": str(model.folder),
         "lang": prompt.lang.replace("_", "-"),
@@ -172,31 +172,37 @@ def report_generation(
         "model": str(model.folder),
         "options": options.model_dump(mode="json"),
         "truth": prompt.sentences[-1],
-        "squared_l2_of_mean": traced.of_mean,
-        "squared_l2_of_last": traced.of_last,
-        "ways": [
+        "squared_l2_of_mean": traced.squared_l2_of_mean,
+        "squared_l2_of_last": traced.squared_l2_of_last,
+        "trajectories": [
             {
-                "name": way.name,
-                "guidance_scale": way.guidance,
-                "timesteps": list(way.timesteps),
-                "squared_l2": way.squared_l2.tolist(),
-                "cosine": way.cosine.tolist(),
-                "decoded": [asdict(step) for step in decoded[way.name]],
+                "name": trajectory.name,
+                "guidance_scale": trajectory.guidance,
+                "timesteps": list(trajectory.timesteps),
+                "squared_l2": trajectory.squared_l2.tolist(),
+                "cosine": trajectory.cosine.tolist(),
+                "decoded": [asdict(step) for step in decoded[trajectory.name]],
             }
-            for way in traced.ways
+            for trajectory in traced.trajectories
         ],
         "written": [one.text for one in written],
         "similarities": {"sentences": [sentence.name for sentence in sentences], "cosine": matrix.tolist()},
     }
 
 
-def _decode(model: TextModel, way: Way, lang: str) -> list[DecodedStep]:
-    """Some steps of the first sample in words, the first and the last among them."""
-    count = len(way.timesteps)
+def _decode(model: TextModel, trajectory: Trajectory, lang: str) -> list[DecodedStep]:
+    """Some steps of the first sample, decoded, the first and the last among them."""
+    count = len(trajectory.timesteps)
     chosen = np.unique(np.linspace(0, count - 1, DECODED).round().astype(int)).tolist()
-    texts = model.codec.decode(way.estimates[chosen, 0].numpy(), lang)
+    texts = model.codec.decode(trajectory.estimates[chosen, 0].numpy(), lang)
     return [
-        DecodedStep(step + 1, way.timesteps[step], float(way.squared_l2[step, 0]), float(way.cosine[step, 0]), text)
+        DecodedStep(
+            step + 1,
+            trajectory.timesteps[step],
+            float(trajectory.squared_l2[step, 0]),
+            float(trajectory.cosine[step, 0]),
+            text,
+        )
         for step, text in zip(chosen, texts, strict=True)
     ]
 
@@ -232,14 +238,18 @@ def _ending(sentences: Sequence[str]) -> str:
 def _facts(prompt: Prompt, traced: Trace, samples: int) -> list[Fact]:
     facts = [
         Fact(f"{len(prompt.sentences) - 1}", "sentences read"),
-        Fact(f"{len(traced.ways[0].timesteps)}", "denoising steps"),
+        Fact(f"{len(traced.trajectories[0].timesteps)}", "denoising steps"),
     ]
-    for way in traced.ways:
-        kind = "guided" if way.guidance != 1 else "unguided"
-        facts.append(Fact(f"{way.squared_l2[-1].mean():.4g}", f"squared L2 to the truth at the end, {kind}"))
+    for trajectory in traced.trajectories:
+        kind = "guided" if trajectory.guidance != 1 else "unguided"
+        facts.append(
+            Fact(
+                f"{trajectory.squared_l2[-1].mean():.4g}", f"squared L2 to the true concept after the last step, {kind}"
+            )
+        )
     return [
         *facts,
-        Fact(f"{traced.of_mean:.4g}", "squared L2 of the mean concept, which needs no model"),
+        Fact(f"{traced.squared_l2_of_mean:.4g}", "squared L2 of the mean of all concepts (no model)"),
         Fact(f"{samples}", "samples"),
     ]
 
@@ -247,34 +257,35 @@ def _facts(prompt: Prompt, traced: Trace, samples: int) -> list[Fact]:
 def _plans(traced: Trace, sentences: Sequence[Sentence], matrix: np.ndarray, blocks: Sequence[int]) -> list[Plan]:
     return [
         Plan(
-            "distance",
-            "Distance to the truth",
-            "Between what the concept is taken for after each step and the sentence that really follows, in "
+            "squared_l2",
+            "Squared L2 distance by denoising step",
+            "Distance to the truth: between the estimate after each step and the sentence that really follows, in "
             "normalized space. Faint: each sample; strong: their mean. A sample is one of the possible sentences, so "
-            "the mean concept may well be nearer.",
+            "the mean of all concepts may well be nearer.",
             figures.distances,
             (traced,),
         ),
         Plan(
             "cosine",
-            "Cosine with the truth",
-            "The same in the codec's space, where length does not count.",
+            "Cosine similarity by denoising step",
+            "Direction of the truth: the same in the codec's space, where length does not count.",
             figures.cosines,
-            (traced.ways,),
+            (traced.trajectories,),
         ),
         Plan(
-            "from_above",
-            "The way, from above",
-            "From the mean of all concepts (square) the straight way to the truth (star) leads to the right; "
-            "upwards is everything else. The large dot is the end of the mean way.",
-            figures.from_above,
-            (traced.ways,),
+            "trajectory",
+            "Denoising trajectory",
+            "The trajectory from above: from the mean of all concepts (square) the straight line to the truth (star) "
+            "leads to the right; upwards is everything else. Faint: each sample; strong: their mean, which ends at the "
+            "large dot.",
+            figures.trajectory_plane,
+            (traced.trajectories,),
         ),
         Plan(
-            "similarities",
-            "Who resembles whom",
-            "Cosines of the prompt's sentences (numbers), the truth (T), and what the model writes after the prompt "
-            "(letters). A stripe among the letters: the model says one thing again and again.",
+            "self_similarity",
+            "Self-similarity matrix",
+            "Who resembles whom: cosine similarities of the prompt's sentences (numbers), the truth (T), and what the "
+            "model writes after the prompt (letters). A stripe among the letters: the model repeats itself.",
             figures.similarity_matrix,
             (matrix, [sentence.name for sentence in sentences], blocks),
         ),

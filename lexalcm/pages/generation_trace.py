@@ -1,8 +1,8 @@
-"""The way of one concept out of the noise: what the model takes the concept for at each denoising step.
+"""Denoising trajectories of one concept: the model's estimate of it at each denoising step.
 
-The steps are watched, not changed: the estimates are those that the sampler goes on with, and the last one is what
-`lcm infer` would say with the same seed. The way is gone several times, each with noise of its own, with guidance and
-without, because a single sample says little.
+The steps are observed, not changed: the estimates are those that the sampler continues from, and the last one is what
+`lcm infer` would say with the same seed. There are several samples, each with noise of its own, with guidance and
+without, because a single one says little.
 
 Shapes: S denoising steps, N samples, D embedding dimension.
 """
@@ -25,18 +25,18 @@ from lexalcm.model.lcm import LCM
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way of going from noise to a concept.
+class Trajectory:
+    """The samples' trajectories from noise to a concept, with one guidance scale.
 
     Attributes:
         name: in words.
-        guidance: the scale; 1 is none.
+        guidance: the scale; 1 is no guidance.
         timesteps: where the steps begin, S of them, descending.
-        estimates: the concept as it is taken for after each step, in the codec's space, float32 [S, N, D].
+        estimates: of the concept after each step, in the codec's space, float32 [S, N, D].
         squared_l2: to the true concept, in normalized space, [S, N].
-        cosine: with the true concept, in the codec's space, [S, N].
-        along: how far towards the true concept, seen from the mean: 0 there, 1 at the truth, [S, N].
-        aside: how far from the line between those two, in the same unit, [S, N].
+        cosine: cosine similarity with the true concept, in the codec's space, [S, N].
+        projection: on the line from the mean to the true concept, in its length: 0 at the mean, 1 at the truth, [S, N].
+        residual: distance from that line, in the same unit, [S, N].
     """
 
     name: str
@@ -45,23 +45,23 @@ class Way:
     estimates: Tensor
     squared_l2: np.ndarray
     cosine: np.ndarray
-    along: np.ndarray
-    aside: np.ndarray
+    projection: np.ndarray
+    residual: np.ndarray
 
 
 @dataclass(frozen=True)
 class Trace:
-    """All ways to one concept, and what guesses that need no model would get.
+    """All trajectories to one concept, and the distances of predictions that need no model.
 
     Attributes:
-        ways: guided first.
-        of_mean: squared L2 between the true concept and the mean of all concepts.
-        of_last: that between the true concept and the one before it.
+        trajectories: the guided ones first.
+        squared_l2_of_mean: squared L2 between the true concept and the mean of all concepts.
+        squared_l2_of_last: that between the true concept and the one before it.
     """
 
-    ways: Sequence[Way]
-    of_mean: float
-    of_last: float
+    trajectories: Sequence[Trajectory]
+    squared_l2_of_mean: float
+    squared_l2_of_last: float
 
 
 def check_denoises(model: LCM, name: object) -> None:
@@ -78,12 +78,12 @@ def check_denoises(model: LCM, name: object) -> None:
 
 
 def trace(model: TextModel, concepts: Tensor, options: GenerationOptions, seeds: Sequence[int]) -> Trace:
-    """Go to the last of some concepts from those before it.
+    """Predict the last of some concepts from those before it.
 
     Args:
         model: a diffusion model with its codec.
         concepts: the prompt's and the true next one, in the codec's space, float32 [n, D], n of at least 2.
-        options: sampler, steps, guidance; a guidance of 1 leaves the unguided way alone.
+        options: sampler, steps, guidance; with a guidance scale of 1 there is only the unguided trajectory.
         seeds: of the noise, N of them.
 
     Raises:
@@ -93,12 +93,12 @@ def trace(model: TextModel, concepts: Tensor, options: GenerationOptions, seeds:
     kinds = [("unguided", options.model_copy(update={"guidance_scale": 1.0}))]
     if options.guidance_scale != 1:
         kinds.insert(0, (f"guided, scale {options.guidance_scale:g}", options))
-    ways = [_go(model.model, name, concepts, kind, seeds) for name, kind in kinds]
+    trajectories = [_trace_one(model.model, name, concepts, kind, seeds) for name, kind in kinds]
     last, truth = _normalize(model.model, concepts[-2:])
-    return Trace(ways, float(truth.square().sum()), float((last - truth).square().sum()))
+    return Trace(trajectories, float(truth.square().sum()), float((last - truth).square().sum()))
 
 
-def _go(model: LCM, name: str, concepts: Tensor, options: GenerationOptions, seeds: Sequence[int]) -> Way:
+def _trace_one(model: LCM, name: str, concepts: Tensor, options: GenerationOptions, seeds: Sequence[int]) -> Trajectory:
     assert model.schedule is not None  # it denoises
     seen: list[Tensor] = []
 
@@ -110,18 +110,18 @@ def _go(model: LCM, name: str, concepts: Tensor, options: GenerationOptions, see
     normalized_SND = torch.stack(seen)
     truth_D = _normalize(model, concepts[-1])
     length = truth_D.norm().clamp_min(torch.finfo(torch.float32).tiny)
-    along_SN = normalized_SND @ truth_D / length**2
-    aside_SN = (normalized_SND - along_SN.unsqueeze(-1) * truth_D).norm(dim=-1) / length
+    projection_SN = normalized_SND @ truth_D / length**2
+    residual_SN = (normalized_SND - projection_SN.unsqueeze(-1) * truth_D).norm(dim=-1) / length
     estimates_SND = model.normalizer.denormalize(normalized_SND.to(model.device)).float().cpu()
-    return Way(
+    return Trajectory(
         name=name,
         guidance=options.guidance_scale,
         timesteps=Denoising(model.schedule, options).timesteps,
         estimates=estimates_SND,
         squared_l2=(normalized_SND - truth_D).square().sum(-1).numpy(),
         cosine=torch.cosine_similarity(estimates_SND, concepts[-1], dim=-1).numpy(),
-        along=along_SN.numpy(),
-        aside=aside_SN.numpy(),
+        projection=projection_SN.numpy(),
+        residual=residual_SN.numpy(),
     )
 
 

@@ -1,4 +1,4 @@
-"""A drawn model: what a concept passes on its way, bottom to top.
+"""An architecture diagram: what a concept passes through, bottom to top.
 
 Of a model that denoises, the loop of denoising is drawn, around its only tower or around the last; of any other model,
 the towers one over the other.

@@ -15,8 +15,8 @@ BAR = 0.33  # inches
 
 
 def parameters(pieces: Sequence[Piece]) -> Figure:
-    """Parameters of each piece, a colour for each part."""
-    figure, axes = new_axes("parameters", "piece", (5.6, 1.2 + BAR * len(pieces)))
+    """Parameters of each kind of module, a colour for each part."""
+    figure, axes = new_axes("parameters", "module", (5.6, 1.2 + BAR * len(pieces)))
     order = list(dict.fromkeys(piece.part for piece in pieces))
     places = np.arange(len(pieces))[::-1]
     for number, part in enumerate(order):
@@ -32,13 +32,13 @@ def parameters(pieces: Sequence[Piece]) -> Figure:
 
 
 def training_memory(counts: Mapping[str, int], bytes_each: Mapping[str, int]) -> Figure:
-    """What training holds for the parameters of each part.
+    """Memory that training needs for the parameters of each part.
 
     Args:
         counts: parameters of each part.
         bytes_each: bytes of a parameter, by purpose.
     """
-    figure, axes = new_axes("memory for weights and their training", "part", (5.6, 1.7 + 0.45 * len(counts)))
+    figure, axes = new_axes("memory of weights, gradients and optimizer", "part", (5.6, 1.7 + 0.45 * len(counts)))
     places = np.arange(len(counts))[::-1]
     numbers = np.array(list(counts.values()), dtype=float)
     left = np.zeros(len(counts))

@@ -49,7 +49,7 @@ def report_model(
     Args:
         name: a preset, or a model or run folder, or a hub id.
         out: a new folder for `index.html` and the pictures.
-        dim: numbers of a concept, of a preset; None: SONAR's.
+        dim: embedding dimension, of a preset; None: SONAR's.
         format: of the pictures.
         overwrite: replace `out` if it exists.
         progress: opens a report of long work.
@@ -74,10 +74,10 @@ def report_model(
         "architecture": config.architecture,
         "facts": [
             Fact(count_text(total), "parameters"),
-            Fact(size_text(total * WEIGHTS["bf16"]), "of weights in bf16"),
-            Fact(size_text(total * sum(TRAINING.values())), "of weights and optimizer in training (AdamW)"),
-            Fact(operations_text(operations), f"to learn from one concept, in documents of {ROW}"),
-            Fact(size_text(cached * WEIGHTS["bf16"]), "kept for each concept read, in bf16"),
+            Fact(size_text(total * WEIGHTS["bf16"]), "weights, bf16"),
+            Fact(size_text(total * sum(TRAINING.values())), "weights, gradients and optimizer (AdamW)"),
+            Fact(operations_text(operations), f"training compute per concept, in documents of {ROW}"),
+            Fact(size_text(cached * WEIGHTS["bf16"]), "KV cache per concept, bf16"),
         ],
         "cards": cards,
         "pieces": pieces,
@@ -109,21 +109,21 @@ def _find(name: str, dim: int | None) -> ModelConfig:
     if name in preset_names():
         return preset(name, dim if dim is not None else PUBLISHED_DIM)
     if dim is not None:
-        raise UserError(f"--dim goes with a preset: {name} has its own number")
+        raise UserError(f"--dim is for presets: {name} has its own dimension")
     if "/" not in name and not Path(name).exists():
         try:
-            preset(name, PUBLISHED_DIM)  # says which preset may have been meant
+            preset(name, PUBLISHED_DIM)  # raises an error that suggests a preset
         except UserError as error:
             raise UserError(f"no folder {name}, and {error}") from error
     return read_config(model_folder(name))
 
 
 def _settings(config: ModelConfig) -> dict[str, str]:
-    """What else decides the computation, in words."""
+    """The other settings of the architecture."""
     layers = f"{config.context_layers} + {config.num_layers}" if config.context_layers else f"{config.num_layers}"
     settings = {
         "architecture": config.architecture,
-        "numbers in a concept": f"{config.dim:,}",
+        "embedding dimension": f"{config.dim:,}",
         "width": f"{config.width:,}",
         "layers": layers,
         "heads": f"{config.num_heads} of {config.width // config.num_heads}",
@@ -150,16 +150,15 @@ def _plans(config: ModelConfig, pieces: Sequence[Piece]) -> list[Plan]:
         ),
         Plan(
             "parameters",
-            "Parameters",
-            "Of each kind of module, over all layers.",
+            "Parameters by module",
+            "Of each kind, over all layers.",
             figures.parameters,
             (pieces,),
         ),
         Plan(
             "training_memory",
-            "Memory in training",
-            "In bf16 with AdamW, on one process; what activations take comes on top. Sharding (ZeRO, FSDP) divides it "
-            "among processes.",
+            "Training memory",
+            "In bf16 with AdamW, on one process, without activations. Sharding (ZeRO, FSDP) divides it among processes.",
             figures.training_memory,
             (parts(pieces), TRAINING),
         ),

@@ -29,7 +29,7 @@ _FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 UNKNOWN_LANGUAGE = "und"
 
 READ_FOR_ONE = 4
-"""Row groups are read that hold so many times the sentences that are wanted, so that neighbours do not dominate."""
+"""Row groups with this many times the wanted number of sentences are read, so that neighbours do not dominate."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ParquetSplit:
     def draw(
         self, sentences: int, seed: int, batch: int, report: Callable[[int, int | None], None]
     ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        """Yield about so many sentences in whole rows: (id, lang, title, sentences), and float32 [n, dim].
+        """Yield about `sentences` of them, in whole rows: (id, lang, title, sentences), and float32 [n, dim].
 
         Raises:
             DataError: a file is damaged.

@@ -13,12 +13,13 @@ from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.pages.style import colour, ink, new_axes
 
 MARKERS = ("o", "D", "s", "^", "v", "P")
-TIMESTEP = "timestep: noise grows to the right"
+TIMESTEP = "timestep (noise increases →)"
+LOG_SNR = "log-SNR, ln(α²/σ²)"
 
 
-def signal_and_noise(schedules: Mapping[str, NoiseSchedule]) -> Figure:
-    """How much of the concept and how much noise there is at each timestep."""
-    figure, axes = new_axes(TIMESTEP, "factor")
+def noise_schedule(schedules: Mapping[str, NoiseSchedule]) -> Figure:
+    """The coefficients of the concept and of the noise at each timestep."""
+    figure, axes = new_axes(TIMESTEP, "coefficient")
     for number, (name, schedule) in enumerate(schedules.items()):
         alphas = schedule.alphas_cumprod.double().numpy()
         timesteps = np.arange(schedule.steps)
@@ -28,7 +29,7 @@ def signal_and_noise(schedules: Mapping[str, NoiseSchedule]) -> Figure:
     handles, labels = axes.get_legend_handles_labels() if len(schedules) > 1 else ([], [])
     axes.legend(
         [*handles, *kinds],
-        [*labels, "concept (alpha)", "noise (sigma)"],
+        [*labels, "concept (α)", "noise (σ)"],
         loc="lower center",
         bbox_to_anchor=(0.5, 1),
         ncols=3,
@@ -39,7 +40,7 @@ def signal_and_noise(schedules: Mapping[str, NoiseSchedule]) -> Figure:
 
 def log_snr(schedules: Mapping[str, NoiseSchedule]) -> Figure:
     """The logarithm of the signal-to-noise ratio; a timestep without signal has none and is left out."""
-    figure, axes = new_axes(TIMESTEP, "log signal-to-noise ratio")
+    figure, axes = new_axes(TIMESTEP, LOG_SNR)
     for number, (name, schedule) in enumerate(schedules.items()):
         values = log_snr_of(schedule)
         known = np.isfinite(values)
@@ -51,14 +52,14 @@ def log_snr(schedules: Mapping[str, NoiseSchedule]) -> Figure:
     return figure
 
 
-def taken_steps(schedule: NoiseSchedule, steps: Mapping[str, Sequence[int]]) -> Figure:
-    """Where the steps of samplers begin, on the log-SNR curve; pure noise is drawn at the bottom.
+def sampler_timesteps(schedule: NoiseSchedule, steps: Mapping[str, Sequence[int]]) -> Figure:
+    """The timesteps at which samplers' steps begin, on the log-SNR curve; pure noise is drawn at the bottom.
 
     Args:
         schedule: the curve.
         steps: of each sampler, descending.
     """
-    figure, axes = new_axes(TIMESTEP, "log signal-to-noise ratio")
+    figure, axes = new_axes(TIMESTEP, LOG_SNR)
     values = log_snr_of(schedule)
     finite = values[np.isfinite(values)]
     floor = finite.min() - 0.12 * np.ptp(finite)
@@ -91,8 +92,8 @@ def taken_steps(schedule: NoiseSchedule, steps: Mapping[str, Sequence[int]]) -> 
 
 
 def loss_weights(schedule: NoiseSchedule) -> Figure:
-    """What the loss at each timestep is multiplied with in training; one on average."""
-    figure, axes = new_axes(TIMESTEP, "weight in the loss")
+    """The factor of the loss at each timestep in training; one on average."""
+    figure, axes = new_axes(TIMESTEP, "loss weight")
     axes.plot(schedule.loss_weights(torch.arange(schedule.steps)).numpy())
     axes.set_ylim(0, None)
     return figure

@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class SamplerSteps:
-    """The steps of a sampler on a schedule, and how often they ask the network."""
+    """The steps of a sampler on a schedule, and how often they evaluate the network."""
 
     sampler: Sampler
     steps: list[Step]
@@ -53,7 +53,7 @@ class SamplerSteps:
 
 @dataclass(frozen=True)
 class ScheduleRow:
-    """A line of the table of schedules; None for minus infinity, and for what is nowhere."""
+    """A line of the table of schedules; None for minus infinity, and where no timestep is found."""
 
     name: str
     steps: int
@@ -89,7 +89,7 @@ def report_schedule(
         progress: opens a report of long work.
 
     Returns:
-        What was written, every schedule's alphas, where the samplers' steps begin and how often they ask the network.
+        What was written, every schedule's alphas, where the samplers' steps begin and how often they evaluate the network.
 
     Raises:
         UserError: no such model, a base model, unknown settings, too many steps, or `out` cannot be written.
@@ -114,7 +114,7 @@ def report_schedule(
             ]
             + [f"--set {override}" for override in overrides]
         ),
-        "facts": [Fact(f"{rows[0].steps}", "timesteps in training"), Fact(f"{number}", "denoising steps marked")],
+        "facts": [Fact(f"{rows[0].steps}", "timesteps in training"), Fact(f"{number}", "denoising steps")],
         "cards": cards,
         "rows": rows,
         "taken": taken,
@@ -172,17 +172,17 @@ def _row(name: str, table: NoiseSchedule) -> ScheduleRow:
 def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Sequence[SamplerSteps]]) -> list[Plan]:
     plans = [
         Plan(
-            "signal_and_noise",
-            "Signal and noise",
-            "A noisy concept is alpha times the concept plus sigma times noise. "
+            "noise_schedule",
+            "Noise schedule",
+            "Signal and noise: a noisy concept is α times the concept plus σ times noise. "
             + " ".join(FORMULAS[name] for name in schedules),
-            figures.signal_and_noise,
+            figures.noise_schedule,
             (schedules,),
         ),
         Plan(
             "log_snr",
             "Log-SNR",
-            "How far the concept outweighs the noise: log(alpha² / sigma²). Below the dashed line there is more noise "
+            "How far the concept outweighs the noise: ln(α² / σ²). Below the dashed line there is more noise "
             "than concept. A last timestep that is pure noise lies at minus infinity and is not drawn.",
             figures.log_snr,
             (schedules,),
@@ -190,13 +190,19 @@ def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Sequence[
     ]
     for name, samplers in taken.items():
         steps = {one.sampler.title: [step.timestep for step in one.steps] for one in samplers}
-        caption = "Denoising begins at the right and ends at the left."
+        caption = "Steps taken: denoising begins at the right and ends at the left."
         for one in samplers:
             caption += f" {one.sampler.title}: {one.sampler.about}, {one.evaluations} network evaluations."
         arguments = (schedules[name], steps)
-        plans.append(Plan(f"steps_{name}", f"Steps taken, {name}", caption, figures.taken_steps, arguments))
+        plans.append(
+            Plan(
+                f"sampler_timesteps_{name}", f"Sampler timesteps, {name}", caption, figures.sampler_timesteps, arguments
+            )
+        )
     for name, table in schedules.items():
         if table.settings.loss_weighting != "none":
-            caption = "Clamped signal-to-noise ratio, one on average: what training makes of each timestep's error."
-            plans.append(Plan(f"weights_{name}", f"Loss weights, {name}", caption, figures.loss_weights, (table,)))
+            caption = "Clamped signal-to-noise ratio, one on average: the factor of each timestep's error in training."
+            plans.append(
+                Plan(f"loss_weights_{name}", f"Loss weighting, {name}", caption, figures.loss_weights, (table,))
+            )
     return plans

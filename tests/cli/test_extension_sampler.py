@@ -67,9 +67,9 @@ def test_the_pages_show_it(lcm, model):
     line = ("visualize", "generation", TEXT, "--model", model, "--samples", 2, "--sentences", 1, "--sampler", "heun")
     result = lcm(*line, "--steps", 4, "--out", "generation", "--json")
     assert result.code == 0, result.err
-    for way in json.loads(result.out)["ways"]:
-        assert way["timesteps"] == [99, 74, 49, 24]
-        assert len(way["squared_l2"]) == 4
+    for trajectory in json.loads(result.out)["trajectories"]:
+        assert trajectory["timesteps"] == [99, 74, 49, 24]
+        assert len(trajectory["squared_l2"]) == 4
     assert "with heun in\n4 steps" in Path("generation/index.html").read_text()
 
 

@@ -15,7 +15,7 @@ from lexalcm.pages.data_report import report_data
 from lexalcm.pages.data_source import choose_documents, open_source
 
 DIM = 6
-FIGURES = ["components", "coordinate_spread", "document_lengths", "norms", "sentence_lengths", "similarities"]
+FIGURES = ["coordinate_quantiles", "cosine_similarity", "document_lengths", "norms", "pca", "sentence_lengths"]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_principal_components_equal_a_singular_value_decomposition():
     assert shares == pytest.approx(values[:2] ** 2 / (values**2).sum(), rel=1e-4)
 
 
-def test_neighbours_follow_one_another_and_random_pairs_share_only_the_language():
+def test_consecutive_sentences_are_of_one_document_and_random_pairs_share_only_the_language():
     # Each document has a direction of its own, at right angles to all others: cosine 1 inside, 0 across.
     documents = np.repeat(np.arange(4), 5)
     languages = np.array(["eng_Latn"] * 10 + ["jpn_Jpan"] * 10)
@@ -113,7 +113,7 @@ def test_neighbours_follow_one_another_and_random_pairs_share_only_the_language(
         names=list("abcd"),
     )
     pairs = statistics.similarities(sample, seed=0)
-    assert pairs.neighbours == pytest.approx(np.ones(16))
+    assert pairs.consecutive == pytest.approx(np.ones(16))
     assert len(pairs.random)
     assert pairs.random == pytest.approx(np.zeros(len(pairs.random)))
 

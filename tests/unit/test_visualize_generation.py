@@ -1,4 +1,4 @@
-"""Pictures of a concept on its way through denoising show what generation does, and change nothing of it."""
+"""Pictures of the denoising of a concept show what generation does, and change nothing of it."""
 
 import re
 from pathlib import Path
@@ -54,49 +54,53 @@ def test_watching_a_generation_changes_nothing(architecture, guidance, sampler):
     torch.testing.assert_close(concepts, last, rtol=0, atol=1e-5)  # the last step's answer is the concept
 
 
-def test_a_way_ends_at_what_the_model_says(writer, prompt, traced):
-    guided, unguided = traced.ways
+def test_a_trajectory_ends_at_what_the_model_says(writer, prompt, traced):
+    guided, unguided = traced.trajectories
     assert (guided.guidance, unguided.guidance) == (2.0, 1.0)
-    for way in traced.ways:
-        assert len(way.timesteps) == 5
-        assert way.estimates.shape == (5, 2, writer.model.config.dim)
-        options = writer.options(guidance_scale=way.guidance)
+    for trajectory in traced.trajectories:
+        assert len(trajectory.timesteps) == 5
+        assert trajectory.estimates.shape == (5, 2, writer.model.config.dim)
+        options = writer.options(guidance_scale=trajectory.guidance)
         said = next(generate(prepare(writer.model, options), [prompt.concepts[:-1]] * 2, [3, 4], 1))
-        torch.testing.assert_close(way.estimates[-1], said, rtol=0, atol=1e-5)
+        torch.testing.assert_close(trajectory.estimates[-1], said, rtol=0, atol=1e-5)
 
 
 def test_distances_are_those_of_the_estimates(writer, prompt, traced):
     normalizer, truth = writer.model.normalizer, prompt.concepts[-1]
     normalized_truth = normalizer.normalize(truth)
-    for way in traced.ways:
-        difference = normalizer.normalize(way.estimates) - normalized_truth
-        assert way.squared_l2 == pytest.approx(difference.square().sum(-1).numpy(), rel=1e-3)
-        for step, sample in np.ndindex(way.cosine.shape):
-            a, b = way.estimates[step, sample].double().numpy(), truth.double().numpy()
-            assert way.cosine[step, sample] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
-        # Pythagoras, in units of the way from the mean to the truth
-        assert way.squared_l2 == pytest.approx(((way.along - 1) ** 2 + way.aside**2) * traced.of_mean, rel=1e-3)
-    assert traced.of_mean == pytest.approx(float(normalized_truth.square().sum()), rel=1e-5)
+    for trajectory in traced.trajectories:
+        difference = normalizer.normalize(trajectory.estimates) - normalized_truth
+        assert trajectory.squared_l2 == pytest.approx(difference.square().sum(-1).numpy(), rel=1e-3)
+        for step, sample in np.ndindex(trajectory.cosine.shape):
+            a, b = trajectory.estimates[step, sample].double().numpy(), truth.double().numpy()
+            assert trajectory.cosine[step, sample] == pytest.approx(
+                a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5
+            )
+        # Pythagoras, in units of the distance from the mean to the truth
+        assert trajectory.squared_l2 == pytest.approx(
+            ((trajectory.projection - 1) ** 2 + trajectory.residual**2) * traced.squared_l2_of_mean, rel=1e-3
+        )
+    assert traced.squared_l2_of_mean == pytest.approx(float(normalized_truth.square().sum()), rel=1e-5)
     before = normalizer.normalize(prompt.concepts[-2])
-    assert traced.of_last == pytest.approx(float((before - normalized_truth).square().sum()), rel=1e-5)
+    assert traced.squared_l2_of_last == pytest.approx(float((before - normalized_truth).square().sum()), rel=1e-5)
 
 
 def test_curves_are_the_distances_and_their_axes_are_named(traced):
     [axes] = figures.distances(traced).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == (
-        "denoising step: noise shrinks to the right",
-        "squared L2 to the truth",
+        "denoising step (noise decreases →)",
+        "squared L2 to the true concept",
     )
     curves = {line.get_label(): np.asarray(line.get_ydata()) for line in axes.lines}
-    for way in traced.ways:
-        assert curves[way.name] == pytest.approx(way.squared_l2.mean(axis=1))
-    assert set(curves["the mean concept"]) == {traced.of_mean}
-    assert set(curves["the last sentence again"]) == {traced.of_last}
-    [axes] = figures.cosines(traced.ways).axes
-    assert axes.get_ylabel() == "cosine with the truth"
-    [axes] = figures.from_above(traced.ways).axes
+    for trajectory in traced.trajectories:
+        assert curves[trajectory.name] == pytest.approx(trajectory.squared_l2.mean(axis=1))
+    assert set(curves["mean of all concepts"]) == {traced.squared_l2_of_mean}
+    assert set(curves["last concept repeated"]) == {traced.squared_l2_of_last}
+    [axes] = figures.cosines(traced.trajectories).axes
+    assert axes.get_ylabel() == "cosine similarity with the true concept"
+    [axes] = figures.trajectory_plane(traced.trajectories).axes
     strong = {line.get_label(): line.get_xydata() for line in axes.lines}
-    assert strong["unguided"][:, 0] == pytest.approx(traced.ways[1].along.mean(axis=1))
+    assert strong["unguided"][:, 0] == pytest.approx(traced.trajectories[1].projection.mean(axis=1))
 
 
 def test_matrix_shows_the_cosines_and_which_sentences_belong_together():
@@ -106,7 +110,7 @@ def test_matrix_shows_the_cosines_and_which_sentences_belong_together():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "T", "a"]
     assert [text.get_text() for text in axes.texts][:3] == ["1.00", "0.50", "-0.25"]
     assert [line.get_xdata()[0] for line in axes.lines[1::2]] == [0.5, 1.5]
-    assert bar.get_ylabel() == "cosine"
+    assert bar.get_ylabel() == "cosine similarity"
 
 
 @pytest.mark.parametrize("name", ["light", "dark"])
@@ -129,7 +133,7 @@ def test_report_shows_words_and_pictures(writer, prompt, tmp_path):
     result = report_generation(writer, prompt, writer.options(), tmp_path / "out", samples=3)
     assert result["truth"] == "Peace is near."
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(result["files"])
-    guided, unguided = result["ways"]
+    guided, unguided = result["trajectories"]
     assert np.array(guided["squared_l2"]).shape == (5, 3)
     assert [step["step"] for step in guided["decoded"]] == [1, 2, 3, 4, 5]
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")

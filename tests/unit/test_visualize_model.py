@@ -42,12 +42,12 @@ def test_bars_are_the_counts_and_axes_are_named():
     places = [round(place) for place in axes.get_yticks()]
     shown = [(name, widths[place]) for name, place in zip(names, places, strict=True)]
     assert shown == [(piece.name, piece.parameters) for piece in pieces]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("parameters", "piece")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("parameters", "module")
     counts = parts(pieces)
     [axes] = figures.training_memory(counts, TRAINING).axes
     ends = [bar.get_x() + bar.get_width() for bar in axes.patches][-len(counts) :]
     assert ends == [16 * count for count in counts.values()]  # weights, gradients, float32 weights, two moments
-    assert axes.get_xlabel() == "memory for weights and their training"
+    assert axes.get_xlabel() == "memory of weights, gradients and optimizer"
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -80,7 +80,7 @@ def test_mistakes_are_said(tmp_path):
         report_model("two-towr-tiny", tmp_path / "out")
     with pytest.raises(UserError, match="no such model"):
         report_model(str(tmp_path / "nowhere"), tmp_path / "out")
-    with pytest.raises(UserError, match="--dim goes with a preset"):
+    with pytest.raises(UserError, match="--dim is for presets"):
         report_model(str(tmp_path / "model"), tmp_path / "out", dim=8)
 
 

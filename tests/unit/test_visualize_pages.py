@@ -22,11 +22,11 @@ WIDTHS = (390, 1200)
 SCHEMES = {"dark": 0, "light": 1}  # Chromium's numbers of them
 PICTURES = {"data": 6, "run": 7, "schedule": 5, "model": 3, "generation": 4}
 AXES = {
-    "data": ["concepts in a document", "cosine of two sentences"],
+    "data": ["document length (concepts)", "cosine similarity of two sentences"],
     "run": ["training loss per concept", "learning rate", "gradient norm", "concepts per second"],
-    "schedule": ["timestep", "log signal-to-noise ratio"],
-    "model": ["parameters", "memory for weights and their training"],
-    "generation": ["denoising step", "squared L2 to the truth", "cosine with the truth"],
+    "schedule": ["timestep", "log-SNR, ln(α²/σ²)"],
+    "model": ["parameters", "memory of weights, gradients and optimizer"],
+    "generation": ["denoising step", "squared L2 to the true concept", "cosine similarity with the true concept"],
 }
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT)

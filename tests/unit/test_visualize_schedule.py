@@ -26,23 +26,23 @@ def cosine_alphas():
 
 def test_curves_are_the_published_schedule_and_their_axes_are_named():
     schedules = {"cosine": NoiseSchedule(DiffusionSettings())}
-    [axes] = figures.signal_and_noise(schedules).axes
+    [axes] = figures.noise_schedule(schedules).axes
     alpha, sigma = (line.get_xydata() for line in axes.lines)
     assert alpha[:, 0].tolist() == list(range(T))
     assert alpha[:, 1] == pytest.approx(cosine_alphas(), abs=2e-4)
     assert sigma[:, 1] == pytest.approx(np.sqrt(1 - cosine_alphas() ** 2), abs=2e-3)
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("timestep: noise grows to the right", "factor")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("timestep (noise increases →)", "coefficient")
     [axes] = figures.log_snr(schedules).axes
     curve = axes.lines[0].get_xydata()
     assert curve[:, 0].tolist() == list(range(T - 1))  # the last timestep has none
     alphas = cosine_alphas()[:-1]
     assert curve[:, 1] == pytest.approx(np.log(alphas**2 / (1 - alphas**2)), abs=0.01)
-    assert axes.get_ylabel() == "log signal-to-noise ratio"
+    assert axes.get_ylabel() == "log-SNR, ln(α²/σ²)"
 
 
 def test_marks_lie_on_the_curve_at_the_timesteps_taken():
     schedule = NoiseSchedule(DiffusionSettings())
-    [axes] = figures.taken_steps(schedule, {"DDIM": [99, 74, 49, 24], "other": [99, 3]}).axes
+    [axes] = figures.sampler_timesteps(schedule, {"DDIM": [99, 74, 49, 24], "other": [99, 3]}).axes
     curve, ddim, other = (line.get_xydata() for line in axes.lines)
     values = dict(curve)
     assert ddim[:, 0].tolist() == [99, 74, 49, 24]
@@ -66,7 +66,7 @@ def test_report_of_all_schedules_and_of_one(tmp_path):
     assert list(one["alphas_cumprod"]) == ["sigmoid"]
     assert len(one["alphas_cumprod"]["sigmoid"]) == 40
     assert list(one["steps"]["sigmoid"]) == ["DDIM", "DPM-Solver++"]
-    assert "steps_sigmoid.svg" in one["files"]
+    assert "sampler_timesteps_sigmoid.svg" in one["files"]
 
 
 def test_report_of_a_models_schedule_and_its_own_steps(tmp_path):
@@ -77,7 +77,7 @@ def test_report_of_a_models_schedule_and_its_own_steps(tmp_path):
     result = report_schedule(tmp_path / "out", model=str(tmp_path / "model"))
     assert result["steps"]["quadratic"]["DDIM"] == [49, 39, 29, 19, 9]
     assert len(result["steps"]["quadratic"]["DPM-Solver++"]) == 5
-    assert "weights_quadratic.png" in result["files"]
+    assert "loss_weights_quadratic.png" in result["files"]
 
 
 def test_mistakes_are_said(tmp_path):
