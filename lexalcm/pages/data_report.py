@@ -12,7 +12,7 @@ from lexalcm.io.progress import Progress, silent
 from lexalcm.pages import data_figures as figures
 from lexalcm.pages import data_statistics as statistics
 from lexalcm.pages.data_source import DataSource, open_source
-from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.page import PAGE, Fact, FigureSpec, draw_figures, render_page, write_report
 from lexalcm.pages.style import Format
 
 PAIRS_PER_LANGUAGE = 4
@@ -65,7 +65,7 @@ def report_data(
     source = open_source(path, split, sentences, seed, batch, progress)
     sample = source.sample
     languages = [_language_row(sample, language) for language in statistics.languages_by_size(sample)]
-    cards = draw_cards(_plans(source, seed), format, progress)
+    drawn = draw_figures(_figure_specs(source, seed), format, progress)
     values = {
         "title": f"Data set {path}",
         "command": f"lcm visualize data {path} --split {split} --sample {sentences} --seed {seed}",
@@ -75,13 +75,13 @@ def report_data(
         "split": split,
         "facts": _facts(source),
         "notes": source.notes,
-        "cards": cards,
+        "figures": drawn,
         "neighbours": statistics.nearest_neighbours(sample, PAIRS_PER_LANGUAGE, seed) if sample.has_text else [],
         "splits": source.splits,
         "languages": languages,
         "normalizer_note": source.normalizer_note,
     }
-    files = write_report(out, render_page("data.html.j2", values), cards, overwrite=overwrite)
+    files = write_report(out, render_page("data.html.j2", values), drawn, overwrite=overwrite)
     return {
         "out": str(out),
         "files": files,
@@ -93,14 +93,14 @@ def report_data(
     }
 
 
-def _plans(source: DataSource, seed: int) -> list[Plan]:
+def _figure_specs(source: DataSource, seed: int) -> list[FigureSpec]:
     sample, lengths = source.sample, source.lengths
     order = statistics.languages_by_size(sample)
     norms = np.linalg.norm(sample.embeddings, axis=1)
     points, shares = statistics.principal_components(sample.embeddings)
     pairs = statistics.similarities(sample, seed)
-    plans = [
-        Plan(
+    specs = [
+        FigureSpec(
             "document_lengths",
             "Document length",
             f"{len(lengths):,} {source.lengths_of}; half of them have {np.median(lengths):,.0f} concepts or more, the "
@@ -111,8 +111,8 @@ def _plans(source: DataSource, seed: int) -> list[Plan]:
     ]
     if sample.has_text:
         characters = statistics.sentence_lengths(sample)
-        plans.append(
-            Plan(
+        specs.append(
+            FigureSpec(
                 "sentence_lengths",
                 "Sentence length",
                 f"{len(characters):,} sentences; the median has {np.median(characters):,.0f} characters, the longest "
@@ -121,8 +121,8 @@ def _plans(source: DataSource, seed: int) -> list[Plan]:
                 (characters, sample.languages, order),
             )
         )
-    plans.append(
-        Plan(
+    specs.append(
+        FigureSpec(
             "norms",
             "Embedding norm",
             f"L2 norms of the vectors: {norms.min():#.4g} to {norms.max():#.4g}, {norms.mean():#.4g} on average. "
@@ -132,9 +132,9 @@ def _plans(source: DataSource, seed: int) -> list[Plan]:
         )
     )
     if source.normalizer is not None:
-        plans.append(_quantile_plan(source.normalizer, sample, source.dim))
-    plans += [
-        Plan(
+        specs.append(_quantile_spec(source.normalizer, sample, source.dim))
+    specs += [
+        FigureSpec(
             "pca",
             "PCA",
             "The space from its widest side: sentences on the two directions of largest variance, which hold "
@@ -143,7 +143,7 @@ def _plans(source: DataSource, seed: int) -> list[Plan]:
             figures.pca,
             (points, shares, sample.languages, order),
         ),
-        Plan(
+        FigureSpec(
             "cosine_similarity",
             "Cosine similarity of consecutive and random sentences",
             _pairs_caption(pairs),
@@ -151,11 +151,11 @@ def _plans(source: DataSource, seed: int) -> list[Plan]:
             (pairs.consecutive, pairs.random),
         ),
     ]
-    return plans
+    return specs
 
 
-def _quantile_plan(normalizer: Mapping[str, np.ndarray], sample: statistics.Sample, dim: int) -> Plan:
-    return Plan(
+def _quantile_spec(normalizer: Mapping[str, np.ndarray], sample: statistics.Sample, dim: int) -> FigureSpec:
+    return FigureSpec(
         "coordinate_quantiles",
         "Quantiles of normalized coordinates",
         f"The spread of each of the {dim:,} coordinates after normalization, as the model sees it. The bands should "

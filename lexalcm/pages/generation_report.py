@@ -20,7 +20,7 @@ from lexalcm.io.progress import Progress, silent
 from lexalcm.model.storage.codec_match import check_codec
 from lexalcm.pages import generation_figures as figures
 from lexalcm.pages.generation_trace import Trace, Trajectory, check_denoises, trace
-from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.page import PAGE, Fact, FigureSpec, draw_figures, render_page, write_report
 from lexalcm.pages.style import Format
 from lexalcm.text.running_text import join_sentences
 
@@ -148,8 +148,8 @@ def report_generation(
         report(2, 2)
     decoded = {trajectory.name: _decode(model, trajectory, prompt.to) for trajectory in traced.trajectories}
     sentences, matrix, blocks = _matrix(prompt, [one.text for one in written], [one.concept for one in written])
-    plans = _plans(traced, sentences, matrix, blocks)
-    cards = draw_cards(plans, format, progress)
+    specs = _figure_specs(traced, sentences, matrix, blocks)
+    drawn = draw_figures(specs, format, progress)
     values = {
         "title": "Denoising of one concept",
         "command": command,
@@ -159,13 +159,13 @@ def report_generation(
         "facts": _facts(prompt, traced, samples),
         "context": _ending(prompt.sentences[:-1]),
         "truth": prompt.sentences[-1],
-        "cards": cards,
+        "figures": drawn,
         "decoded": decoded,
         "sentences": sentences,
         "hidden": max(0, len(prompt.sentences) - 1 - SHOWN_PROMPT),
         "options": options,
     }
-    files = write_report(out, render_page("generation.html.j2", values), cards, overwrite=overwrite)
+    files = write_report(out, render_page("generation.html.j2", values), drawn, overwrite=overwrite)
     return {
         "out": str(out),
         "files": files,
@@ -254,9 +254,11 @@ def _facts(prompt: Prompt, traced: Trace, samples: int) -> list[Fact]:
     ]
 
 
-def _plans(traced: Trace, sentences: Sequence[Sentence], matrix: np.ndarray, blocks: Sequence[int]) -> list[Plan]:
+def _figure_specs(
+    traced: Trace, sentences: Sequence[Sentence], matrix: np.ndarray, blocks: Sequence[int]
+) -> list[FigureSpec]:
     return [
-        Plan(
+        FigureSpec(
             "squared_l2",
             "Squared L2 distance by denoising step",
             "Distance to the truth: between the estimate after each step and the sentence that really follows, in "
@@ -265,14 +267,14 @@ def _plans(traced: Trace, sentences: Sequence[Sentence], matrix: np.ndarray, blo
             figures.distances,
             (traced,),
         ),
-        Plan(
+        FigureSpec(
             "cosine",
             "Cosine similarity by denoising step",
             "Direction of the truth: the same in the codec's space, where length does not count.",
             figures.cosines,
             (traced.trajectories,),
         ),
-        Plan(
+        FigureSpec(
             "trajectory",
             "Denoising trajectory",
             "The trajectory from above: from the mean of all concepts (square) the straight line to the truth (star) "
@@ -281,7 +283,7 @@ def _plans(traced: Trace, sentences: Sequence[Sentence], matrix: np.ndarray, blo
             figures.trajectory_plane,
             (traced.trajectories,),
         ),
-        Plan(
+        FigureSpec(
             "self_similarity",
             "Self-similarity matrix",
             "Who resembles whom: cosine similarities of the prompt's sentences (numbers), the truth (T), and what the "

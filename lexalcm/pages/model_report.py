@@ -27,7 +27,7 @@ from lexalcm.pages.model_parts import (
     parts,
     size_text,
 )
-from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.page import PAGE, Fact, FigureSpec, draw_figures, render_page, write_report
 from lexalcm.pages.style import Format
 from lexalcm.registries import ARCHITECTURES
 
@@ -67,7 +67,7 @@ def report_model(
     total = sum(counts.values())
     cached = ARCHITECTURES.load(config.architecture).cached_numbers(config)
     operations = training_flops(config, ROW, ROW) / ROW
-    cards = draw_cards(_plans(config, pieces), format, progress)
+    drawn = draw_figures(_figure_specs(config, pieces), format, progress)
     values = {
         "title": f"Model {name}",
         "command": f"lcm visualize model {name}" + (f" --dim {dim}" if dim is not None else ""),
@@ -79,7 +79,7 @@ def report_model(
             Fact(operations_text(operations), f"training compute per concept, in documents of {ROW}"),
             Fact(size_text(cached * WEIGHTS["bf16"]), "KV cache per concept, bf16"),
         ],
-        "cards": cards,
+        "figures": drawn,
         "pieces": pieces,
         "parts": [
             {"name": part, "parameters": count, "share": count / total}
@@ -90,7 +90,7 @@ def report_model(
         "total": total,
         "settings": _settings(config),
     }
-    files = write_report(out, render_page("model.html.j2", values), cards, overwrite=overwrite)
+    files = write_report(out, render_page("model.html.j2", values), drawn, overwrite=overwrite)
     return {
         "out": str(out),
         "files": files,
@@ -139,26 +139,27 @@ def _settings(config: ModelConfig) -> dict[str, str]:
     return settings
 
 
-def _plans(config: ModelConfig, pieces: Sequence[Piece]) -> list[Plan]:
+def _figure_specs(config: ModelConfig, pieces: Sequence[Piece]) -> list[FigureSpec]:
     return [
-        Plan(
+        FigureSpec(
             "architecture",
             "Architecture",
             ARCHITECTURES.load(config.architecture).flow + " Numbers are parameters, over all layers.",
             diagram,
             (config, pieces),
         ),
-        Plan(
+        FigureSpec(
             "parameters",
             "Parameters by module",
             "Of each kind, over all layers.",
             figures.parameters,
             (pieces,),
         ),
-        Plan(
+        FigureSpec(
             "training_memory",
             "Training memory",
-            "In bf16 with AdamW, on one process, without activations. Sharding (ZeRO, FSDP) divides it among processes.",
+            "In bf16 with AdamW, on one process, without activations. Sharding (ZeRO, FSDP) divides it among "
+            "processes.",
             figures.training_memory,
             (parts(pieces), TRAINING),
         ),

@@ -1,8 +1,8 @@
-"""Reports: pictures as files, and one HTML page that needs nothing beside itself.
+"""Reports: pictures as files, and one HTML page that is self-contained.
 
 The page holds its pictures (base64) in a light and a dark version and chooses by the reader's setting; it loads no
-script, no font and nothing from the network. The files beside it are the light pictures. A report is an iterable of
-plans, drawn by `draw_cards`, and a template of its own that extends `page.html.j2`.
+script, no font and nothing from the network. The files beside it are the light pictures. A report is a sequence of
+`FigureSpec`s, drawn by `draw_figures`, and a template of its own that extends `page.html.j2`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,8 @@ PAGE = "index.html"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A picture to draw: its title, what it says in plain words, the function that draws it and what that takes."""
+class FigureSpec:
+    """A figure to draw: file name, title, caption, the function that draws it and its arguments."""
 
     name: str
     title: str
@@ -34,8 +34,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Card:
-    """A picture with its title and what it says in plain words."""
+class CaptionedFigure:
+    """A drawn figure with its title and caption."""
 
     picture: Picture
     title: str
@@ -50,15 +50,17 @@ class Fact:
     name: str
 
 
-def draw_cards(plans: Sequence[Plan], format: Format = "png", progress: Progress = silent) -> list[Card]:
-    """Draw pictures, in both themes."""
-    cards = []
+def draw_figures(
+    specs: Sequence[FigureSpec], format: Format = "png", progress: Progress = silent
+) -> list[CaptionedFigure]:
+    """Draw figures, in both themes."""
+    drawn = []
     with progress("drawing", "figures") as report:
-        for done, plan in enumerate(plans):
-            picture = draw(plan.name, plan.figure, *plan.arguments, format=format)
-            cards.append(Card(picture, plan.title, plan.caption))
-            report(done + 1, len(plans))
-    return cards
+        for done, spec in enumerate(specs):
+            picture = draw(spec.name, spec.figure, *spec.arguments, format=format)
+            drawn.append(CaptionedFigure(picture, spec.title, spec.caption))
+            report(done + 1, len(specs))
+    return drawn
 
 
 def render_page(template: str, values: Mapping[str, Any]) -> str:
@@ -66,22 +68,22 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
 
     Args:
         template: a file of `templates/`.
-        values: what it asks for; all want `title`, `command` (what made it), `facts` and `cards`.
+        values: what it asks for; all want `title`, `command` (what made it), `facts` and `figures`.
     """
     return _environment().get_template(template).render(values, version=__version__)
 
 
-def write_report(out: Path | str, page: str, cards: Sequence[Card], *, overwrite: bool) -> list[str]:
-    """Write the page and the pictures into a new folder, whole or not at all; returns the files' names.
+def write_report(out: Path | str, page: str, figures: Sequence[CaptionedFigure], *, overwrite: bool) -> list[str]:
+    """Write the page and the pictures into a new folder, atomically; returns the files' names.
 
     Raises:
         UserError: see `lexalcm.io.atomic.check_output`.
     """
     with atomic_folder(out, overwrite=overwrite, marker=PAGE) as folder:
         (folder / PAGE).write_text(page, encoding="utf-8")
-        for card in cards:
-            (folder / card.picture.file).write_bytes(card.picture.light)
-    return [PAGE, *(card.picture.file for card in cards)]
+        for figure in figures:
+            (folder / figure.picture.file).write_bytes(figure.picture.light)
+    return [PAGE, *(figure.picture.file for figure in figures)]
 
 
 @lru_cache(maxsize=1)

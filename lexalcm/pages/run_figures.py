@@ -14,15 +14,15 @@ from lexalcm.pages.style import COLOURS, colour, log_axis, new_axes, shades
 
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 MANY = 150
-"""Points of a noisy curve from which on its moving average is drawn over it."""
+"""From this number of points, a noisy curve has its moving average drawn over it."""
 
 RECENT = 0.1
 """Share of a run's lines that the loss by timestep is averaged over."""
 
 
 @dataclass(frozen=True)
-class Across:
-    """What runs are drawn over: a column of the metrics, in which unit, and what that is."""
+class XAxis:
+    """What runs are drawn over: a column of the metrics, its unit, and the label."""
 
     column: str
     unit: float
@@ -33,49 +33,49 @@ class Across:
         return values / self.unit
 
 
-STEPS = Across("step", 1, "step")
+STEP_AXIS = XAxis("step", 1, "step")
 
 
-def training_time(runs: Sequence[RunMetrics]) -> Across:
-    """Seconds, minutes or hours of training, as suits the longest run."""
+def time_axis(runs: Sequence[RunMetrics]) -> XAxis:
+    """Training time in seconds, minutes or hours, as suits the longest run."""
     longest = max((run.last("seconds") or 0.0 for run in runs), default=0.0)
-    unit, name = next((unit for unit in ((3600, "hours"), (60, "minutes")) if longest > 2 * unit[0]), (1, "seconds"))
-    return Across("seconds", unit, f"{name} of training")
+    unit, name = next((unit for unit in ((3600, "h"), (60, "min")) if longest > 2 * unit[0]), (1, "s"))
+    return XAxis("seconds", unit, f"training time ({name})")
 
 
-def curves(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across, smooth: bool) -> Figure:
-    """A number of each run over its steps or its time.
+def curves(runs: Sequence[RunMetrics], column: str, ylabel: str, x_axis: XAxis, smooth: bool) -> Figure:
+    """A metric of each run over its steps or its time.
 
     Args:
         runs: those that do not have it are left out, and keep their colour in other figures.
         column: of the metrics.
         ylabel: what it is.
-        across: what they are drawn over.
+        x_axis: what they are drawn over.
         smooth: draw the moving average of many points over them.
     """
-    figure, axes = new_axes(across.label, ylabel)
+    figure, axes = new_axes(x_axis.label, ylabel)
     drawn = []
     for number, run in enumerate(runs):
-        x, y = run.points(column, across.column)
+        x, y = run.points(column, x_axis.column)
         if not len(y):
             continue
         drawn.append(y)
-        _curve(axes, across.of(x), y, _style(runs, number), smooth)
-    _finish(axes, runs, drawn, across)
+        _curve(axes, x_axis.of(x), y, _line_style(runs, number), smooth)
+    _finish(axes, runs, drawn, x_axis)
     return figure
 
 
-def validation(runs: Sequence[RunMetrics], across: Across) -> Figure:
+def validation(runs: Sequence[RunMetrics], x_axis: XAxis) -> Figure:
     """The validation loss of each run, its lowest point marked."""
-    figure, axes = new_axes(across.label, "validation loss per concept")
+    figure, axes = new_axes(x_axis.label, "validation loss per concept")
     drawn = []
     for number, run in enumerate(runs):
-        x, y = run.points("validation_loss", across.column)
+        x, y = run.points("validation_loss", x_axis.column)
         if not len(y):
             continue
-        x = across.of(x)
+        x = x_axis.of(x)
         drawn.append(y)
-        axes.plot(x, y, marker="o", markersize=3.5, **_style(runs, number))
+        axes.plot(x, y, marker="o", markersize=3.5, **_line_style(runs, number))
         if len(y):
             best = int(y.argmin())
             axes.plot(
@@ -84,63 +84,66 @@ def validation(runs: Sequence[RunMetrics], across: Across) -> Figure:
                 "o",
                 markersize=10,
                 fillstyle="none",
-                color=_style(runs, number)["color"],
+                color=_line_style(runs, number)["color"],
                 markeredgewidth=1.5,
             )
-    _finish(axes, runs, drawn, across)
+    _finish(axes, runs, drawn, x_axis)
     return figure
 
 
-def learning_rate(runs: Sequence[RunMetrics], across: Across) -> Figure:
+def learning_rate(runs: Sequence[RunMetrics], x_axis: XAxis) -> Figure:
     """The learning rate of each run."""
-    figure = amounts(runs, "lr", "learning rate", across)
+    figure = curves_from_zero(runs, "lr", "learning rate", x_axis)
     figure.axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     return figure
 
 
-def shares(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across) -> Figure:
-    """A share of each run, from nothing to all, as percent."""
-    figure = amounts(runs, column, ylabel, across)
+def percentages(runs: Sequence[RunMetrics], column: str, ylabel: str, x_axis: XAxis) -> Figure:
+    """A share, of each run, in percent."""
+    figure = curves_from_zero(runs, column, ylabel, x_axis)
     figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 
-def amounts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across) -> Figure:
-    """A number of each run from zero up."""
-    figure = curves(runs, column, ylabel, across, False)
+def curves_from_zero(runs: Sequence[RunMetrics], column: str, ylabel: str, x_axis: XAxis) -> Figure:
+    """A metric of each run, on an axis that begins at zero."""
+    figure = curves(runs, column, ylabel, x_axis, False)
     axes = figure.axes[0]
     axes.set_yscale("linear")
     _from_zero(axes)
     return figure
 
 
-def counts(runs: Sequence[RunMetrics], column: str, ylabel: str, across: Across) -> Figure:
-    """A number that only grows, as stairs."""
-    figure, axes = new_axes(across.label, ylabel)
+def cumulative_counts(runs: Sequence[RunMetrics], column: str, ylabel: str, x_axis: XAxis) -> Figure:
+    """A count that only grows, as a step function."""
+    figure, axes = new_axes(x_axis.label, ylabel)
     drawn = []
     for number, run in enumerate(runs):
-        x, y = run.points(column, across.column)
+        x, y = run.points(column, x_axis.column)
         if not len(y):
             continue
         drawn.append(y)
-        axes.step(across.of(x), y, where="post", **_style(runs, number))
-    _finish(axes, runs, drawn, across, scale=False)
+        axes.step(x_axis.of(x), y, where="post", **_line_style(runs, number))
+    _finish(axes, runs, drawn, x_axis, scale=False)
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     _from_zero(axes)
     return figure
 
 
-def by_timestep(runs: Sequence[RunMetrics]) -> Figure:
-    """The loss of each run by how much noise there was: of training over its newest lines, dashed of validation."""
-    figure, axes = new_axes("timestep, in percent of all: noise grows to the right", "loss per concept")
+def loss_by_timestep(runs: Sequence[RunMetrics]) -> Figure:
+    """The loss of each run by timestep: of training over its newest lines, dashed of validation."""
+    figure, axes = new_axes("timestep (% of all; noise increases →)", "loss per concept")
     drawn = []
     for number, run in enumerate(runs):
-        for table, share, suffix in ((run.by_timestep, RECENT, ""), (run.validation_by_timestep, 0.0, ", validation")):
+        for table, share, suffix in (
+            (run.loss_by_timestep, RECENT, ""),
+            (run.validation_loss_by_timestep, 0.0, ", validation"),
+        ):
             if table is None:
                 continue
-            losses = newest_by_timestep(table, share)
+            losses = recent_loss_by_timestep(table, share)
             centers = (np.arange(len(losses)) + 0.5) * 100 / len(losses)
-            style = _style(runs, number)
+            style = _line_style(runs, number)
             style["label"] = run.name + suffix if len(runs) > 1 else suffix.strip(", ") or "training"
             if suffix:
                 style |= {"linestyle": (0, (2, 2)), "fillstyle": "none"}
@@ -154,12 +157,12 @@ def by_timestep(runs: Sequence[RunMetrics]) -> Figure:
     return figure
 
 
-def timesteps_over_training(run: RunMetrics, across: Across) -> Figure:
-    """The loss in each bucket of timesteps as training goes on, from little noise (light) to much (dark)."""
-    figure, axes = new_axes(across.label, "loss per concept")
-    table = run.by_timestep
+def loss_by_timestep_over_training(run: RunMetrics, x_axis: XAxis) -> Figure:
+    """The loss in each bucket of timesteps over training, from little noise (light) to much (dark)."""
+    figure, axes = new_axes(x_axis.label, "loss per concept")
+    table = run.loss_by_timestep
     assert table is not None
-    x = across.of(run.columns[across.column])
+    x = x_axis.of(run.columns[x_axis.column])
     tones = shades(table.shape[1])
     for bucket, tone in enumerate(tones):
         known = np.isfinite(table[:, bucket]) & np.isfinite(x)
@@ -167,13 +170,13 @@ def timesteps_over_training(run: RunMetrics, across: Across) -> Figure:
         marker = "o" if known.sum() == 1 else None  # a line of one point could not be seen
         axes.plot(x[known], table[known, bucket], color=tone, marker=marker, linewidth=1.5, label=f"{low}–{high}%")
     log_axis(axes, table)
-    _count_axis(axes, across)
+    _format_steps(axes, x_axis)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], title="timesteps", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def newest_by_timestep(table: np.ndarray, share: float) -> np.ndarray:
+def recent_loss_by_timestep(table: np.ndarray, share: float) -> np.ndarray:
     """The mean loss in each bucket of timesteps over the newest lines; NaN where unknown.
 
     Args:
@@ -205,22 +208,22 @@ def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict[str, Any], smoo
 
 
 def _finish(
-    axes: Axes, runs: Sequence[RunMetrics], drawn: Sequence[np.ndarray], across: Across, scale: bool = True
+    axes: Axes, runs: Sequence[RunMetrics], drawn: Sequence[np.ndarray], x_axis: XAxis, scale: bool = True
 ) -> None:
     if scale:
         log_axis(axes, np.concatenate(drawn))
-    _count_axis(axes, across)
+    _format_steps(axes, x_axis)
     if len(runs) > 1:
         axes.legend()
 
 
-def _count_axis(axes: Axes, across: Across) -> None:
-    if across.column == "step":
+def _format_steps(axes: Axes, x_axis: XAxis) -> None:
+    if x_axis.column == "step":
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _style(runs: Sequence[RunMetrics], number: int) -> dict[str, Any]:
+def _line_style(runs: Sequence[RunMetrics], number: int) -> dict[str, Any]:
     """Of a run's line: a colour, and beyond the colours dashes; of several the first is the widest.
 
     Runs that differ in engine or processes alone have one curve: the wider line is seen beneath the narrower.

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.errors import LexaError, UserError
-from lexalcm.pages.page import draw_cards
+from lexalcm.pages.page import draw_figures
 from lexalcm.pages.run_metrics import find_metrics, read_runs
-from lexalcm.pages.run_report import plan_figures, render_runs
+from lexalcm.pages.run_report import figure_specs, render_runs
 from lexalcm.pages.style import Format
 
 HOST = "127.0.0.1"
@@ -44,8 +44,8 @@ class LivePage:
             version = self._stamp()
             if version != self._version:
                 runs = read_runs(self._paths)
-                cards = draw_cards(plan_figures(runs, self._by_time), self._format)
-                page = render_runs(runs, cards, reload_seconds=self._seconds)
+                drawn = draw_figures(figure_specs(runs, self._by_time), self._format)
+                page = render_runs(runs, drawn, reload_seconds=self._seconds)
                 self._version, self._page = version, page.encode()
             return self._version, self._page
 
@@ -59,7 +59,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle of a page is nothing to tell; anything else is."""
+        """A browser that disconnects in the middle of a page is ignored; anything else is reported."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -84,7 +84,7 @@ def serve_runs(
         ready: is given the server and its address, once it listens.
 
     Raises:
-        UserError: a path is no run, or the port is taken.
+        UserError: a path is not a run, or the port is taken.
     """
     page = LivePage(paths, by_time, format, seconds)
     try:

@@ -31,17 +31,17 @@ class RunMetrics:
         name: a short one, that its figures and tables go by.
         path: its folder.
         columns: a number for each line, float64 [n]; `step` ascends.
-        by_timestep: the loss in each bucket of timesteps, [n, buckets]; none where the run does not write it.
-        validation_by_timestep: likewise of the validation loss.
+        loss_by_timestep: the loss in each bucket of timesteps, [n, buckets]; None where the run does not write it.
+        validation_loss_by_timestep: likewise of the validation loss.
         config: its settings, empty where there are none.
-        unreadable: lines that are no JSON, but for a last one without an end.
+        unreadable: lines that are not JSON, except for an unfinished last one.
     """
 
     name: str
     path: Path
     columns: Mapping[str, np.ndarray]
-    by_timestep: np.ndarray | None
-    validation_by_timestep: np.ndarray | None
+    loss_by_timestep: np.ndarray | None
+    validation_loss_by_timestep: np.ndarray | None
     config: Mapping[str, Any]
     unreadable: int
 
@@ -52,7 +52,7 @@ class RunMetrics:
 
     @property
     def steps(self) -> int | None:
-        """How many steps it shall make, if its settings say."""
+        """How many steps it is to make, if its settings say so."""
         train = self.config.get("train")
         steps = train.get("steps") if isinstance(train, Mapping) else None
         return steps if isinstance(steps, int) else None
@@ -61,9 +61,9 @@ class RunMetrics:
         """Whether any line has this number."""
         return column in self.columns and bool(np.isfinite(self.columns[column]).any())
 
-    def points(self, column: str, across: str = "step") -> tuple[np.ndarray, np.ndarray]:
+    def points(self, column: str, x_column: str = "step") -> tuple[np.ndarray, np.ndarray]:
         """Where a number is known, and the number; nothing where no line has it."""
-        x, y = self.columns[across], self.columns.get(column, np.full(self.lines, np.nan))
+        x, y = self.columns[x_column], self.columns.get(column, np.full(self.lines, np.nan))
         known = np.isfinite(x) & np.isfinite(y)
         return x[known], y[known]
 
@@ -77,7 +77,7 @@ def find_metrics(path: Path | str) -> Path:
     """The metrics file of a run folder, whether it is there yet or not; a file is taken as it is.
 
     Raises:
-        UserError: no such folder, or one that is no run's.
+        UserError: no such folder, or one that is not a run's.
     """
     path = Path(path)
     if path.is_file():
@@ -107,7 +107,7 @@ def read_runs(paths: Sequence[Path | str]) -> list[RunMetrics]:
     """Read runs, each under a short name of its own.
 
     Raises:
-        UserError: a path is no run.
+        UserError: a path is not a run.
         DataError: a metrics file cannot be read.
     """
     files = [find_metrics(path) for path in paths]
@@ -149,8 +149,8 @@ def _read(name: str, file: Path) -> RunMetrics:
         name=name,
         path=file.parent,
         columns=columns,
-        by_timestep=_buckets([record.get(BY_TIMESTEP) for record in records]),
-        validation_by_timestep=_buckets([record.get(VALIDATION_BY_TIMESTEP) for record in records]),
+        loss_by_timestep=_buckets([record.get(BY_TIMESTEP) for record in records]),
+        validation_loss_by_timestep=_buckets([record.get(VALIDATION_BY_TIMESTEP) for record in records]),
         config=_read_config(file.parent / CONFIG_FILE),
         unreadable=unreadable,
     )

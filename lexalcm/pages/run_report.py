@@ -10,7 +10,7 @@ from lexalcm.errors import UserError
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.pages import run_figures as figures
-from lexalcm.pages.page import PAGE, Card, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.page import PAGE, CaptionedFigure, Fact, FigureSpec, draw_figures, render_page, write_report
 from lexalcm.pages.run_metrics import METRICS_FILE, RunMetrics, differing_settings, read_runs
 from lexalcm.pages.style import Format
 
@@ -59,7 +59,7 @@ def report_runs(
         What was written, and the numbers of the page's tables.
 
     Raises:
-        UserError: a path is no run, a run has not written anything yet, or `out` cannot be written.
+        UserError: a path is not a run, a run has not written anything yet, or `out` cannot be written.
     """
     check_output(out, overwrite=overwrite, marker=PAGE)
     runs = read_runs(paths)
@@ -68,8 +68,8 @@ def report_runs(
             raise UserError(f"{run.path}/{METRICS_FILE} is damaged: none of its lines is a JSON object with a step")
         if not run.lines:
             raise UserError(f"{run.path} has written no metrics yet: wait for its first line, or watch it with --live")
-    cards = draw_cards(plan_figures(runs, by_time), format, progress)
-    files = write_report(out, render_runs(runs, cards), cards, overwrite=overwrite)
+    drawn = draw_figures(figure_specs(runs, by_time), format, progress)
+    files = write_report(out, render_runs(runs, drawn), drawn, overwrite=overwrite)
     return {
         "out": str(out),
         "files": files,
@@ -78,8 +78,10 @@ def report_runs(
     }
 
 
-def render_runs(runs: Sequence[RunMetrics], cards: Sequence[Card], *, reload_seconds: float | None = None) -> str:
-    """The page; with `reload_seconds` one that asks its server for a new one so often."""
+def render_runs(
+    runs: Sequence[RunMetrics], drawn: Sequence[CaptionedFigure], *, reload_seconds: float | None = None
+) -> str:
+    """The page; with `reload_seconds`, one that asks its server for a new version at that interval."""
     rows = [summarize(run) for run in runs]
     settings = differing_settings(runs)
     return render_page(
@@ -89,7 +91,7 @@ def render_runs(runs: Sequence[RunMetrics], cards: Sequence[Card], *, reload_sec
             "command": "lcm visualize run " + " ".join(str(run.path) for run in runs),
             "facts": _facts(rows[0]) if len(rows) == 1 else [],
             "notes": _notes(runs),
-            "cards": cards,
+            "figures": drawn,
             "rows": rows,
             "settings": dict(list(settings.items())[:SHOWN_SETTINGS]),
             "more_settings": max(0, len(settings) - SHOWN_SETTINGS),
@@ -120,112 +122,112 @@ def summarize(run: RunMetrics) -> RunRow:
     )
 
 
-def plan_figures(runs: Sequence[RunMetrics], by_time: bool) -> list[Plan]:
-    """The figures that runs have numbers for."""
-    across = figures.training_time(runs) if by_time else figures.STEPS
+def figure_specs(runs: Sequence[RunMetrics], by_time: bool) -> list[FigureSpec]:
+    """The figures whose metrics the runs have."""
+    x_axis = figures.time_axis(runs) if by_time else figures.STEP_AXIS
 
     def having(column: str) -> Sequence[RunMetrics]:
         return runs if any(run.has(column) for run in runs) else []
 
-    plans = [
-        Plan(
+    specs = [
+        FigureSpec(
             "loss",
             "Training loss",
             "Mean over the targets of the steps since the line before: squared distance to the true next concept, "
-            "in normalized space. A mean guess gets about the number of dimensions.",
+            "in normalized space. Predicting the mean gives about the number of dimensions.",
             figures.curves,
-            (having("loss"), "loss", "training loss per concept", across, True),
+            (having("loss"), "loss", "training loss per concept", x_axis, True),
         )
     ]
     if kept := having("validation_loss"):
-        plans.append(
-            Plan(
+        specs.append(
+            FigureSpec(
                 "validation_loss",
                 "Validation loss",
                 "On held-out documents, with the same noise each time; a ring marks the lowest. When it rises while "
-                "the training loss falls, the model learns its documents by heart.",
+                "the training loss falls, the model overfits: it learns its documents by heart.",
                 figures.validation,
-                (kept, across),
+                (kept, x_axis),
             )
         )
-    plans += [
-        Plan(
+    specs += [
+        FigureSpec(
             "learning_rate",
             "Learning rate",
-            "As the schedule gave it to the optimizer.",
+            "As the schedule set it in the optimizer.",
             figures.learning_rate,
-            (having("lr"), across),
+            (having("lr"), x_axis),
         ),
-        Plan(
+        FigureSpec(
             "gradient_norm",
             "Gradient norm",
             "Before clipping, at the last step of each line. Spikes come before a loss that jumps: lower train.lr or "
             "lengthen train.warmup_steps.",
             figures.curves,
-            (having("grad_norm"), "grad_norm", "gradient norm", across, True),
+            (having("grad_norm"), "grad_norm", "gradient norm (L2)", x_axis, True),
         ),
-        Plan(
+        FigureSpec(
             "throughput",
             "Throughput",
-            "Concepts read a second, padding not counted. A dip is usually a checkpoint, a validation, or waiting for "
-            "data.",
-            figures.amounts,
-            (having("concepts_per_s"), "concepts_per_s", "concepts per second", across),
+            "Concepts per second, without padding. A dip is usually a checkpoint, a validation, or waiting for data.",
+            figures.curves_from_zero,
+            (having("concepts_per_s"), "concepts_per_s", "throughput (concepts/s)", x_axis),
         ),
     ]
-    return [plan for plan in plans if plan.arguments[0]] + _timestep_plans(runs, across) + _optional(runs, across)
+    return [spec for spec in specs if spec.arguments[0]] + _timestep_specs(runs, x_axis) + _optional_specs(runs, x_axis)
 
 
-def _timestep_plans(runs: Sequence[RunMetrics], across: figures.Across) -> list[Plan]:
-    kept = [run for run in runs if run.by_timestep is not None]
+def _timestep_specs(runs: Sequence[RunMetrics], x_axis: figures.XAxis) -> list[FigureSpec]:
+    kept = [run for run in runs if run.loss_by_timestep is not None]
     if not kept:
         return []
-    plans = [
-        Plan(
+    specs = [
+        FigureSpec(
             "loss_by_timestep",
             "Loss by timestep",
-            "Mean of the newest tenth of the lines, by how much noise was in the concept to be cleaned; dashed, where "
+            "Mean of the newest tenth of the lines, by how much noise was in the concept to denoise; dashed, where "
             "there is one, the newest validation. To the left most of the answer is given; to the right the context "
             "alone must tell.",
-            figures.by_timestep,
+            figures.loss_by_timestep,
             (runs,),
         )
     ]
     if len(kept) == 1:
-        plans.append(
-            Plan(
-                "timesteps_over_training",
-                "Loss by timestep, over training" + (f", {kept[0].name}" if len(runs) > 1 else ""),
+        specs.append(
+            FigureSpec(
+                "loss_by_timestep_over_training",
+                "Loss by timestep over training" + (f", {kept[0].name}" if len(runs) > 1 else ""),
                 "One line for each tenth of the timesteps, stronger with more noise. What is easy is learned first.",
-                figures.timesteps_over_training,
-                (kept[0], across),
+                figures.loss_by_timestep_over_training,
+                (kept[0], x_axis),
             )
         )
-    return plans
+    return specs
 
 
-def _optional(runs: Sequence[RunMetrics], across: figures.Across) -> list[Plan]:
-    """What is drawn where runs write it."""
-    plans = []
+def _optional_specs(runs: Sequence[RunMetrics], x_axis: figures.XAxis) -> list[FigureSpec]:
+    """Figures of metrics that only some runs write."""
+    specs = []
     if any(run.has("mfu") for run in runs):
         caption = "Operations that the model's design needs, over what the device could do in the time."
-        arguments = (runs, "mfu", "model FLOPs utilization", across)
-        plans.append(Plan("mfu", "Model FLOPs utilization", caption, figures.shares, arguments))
+        arguments = (runs, "mfu", "MFU", x_axis)
+        specs.append(FigureSpec("mfu", "Model FLOPs utilization (MFU)", caption, figures.percentages, arguments))
     if any(run.has("data_wait") for run in runs):
         caption = "Share of the time in which training waited for data. Above a few percent: raise data.num_workers."
-        arguments = (runs, "data_wait", "share of time waiting for data", across)
-        plans.append(Plan("data_wait", "Waiting for data", caption, figures.shares, arguments))
+        arguments = (runs, "data_wait", "time waiting for data", x_axis)
+        specs.append(FigureSpec("data_wait", "Data wait", caption, figures.percentages, arguments))
     if any(run.has("peak_memory_gb") for run in runs):
-        caption = "The most that a process has had at a time, so far."
-        arguments = (runs, "peak_memory_gb", "peak memory, GB", across)
-        plans.append(Plan("peak_memory", "Memory", caption, figures.amounts, arguments))
+        caption = "The most that any process has held at one time, so far."
+        arguments = (runs, "peak_memory_gb", "peak memory (GB)", x_axis)
+        specs.append(FigureSpec("peak_memory", "Peak memory", caption, figures.curves_from_zero, arguments))
     for column, title, caption in (
         ("skipped_steps", "Skipped steps", "Steps so far whose loss or gradient was not finite; no weight changed."),
         ("skipped_documents", "Skipped documents", "Documents so far that were left out because of damaged shards."),
     ):
         if any(run.points(column)[1].any() for run in runs):
-            plans.append(Plan(column, title, caption, figures.counts, (runs, column, title.lower(), across)))
-    return plans
+            arguments = (runs, column, f"{title.lower()} (cumulative)", x_axis)
+            specs.append(FigureSpec(column, title, caption, figures.cumulative_counts, arguments))
+    return specs
 
 
 def _facts(row: RunRow) -> list[Fact]:
@@ -257,5 +259,5 @@ def _notes(runs: Sequence[RunMetrics]) -> list[str]:
             notes.append(f"{run.name} has written no metrics yet.")
         if run.unreadable:
             lines = "line was" if run.unreadable == 1 else "lines were"
-            notes.append(f"{run.unreadable} {lines} passed over in {run.name}: no JSON object with a step.")
+            notes.append(f"{run.unreadable} {lines} skipped in {run.name}: not a JSON object with a step.")
     return notes

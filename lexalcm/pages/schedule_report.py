@@ -19,7 +19,7 @@ from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.storage.folder import model_folder, read_config, read_generation_config
 from lexalcm.pages import schedule_figures as figures
-from lexalcm.pages.page import PAGE, Fact, Plan, draw_cards, render_page, write_report
+from lexalcm.pages.page import PAGE, Fact, FigureSpec, draw_figures, render_page, write_report
 from lexalcm.pages.style import Format
 from lexalcm.registries import SAMPLERS
 
@@ -89,7 +89,7 @@ def report_schedule(
         progress: opens a report of long work.
 
     Returns:
-        What was written, every schedule's alphas, where the samplers' steps begin and how often they evaluate the network.
+        What was written, the schedules' alphas, the samplers' timesteps and how often they evaluate the network.
 
     Raises:
         UserError: no such model, a base model, unknown settings, too many steps, or `out` cannot be written.
@@ -100,7 +100,7 @@ def report_schedule(
     own = {name: value for name, value in own.items() if name in ("sampler", "steps")}
     samplers = [sampler] if sampler else SAMPLERS.names()
     taken = {name: [_steps_of(table, own, kind, steps) for kind in samplers] for name, table in schedules.items()}
-    cards = draw_cards(_plans(schedules, taken), format, progress)
+    drawn = draw_figures(_figure_specs(schedules, taken), format, progress)
     rows = [_row(name, table) for name, table in schedules.items()]
     number = len(next(iter(taken.values()))[0].steps)
     values = {
@@ -115,11 +115,11 @@ def report_schedule(
             + [f"--set {override}" for override in overrides]
         ),
         "facts": [Fact(f"{rows[0].steps}", "timesteps in training"), Fact(f"{number}", "denoising steps")],
-        "cards": cards,
+        "figures": drawn,
         "rows": rows,
         "taken": taken,
     }
-    files = write_report(out, render_page("schedule.html.j2", values), cards, overwrite=overwrite)
+    files = write_report(out, render_page("schedule.html.j2", values), drawn, overwrite=overwrite)
     return {
         "out": str(out),
         "files": files,
@@ -169,9 +169,11 @@ def _row(name: str, table: NoiseSchedule) -> ScheduleRow:
     return ScheduleRow(name, table.steps, first, last, int(even[0]) if len(even) else None)
 
 
-def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Sequence[SamplerSteps]]) -> list[Plan]:
-    plans = [
-        Plan(
+def _figure_specs(
+    schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Sequence[SamplerSteps]]
+) -> list[FigureSpec]:
+    specs = [
+        FigureSpec(
             "noise_schedule",
             "Noise schedule",
             "Signal and noise: a noisy concept is α times the concept plus σ times noise. "
@@ -179,7 +181,7 @@ def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Sequence[
             figures.noise_schedule,
             (schedules,),
         ),
-        Plan(
+        FigureSpec(
             "log_snr",
             "Log-SNR",
             "How far the concept outweighs the noise: ln(α² / σ²). Below the dashed line there is more noise "
@@ -194,15 +196,15 @@ def _plans(schedules: Mapping[str, NoiseSchedule], taken: Mapping[str, Sequence[
         for one in samplers:
             caption += f" {one.sampler.title}: {one.sampler.about}, {one.evaluations} network evaluations."
         arguments = (schedules[name], steps)
-        plans.append(
-            Plan(
+        specs.append(
+            FigureSpec(
                 f"sampler_timesteps_{name}", f"Sampler timesteps, {name}", caption, figures.sampler_timesteps, arguments
             )
         )
     for name, table in schedules.items():
         if table.settings.loss_weighting != "none":
             caption = "Clamped signal-to-noise ratio, one on average: the factor of each timestep's error in training."
-            plans.append(
-                Plan(f"loss_weights_{name}", f"Loss weighting, {name}", caption, figures.loss_weights, (table,))
+            specs.append(
+                FigureSpec(f"loss_weights_{name}", f"Loss weighting, {name}", caption, figures.loss_weights, (table,))
             )
-    return plans
+    return specs

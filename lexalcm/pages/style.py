@@ -51,7 +51,7 @@ class Picture:
     width: int
     height: int
     axes: str
-    """What its axes are, in words, for those who cannot see it."""
+    """The labels of its axes, for those who cannot see it."""
     light: bytes
     dark: bytes
 
@@ -62,7 +62,7 @@ class Picture:
 
     @property
     def light_uri(self) -> str:
-        """For `src`: the picture itself, no file needed."""
+        """As a data URI, for `src`."""
         return _data_uri(self.light, self.format)
 
     @property
@@ -200,7 +200,7 @@ def _save(figure: Figure, format: Format) -> bytes:
 
 def _describe_axes(figure: Figure) -> str:
     named = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
-    return "; ".join(f"across: {x}, up: {y}" for x, y in named if x and y)
+    return "; ".join(f"x axis: {x}, y axis: {y}" for x, y in named if x and y)
 
 
 def _data_uri(picture: bytes, format: Format) -> str:

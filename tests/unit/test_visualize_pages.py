@@ -23,7 +23,7 @@ SCHEMES = {"dark": 0, "light": 1}  # Chromium's numbers of them
 PICTURES = {"data": 6, "run": 7, "schedule": 5, "model": 3, "generation": 4}
 AXES = {
     "data": ["document length (concepts)", "cosine similarity of two sentences"],
-    "run": ["training loss per concept", "learning rate", "gradient norm", "concepts per second"],
+    "run": ["training loss per concept", "learning rate", "gradient norm (L2)", "throughput (concepts/s)"],
     "schedule": ["timestep", "log-SNR, ln(α²/σ²)"],
     "model": ["parameters", "memory of weights, gradients and optimizer"],
     "generation": ["denoising step", "squared L2 to the true concept", "cosine similarity with the true concept"],

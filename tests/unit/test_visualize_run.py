@@ -21,7 +21,7 @@ from lexalcm.pages.run_metrics import (
     read_runs,
     short_names,
 )
-from lexalcm.pages.run_report import duration, plan_figures, report_runs
+from lexalcm.pages.run_report import duration, figure_specs, report_runs
 from lexalcm.train.run.folder import RunFolder
 
 
@@ -80,7 +80,7 @@ def test_lines_that_are_none_are_passed_over_and_told(tmp_path):
     [run] = read_runs([folder])
     assert (run.columns["step"].tolist(), run.unreadable) == ([1, 2], 3)
     report_runs([folder], tmp_path / "out")
-    assert "3 lines were passed over" in (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "3 lines were skipped" in (tmp_path / "out/index.html").read_text(encoding="utf-8")
 
 
 def test_a_run_that_went_back_shows_the_later_lines(tmp_path):
@@ -94,49 +94,49 @@ def test_curves_are_the_numbers_of_the_file_and_their_axes_are_named(tmp_path):
     a = make_run(tmp_path / "a", [line(step) for step in range(1, 9)])
     b = make_run(tmp_path / "b", [line(step, loss=3.0, mfu=0.4, seconds=7200.0 * step) for step in range(2, 5)])
     runs = read_runs([a, b])
-    plans = {plan.name: plan.figure(*plan.arguments) for plan in plan_figures(runs, by_time=False)}
-    assert plans.keys() == {"loss", "learning_rate", "gradient_norm", "throughput", "mfu"}
+    drawings = {spec.name: spec.figure(*spec.arguments) for spec in figure_specs(runs, by_time=False)}
+    assert drawings.keys() == {"loss", "learning_rate", "gradient_norm", "throughput", "mfu"}
     for name, column, ylabel in (
         ("loss", "loss", "training loss per concept"),
         ("learning_rate", "lr", "learning rate"),
-        ("gradient_norm", "grad_norm", "gradient norm"),
-        ("throughput", "concepts_per_s", "concepts per second"),
+        ("gradient_norm", "grad_norm", "gradient norm (L2)"),
+        ("throughput", "concepts_per_s", "throughput (concepts/s)"),
     ):
-        [axes] = plans[name].axes
+        [axes] = drawings[name].axes
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", ylabel)
         curves = drawn(axes)
         for label, folder in (("a", a), ("b", b)):
             written = [json.loads(one) for one in (folder / "metrics.jsonl").read_text().splitlines()]
             assert curves[label].tolist() == [[one["step"], one[column]] for one in written]
     # one curve of two runs is seen as two lines
-    widths = [one.get_linewidth() for one in plans["loss"].axes[0].lines]
+    widths = [one.get_linewidth() for one in drawings["loss"].axes[0].lines]
     assert widths[0] > widths[1] + 0.5
     # a run keeps its colour where the other has no number
-    colours = {one.get_label(): one.get_color() for one in plans["loss"].axes[0].lines}
-    assert [one.get_color() for one in plans["mfu"].axes[0].lines] == [colours["b"]]
-    by_time = plan_figures(runs, by_time=True)[0]
+    colours = {one.get_label(): one.get_color() for one in drawings["loss"].axes[0].lines}
+    assert [one.get_color() for one in drawings["mfu"].axes[0].lines] == [colours["b"]]
+    by_time = figure_specs(runs, by_time=True)[0]
     [axes] = by_time.figure(*by_time.arguments).axes
-    assert axes.get_xlabel() == "hours of training"
+    assert axes.get_xlabel() == "training time (h)"
     assert drawn(axes)["b"][:, 0].tolist() == [4, 6, 8]
 
 
 def test_the_first_line_of_a_run_can_be_seen(tmp_path):
     """One point a figure: dots, one tick on the step itself, and nothing at the rim."""
     [run] = read_runs([make_run(tmp_path / "run", [line(10, loss_by_timestep=[3.0, 5.0])])])
-    for plan in plan_figures([run], by_time=False):
-        axes = plan.figure(*plan.arguments).axes[0]
-        assert all(one.get_marker() == "o" for one in axes.lines if len(one.get_xdata()) == 1), plan.name
+    for spec in figure_specs([run], by_time=False):
+        axes = spec.figure(*spec.arguments).axes[0]
+        assert all(one.get_marker() == "o" for one in axes.lines if len(one.get_xdata()) == 1), spec.name
         if axes.get_xlabel() == "step":
             low, high = axes.get_xlim()
-            assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [10], plan.name
-    throughput = figures.amounts([run], "concepts_per_s", "concepts per second", figures.STEPS).axes[0]
+            assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [10], spec.name
+    throughput = figures.curves_from_zero([run], "concepts_per_s", "throughput (concepts/s)", figures.STEP_AXIS).axes[0]
     assert throughput.get_ylim() == pytest.approx((0, 1.05 * 500))
 
 
 def test_many_noisy_points_get_their_moving_average(tmp_path):
     losses = np.random.default_rng(0).normal(50, 1, 400)
     folder = make_run(tmp_path / "a", [line(step, loss=loss) for step, loss in enumerate(losses, start=1)])
-    [axes] = figures.curves(read_runs([folder]), "loss", "loss", figures.STEPS, True).axes
+    [axes] = figures.curves(read_runs([folder]), "loss", "loss", figures.STEP_AXIS, True).axes
     raw, smooth = (one.get_ydata() for one in axes.lines)
     assert raw.tolist() == losses.tolist()
     slow = [losses[max(0, i - 4) : i + 5].mean() for i in range(400)]
@@ -147,10 +147,10 @@ def test_validation_marks_its_lowest_point_and_steps_that_were_skipped_are_count
     lines = [line(step, validation_loss=(step - 3) ** 2 + 1.0, skipped_steps=step // 4) for step in range(1, 8)]
     folder = make_run(tmp_path / "a", lines)
     runs = read_runs([folder])
-    curve, ring = figures.validation(runs, figures.STEPS).axes[0].lines
+    curve, ring = figures.validation(runs, figures.STEP_AXIS).axes[0].lines
     assert curve.get_ydata().tolist() == [one["validation_loss"] for one in lines]
     assert ring.get_xydata().tolist() == [[3, 1]]
-    [skipped] = [plan for plan in plan_figures(runs, by_time=False) if plan.name == "skipped_steps"]
+    [skipped] = [spec for spec in figure_specs(runs, by_time=False) if spec.name == "skipped_steps"]
     assert skipped.figure(*skipped.arguments).axes[0].lines[0].get_ydata().tolist() == [0, 0, 0, 1, 1, 1, 1]
     result = report_runs([folder], tmp_path / "out")
     [row] = result["runs"]
@@ -165,10 +165,10 @@ def test_loss_by_timestep_is_the_mean_of_the_newest_lines_that_have_it(tmp_path)
     lines[9]["validation_loss_by_timestep"] = [4.0, 5.0, 6.0]
     [run] = read_runs([make_run(tmp_path / "a", lines)])
     # a tenth of 21 such lines is two: steps 20 and 21
-    training, validation = figures.by_timestep([run]).axes[0].lines
+    training, validation = figures.loss_by_timestep([run]).axes[0].lines
     assert training.get_xydata() == pytest.approx(np.array([[50 / 3, 20], [50, 8], [250 / 3, 3]]))
     assert validation.get_ydata().tolist() == [4, 5, 6]
-    [axes] = figures.timesteps_over_training(run, figures.STEPS).axes
+    [axes] = figures.loss_by_timestep_over_training(run, figures.STEP_AXIS).axes
     assert [len(one.get_xdata()) for one in axes.lines] == [20, 1, 20]
     assert axes.lines[0].get_ydata().tolist() == list(range(1, 21))
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["67–100%", "33–67%", "0–33%"]

@@ -3,7 +3,7 @@
 from lexalcm.evaluate.report import formatting
 from lexalcm.evaluate.report.position_figure import Line, metric_by_position
 from lexalcm.evaluate.report.report import ALL, Evaluation
-from lexalcm.pages.page import Plan, draw_cards, render_page
+from lexalcm.pages.page import FigureSpec, draw_figures, render_page
 from lexalcm.pages.style import COLOURS
 from lexalcm.registries import METRICS
 from lexalcm.text.running_text import join_sentences
@@ -20,7 +20,7 @@ def to_html(evaluation: Evaluation) -> str:
             "metrics": {name: METRICS.load(name) for name in evaluation.metrics},
             "groups": formatting.groups(evaluation),
             "pairs": [*evaluation.differences, *evaluation.comparisons],
-            "cards": draw_cards(_plans(evaluation), "svg"),
+            "figures": draw_figures(_figure_specs(evaluation), "svg"),
             "colours": COLOURS,
             "explanation": formatting.explanation(evaluation),
             "sentences": formatting.sentences(evaluation),
@@ -31,12 +31,12 @@ def to_html(evaluation: Evaluation) -> str:
     )
 
 
-def _plans(evaluation: Evaluation) -> list[Plan]:
+def _figure_specs(evaluation: Evaluation) -> list[FigureSpec]:
     positions = list(evaluation.position_sizes)
     if len(positions) < 2:
         return []
     xlabel = formatting.position_name(evaluation)
-    plans = []
+    specs = []
     for name in evaluation.metrics:
         metric = METRICS.load(name)
         lines = [
@@ -46,5 +46,5 @@ def _plans(evaluation: Evaluation) -> list[Plan]:
         ]
         label = metric.title + (f", {metric.unit}" if metric.unit else "")
         arguments = (lines, positions, xlabel, label, metric.scale)
-        plans.append(Plan(name, metric.title, f"{metric.direction}.".capitalize(), metric_by_position, arguments))
-    return plans
+        specs.append(FigureSpec(name, metric.title, f"{metric.direction}.".capitalize(), metric_by_position, arguments))
+    return specs
