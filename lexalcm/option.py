@@ -1,7 +1,7 @@
 """A settings field that users can set: what it is called and what it means is said once, where the field is.
 
     class GenerationOptions(Settings):
-        steps: Annotated[PositiveInt, Option(panel="How to sample")] = 12
+        steps: Annotated[PositiveInt, Option(panel="Sampling")] = 12
         "Denoising steps of a diffusion model."
 
 Options of commands with their help (`lexalcm.cli.settings_options`), `/set` of `lcm infer --interactive` and the tables

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lexalcm.cli import bootstrap, data, evaluate, infer, settings, train, verify, visualize
-from lexalcm.cli.console import complain, out, say_what_it_took, set_verbosity
+from lexalcm.cli.console import out, print_error, print_resource_usage, set_verbosity
 from lexalcm.cli.settings_options import SettingsCommand
-from lexalcm.cli.streams import forget_unwritten
+from lexalcm.cli.streams import discard_unwritten_output
 from lexalcm.errors import LexaError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]  # click's, which versions of typer keep in different places
 
-NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
-"""What torch says, on a CPU or a GPU."""
+OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
+"""Torch's messages, on a CPU or a GPU."""
 
 LONGEST_SHOWN = 100
 """Letters of a path in a message: it may be a whole text, given where a path is expected."""
@@ -33,14 +33,14 @@ LONGEST_SHOWN = 100
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
-ANYWHERE = frozenset({"--debug", "--quiet", "-q", "--verbose", "-v"})
-"""Options of `lcm` itself that may stand behind its commands too."""
+GLOBAL_OPTIONS = frozenset({"--debug", "--quiet", "-q", "--verbose", "-v"})
+"""Options of `lcm` itself that may also follow its commands."""
 
 app = typer.Typer(
     name="lcm",
     help="Prepare data for, train and run Large Concept Models.",
     epilog="First steps:  lcm data sample;  lcm bootstrap;  lcm train;  lcm infer 'We must do more for our schools.'"
-    "\n\nExit codes:  0 done;  1 failed while running, or lcm verify found errors;  2 a mistake in what was asked;  "
+    "\n\nExit codes:  0 done;  1 failed while running, or lcm verify found errors;  2 invalid usage or input;  "
     "130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -64,9 +64,9 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print versions and exit.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also say how long each stage took.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print how long each stage took.")] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks. These three may stand anywhere in the line.")
+        bool, typer.Option("--debug", help="Show tracebacks. These three options may stand anywhere.")
     ] = False,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # the deepspeed launcher puts it here
 ) -> None:
@@ -83,8 +83,8 @@ app.add_typer(verify.app, name="verify")
 app.add_typer(visualize.app, name="visualize")
 
 
-def _of_the_system(error: Exception) -> str | None:
-    """What the system says of a call that failed, if one did; `shutil` and what is written in Rust give it as text."""
+def _system_error_text(error: Exception) -> str | None:
+    """The operating system's message for a failed call, if one failed; `shutil` and Rust code give it as text."""
     place: object = getattr(error, "filename", None)
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
         place, _, text = error.args[0][0]
@@ -95,44 +95,45 @@ def _of_the_system(error: Exception) -> str | None:
         return " ".join(text.split()) if isinstance(error, OSError) else None
     number = int(match[1] or match[2])
     if place is None and number in (errno.ENOSPC, errno.EDQUOT):
-        place = "make room, or choose another place for the output"
+        place = "free some space, or choose another place for the output"
     shown = "" if place is None else f": {os.fsdecode(place) if isinstance(place, bytes) else place}"
     return os.strerror(number) + (shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}...")
 
 
-def _complain(text: str) -> None:
-    """Say in one line why the command ends, also where a name has several."""
-    complain("lcm: " + text.replace("\n", "\\n"))
+def _print_error_line(text: str) -> None:
+    """Print in one line why the command ends, even if a name in it has several."""
+    print_error("lcm: " + text.replace("\n", "\\n"))
 
 
-def report_fault(error: Exception) -> None:
-    """Keep the traceback of an exception that nobody foresaw in a file, and say in one line where that is."""
+def report_unexpected_error(error: Exception) -> None:
+    """Save the traceback of an unexpected exception in a file, and print in one line where that is."""
     import tempfile
     import traceback
 
     from lexalcm.cli.versions import versions
 
     with tempfile.NamedTemporaryFile(  # made with O_EXCL, for its owner alone
-        "w", prefix="lcm-fault-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        "w", prefix="lcm-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
     ) as file:
         print(" ".join(sys.argv), *versions(), sep="\n", end="\n\n", file=file)
         traceback.print_exception(error, file=file)
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    _complain(
-        f"unexpected {said if len(said) <= LONGEST_SHOWN else f'{said[:LONGEST_SHOWN]}...'}: a fault of lcm or of a "
-        f"package under it; please report it with {file.name}, which holds the details"
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    shown = message if len(message) <= LONGEST_SHOWN else f"{message[:LONGEST_SHOWN]}..."
+    _print_error_line(
+        f"unexpected {shown}: a bug in lcm or in a package that it uses; please report it and attach {file.name}, "
+        "which has the details"
     )
 
 
-def _split(arguments: list[str]) -> tuple[list[str], set[str]]:
-    """A command line without the options that may stand anywhere in it, before `--`; and those."""
+def _split_global_options(arguments: list[str]) -> tuple[list[str], set[str]]:
+    """A command line without the global options, which may stand anywhere before `--`; and those."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    given = {argument for argument in arguments[:end] if argument in ANYWHERE}
-    return [argument for argument in arguments[:end] if argument not in ANYWHERE] + arguments[end:], given
+    given = {argument for argument in arguments[:end] if argument in GLOBAL_OPTIONS}
+    return [argument for argument in arguments[:end] if argument not in GLOBAL_OPTIONS] + arguments[end:], given
 
 
 def main(stop: "StopRequest | None" = None) -> None:
-    """Run `lcm`: 0 when all went well, 1 for a failure while running, 2 for a mistake in what was asked.
+    """Run `lcm`: 0 when all went well, 1 for a failure while running, 2 for invalid usage or input.
 
     Args:
         stop: has caught signals since before this module was loaded; see `lexalcm.cli.entry`.
@@ -142,41 +143,41 @@ def main(stop: "StopRequest | None" = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Torch's C++ parts warn, with a stack of addresses, of each connection that another process's end has closed.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    arguments, anywhere = _split(sys.argv[1:])
-    debug = "--debug" in anywhere
-    set_verbosity(quiet=bool(anywhere & {"-q", "--quiet"}), verbose=bool(anywhere & {"-v", "--verbose"}))
+    arguments, options = _split_global_options(sys.argv[1:])
+    debug = "--debug" in options
+    set_verbosity(quiet=bool(options & {"-q", "--quiet"}), verbose=bool(options & {"-v", "--verbose"}))
     try:
         code = app(arguments, prog_name="lcm", standalone_mode=False, obj=stop)
         if code == INTERRUPTED:  # Typer makes a code of Ctrl-C
             raise KeyboardInterrupt
-        say_what_it_took()
+        print_resource_usage()
         sys.exit(code)
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "lcm"
         if error.format_message():  # a group without a command has shown its help instead
-            _complain(f"{error.format_message().rstrip('.')}: see {command} --help")
+            _print_error_line(f"{error.format_message().rstrip('.')}: see {command} --help")
         sys.exit(error.exit_code)
     except LexaError as error:
         if debug:
             raise
-        _complain(str(error))
+        _print_error_line(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, e.g. `lcm ... | head`
-        forget_unwritten()
+        discard_unwritten_output()
         sys.exit(0)
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-            _complain("there is not enough memory for this: choose smaller sizes, or a machine with more")
+        if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+            _print_error_line("out of memory: choose smaller sizes, or a machine with more memory")
             sys.exit(1)
-        complaint = _of_the_system(error)
+        complaint = _system_error_text(error)
         if complaint is None:
-            report_fault(error)
+            report_unexpected_error(error)
             sys.exit(1)
-        _complain(complaint)
-        forget_unwritten()
+        _print_error_line(complaint)
+        discard_unwritten_output()
         sys.exit(2)
     except KeyboardInterrupt:
-        _complain("interrupted")
+        _print_error_line("interrupted")
         sys.exit(INTERRUPTED)

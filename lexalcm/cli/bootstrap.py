@@ -25,7 +25,7 @@ def bootstrap(
     ] = None,
     normalizer: Annotated[
         Path | None,
-        typer.Option("--normalizer", metavar="FILE", help="Of `lcm data normalize -o`, instead of the data set's own."),
+        typer.Option("--normalizer", metavar="FILE", help="File of `lcm data normalize -o`; else the data set's own."),
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder to make.  \\[default: models/base]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights.")] = 0,
@@ -53,12 +53,12 @@ def bootstrap(
     The weights are drawn from a seed as in the published code: attention
     Xavier-uniform, other projections uniform within 1/sqrt(inputs), timestep
     modulators zero (adaLN-zero). The normalizer is the one fitted on the data
-    set, and the codec is noted down, so that the model is never fed another
+    set, and the codec is recorded, so that the model is never given another
     codec's embeddings.
 
     A checkpoint of Meta's large_concept_model (base or two-tower; .pt or
     .safetensors) brings its own sizes and normalizer. With --data its codec is
-    noted down too; that must be the embeddings that it was trained on. A
+    recorded too; that must be the embeddings that it was trained on. A
     checkpoint of a run here becomes a model with --from-checkpoint.
 
     \b
@@ -84,13 +84,13 @@ def bootstrap(
     from lexalcm.train.bootstrap import bootstrap as make
 
     if from_checkpoint is not None:
-        _refuse_beside("--from-checkpoint", preset, overrides, normalizer)
+        _reject_conflicting("--from-checkpoint", preset, overrides, normalizer)
         folder = to or Path(DEFAULT_OUT)
         model = bootstrap_from_checkpoint(from_checkpoint, folder, overwrite=overwrite)
         _print_result(model, folder, as_json)
         return
     if from_fairseq2 is not None:
-        _refuse_beside("--from-fairseq2", preset, overrides, normalizer)
+        _reject_conflicting("--from-fairseq2", preset, overrides, normalizer)
         folder = to or Path(DEFAULT_OUT)
         dataset = Dataset.open(data) if data else None
         model = bootstrap_from_fairseq2(from_fairseq2, config, dataset, folder, overwrite=overwrite)
@@ -100,13 +100,13 @@ def bootstrap(
     request = BootstrapRequest.of(preset or DEFAULT_PRESET, dataset, seed, overrides or (), normalizer)
     folder = to or Path(DEFAULT_OUT)
     if to is None and not overwrite and request.is_fulfilled(folder):
-        err.print(f"{folder} is this very model already: nothing to do. Next: lcm train")
+        err.print(f"{folder} is already this model: nothing to do. Next: lcm train")
         return
     model = make(request, dataset, folder, normalizer=normalizer, overwrite=overwrite)
     _print_result(model, folder, as_json)
 
 
-def _refuse_beside(option: str, preset: str | None, overrides: list[str] | None, normalizer: Path | None) -> None:
+def _reject_conflicting(option: str, preset: str | None, overrides: list[str] | None, normalizer: Path | None) -> None:
     from lexalcm.errors import UserError
 
     for other, given, own in (
@@ -115,7 +115,7 @@ def _refuse_beside(option: str, preset: str | None, overrides: list[str] | None,
         ("--normalizer", normalizer, "normalizer"),
     ):
         if given:
-            raise UserError(f"{other} does not go with {option}: a checkpoint brings its own {own}")
+            raise UserError(f"{other} has no effect with {option}: a checkpoint has its own {own}")
 
 
 def _print_presets(as_json: bool) -> None:
@@ -129,7 +129,7 @@ def _print_presets(as_json: bool) -> None:
     if as_json:
         print_json({name: sum(parts.values()) for name, parts in counts.items()})
         return
-    title = f"Presets, for concepts of {PUBLISHED_DIM} numbers"
+    title = f"Presets, for concepts of dimension {PUBLISHED_DIM}"
     table = Table("preset", title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("width", "layers", "heads", "feed-forward", "parameters"):
         table.add_column(column, justify="right")
@@ -159,7 +159,7 @@ def _print_result(model: "LCM", folder: Path, as_json: bool) -> None:
     if as_json:
         print_json({"model": folder, "preset": model.config.preset, "parameters": parts, "total": total})
         return
-    title = f"{model.config.preset or model.config.architecture}, concepts of {model.config.dim} numbers"
+    title = f"{model.config.preset or model.config.architecture}, concepts of dimension {model.config.dim}"
     table = Table("part", title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("parameters", justify="right")
     for part, count in parts.items():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lexalcm.codec.options import CodecChoice, CodecOptions
 
 Codec = Annotated[dict[str, Any], FromSettings("lexalcm.codec.options:CodecChoice")]
-"""Of commands that may take another implementation of the codec than was noted."""
+"""Of commands that may take another implementation of the codec than the recorded one."""
 CodecRun = Annotated[dict[str, Any], FromSettings("lexalcm.codec.options:CodecOptions")]
 EmbeddingRun = Annotated[dict[str, Any], FromSettings("lexalcm.codec.options:CodecOptions", without=("decoding",))]
 """Of commands that decode nothing."""

@@ -1,7 +1,7 @@
 """What the commands print: results on stdout, everything else (progress, notes, errors) on stderr.
 
-With `--quiet` stderr keeps errors alone, with `--verbose` it also says how long each stage took. Moving lines are for
-terminals only: neither a pipe nor a log file gets one, whatever FORCE_COLOR says of colours.
+With `--quiet` stderr has errors only, with `--verbose` also how long each stage took. Moving lines are for terminals
+only: neither a pipe nor a log file gets one, whatever FORCE_COLOR says of colours.
 
 Text comes from data, models and names, so nothing in it is taken for more than text: no brackets for styles, no
 `:name:` for an emoji, and no control character reaches a terminal.
@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -23,6 +23,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.text import Text
+
+from lexalcm.io.progress import ReportProgress
 
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 """What may not reach a terminal: control characters but line end and tab, those that turn the direction of writing, and
@@ -86,39 +88,36 @@ out = _TextConsole()
 err = _TextConsole(stderr=True)
 """For notes and progress: silent with `--quiet`."""
 _errors = _TextConsole(stderr=True)
-_talks_more = False
+_verbose = False
 _began = time.monotonic()
 
 LOGGER = "lexalcm"
 
 SECONDS_BETWEEN_LINES = 10.0
 
-Report = Callable[[int, int | None], None]
-"""What long work calls as it goes on: (units done, units in all or None if that is not known)."""
-
 
 def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Say nothing but results and errors, or more than usual; to be called before a command runs."""
-    global _talks_more, _began
+    """Print results and errors only, or more than usual; to be called before a command runs."""
+    global _verbose, _began
     err.quiet = quiet
-    _talks_more = verbose and not quiet
+    _verbose = verbose and not quiet
     _began = time.monotonic()
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_EscapingFormatter())
     logging.getLogger(LOGGER).setLevel(logging.ERROR if quiet else logging.NOTSET)
     if quiet:
         warnings.simplefilter("ignore")
-    if quiet or not moves():  # bars of libraries
+    if quiet or not is_live_terminal():  # bars of libraries
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-def moves() -> bool:
-    """Whether stderr is a terminal in which lines may be drawn over, and shall be."""
+def is_live_terminal() -> bool:
+    """Whether stderr is a terminal on which lines are redrawn in place."""
     return err.file.isatty() and not err.is_dumb_terminal and not err.quiet
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print an error: a line on stderr, also with `--quiet`."""
     _errors.print(text)
 
@@ -135,11 +134,11 @@ def json_text(tree: Any, indent: int | None = None) -> str:
     return _UNSHOWABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def say_what_it_took() -> None:
-    """With `--verbose`, how long the command ran and how much memory it held."""
-    if _talks_more:
+def print_resource_usage() -> None:
+    """With `--verbose`, print how long the command ran and its peak memory."""
+    if _verbose:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
-        err.print(f"{time.monotonic() - _began:.1f} s, at most {peak:.1f} GiB of memory", style="dim")
+        err.print(f"{time.monotonic() - _began:.1f} s, peak memory {peak:.1f} GiB", style="dim")
 
 
 class RateColumn(ProgressColumn):
@@ -155,10 +154,10 @@ class RateColumn(ProgressColumn):
 
 
 @contextmanager
-def progress(description: str, unit: str) -> Iterator[Report]:
-    """Show how long work goes on: a bar with rate and time left in a terminal, a line every ten seconds elsewhere."""
-    with _bar(description, unit) if moves() else nullcontext(_line_report(description, unit)) as report:
-        if not _talks_more:
+def progress(description: str, unit: str) -> Iterator[ReportProgress]:
+    """Show the progress of long work: a bar with rate and time left in a terminal, else a line every ten seconds."""
+    with _bar(description, unit) if is_live_terminal() else nullcontext(_line_report(description, unit)) as report:
+        if not _verbose:
             yield report
             return
         begin, last = time.monotonic(), 0
@@ -174,7 +173,7 @@ def progress(description: str, unit: str) -> Iterator[Report]:
 
 
 @contextmanager
-def _bar(description: str, unit: str) -> Iterator[Report]:
+def _bar(description: str, unit: str) -> Iterator[ReportProgress]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -187,7 +186,7 @@ def _bar(description: str, unit: str) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _line_report(description: str, unit: str) -> Report:
+def _line_report(description: str, unit: str) -> ReportProgress:
     start = last = time.monotonic()
 
     def report(done: int, total: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A line at the foot of a terminal that says how far the denoising is; nothing where the output is no terminal."""
+"""A progress line of the denoising at the foot of a terminal; nothing where the output is not a terminal."""
 
 from types import TracebackType
 
@@ -6,7 +6,7 @@ from rich.status import Status
 from rich.text import Text
 from typing_extensions import Self
 
-from lexalcm.cli.console import err, moves
+from lexalcm.cli.console import err, is_live_terminal
 
 
 class DenoisingLine:
@@ -18,7 +18,7 @@ class DenoisingLine:
 
     def step(self, step: int, steps: int) -> None:
         """A denoising step of the sentence that is being made is done."""
-        if not moves():
+        if not is_live_terminal():
             return
         text = Text(f"sentence {self._sentence}, step {step} of {steps}", style="dim")
         if self._status is None:

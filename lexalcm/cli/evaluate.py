@@ -7,14 +7,14 @@ import typer
 
 from lexalcm.cli import infer_options as o
 from lexalcm.cli.console import out, print_json, progress
-from lexalcm.cli.evaluate_refusals import refuse_useless
+from lexalcm.cli.evaluate_refusals import reject_unused_options
 from lexalcm.cli.settings_options import FromSettings
 
 if TYPE_CHECKING:
     from lexalcm.evaluate.report.report import Evaluation
 
 LONGEST_WAIT = 3 * 3600.0
-"""Seconds that the slowest process may take longer than the fastest."""
+"""Seconds by which the slowest process may lag behind the fastest."""
 
 
 def _list_metrics(wanted: bool) -> None:
@@ -111,7 +111,7 @@ def evaluate(
             "generation": generation,
         },
     )
-    refuse_useless(context, settings, task=task is not None)
+    reject_unused_options(context, settings, task=task is not None)
     found: list[str | None] = [*models] if models else [None]
     shown = progress if world.is_main else silent
     with joined(world, process_group=False, timeout=LONGEST_WAIT):

@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 OF_DATA = (
     "data", "split", "metrics", "free", "prefix", "lm", "baselines", "neighbours", "batch", "corpus_order",
 )  # fmt: skip
-"""Options that a task does not have."""
+"""Options without effect in a task."""
 STOPS = ("stop_similarity", "stop_repetition")
 """Stopping rules, which are off if a text is to be as long as the document."""
 PROMPT = ("max_prompt",)
 """Never used in evaluations: a model reads the last window of a text of any length."""
 
 
-def refuse_useless(context: typer.Context, settings: "EvaluationSettings", *, task: bool) -> None:
+def reject_unused_options(context: typer.Context, settings: "EvaluationSettings", *, task: bool) -> None:
     """Make sure that every option on the command line has an effect.
 
     Raises:
-        UserError: one was.
+        UserError: one has none.
     """
     from lexalcm.codec.options import CodecChoice
     from lexalcm.evaluate.run.evaluation import needs_text
@@ -31,17 +31,17 @@ def refuse_useless(context: typer.Context, settings: "EvaluationSettings", *, ta
 
     typed = [option.name for option in context.command.get_params(context) if _is_typed(context, option.name)]
     if task:
-        _refuse(typed, (*OF_DATA, *PROMPT), "with --task")
+        _reject(typed, (*OF_DATA, *PROMPT), "with --task")
         return
     if settings.free is None:
         of_texts = [one.name for one in option_fields(GenerationOptions) if one not in option_fields(SamplingOptions)]
-        _refuse(typed, ("prefix", *of_texts), "without --free")
+        _reject(typed, ("prefix", *of_texts), "without --free")
     else:
-        _refuse(typed, (*STOPS, *PROMPT), "with --free")
+        _reject(typed, (*STOPS, *PROMPT), "with --free")
     if "nearest" not in settings.baselines:
-        _refuse(typed, ("neighbours",), "without the baseline nearest")
+        _reject(typed, ("neighbours",), "without the baseline nearest")
     if not needs_text(settings):
-        _refuse(typed, [one.name for one in option_fields(CodecChoice)], "unless a metric needs text (--metrics text)")
+        _reject(typed, [one.name for one in option_fields(CodecChoice)], "unless a metric needs text (--metrics text)")
 
 
 def _is_typed(context: typer.Context, name: str | None) -> bool:
@@ -49,9 +49,9 @@ def _is_typed(context: typer.Context, name: str | None) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _refuse(typed: Iterable[str | None], useless: Iterable[str], where: str) -> None:
+def _reject(typed: Iterable[str | None], unused: Iterable[str], where: str) -> None:
     from lexalcm.errors import UserError
 
-    for name in useless:
+    for name in unused:
         if name in typed:
             raise UserError(f"--{name.replace('_', '-')} has no effect {where}: omit it")

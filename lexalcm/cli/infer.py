@@ -61,8 +61,8 @@ def infer(
 
     mode = _mode(text, input_file, output, interactive=interactive, each=each)
     if (each and chat) or (system is not None and not chat):
-        raise UserError("--each guesses a text: leave --chat away" if chat else "--system belongs to --chat: add it")
-    _refuse(mode, samples=samples > 1, json=as_json, save_embeddings=save_embeddings, overwrite=overwrite)
+        raise UserError("--each and --chat exclude each other: omit one" if chat else "--system needs --chat: add it")
+    _reject_unused(mode, samples=samples > 1, json=as_json, save_embeddings=save_embeddings, overwrite=overwrite)
     if save_embeddings is not None:
         from lexalcm.generate.batch.embedding_file import check_embedding_file
 
@@ -122,15 +122,15 @@ def infer(
 
 
 def _mode(text: list[str] | None, input_file: str | None, output: str, *, interactive: bool, each: bool) -> str:
-    """Which of the ways to infer is asked for."""
+    """The mode that is asked for."""
     from lexalcm.errors import UserError
 
     asked = {"--interactive": interactive, "--input": input_file is not None, "--each": each}
     modes = [name for name, wanted in asked.items() if wanted]
     if len(modes) > 1:
-        raise UserError(f"{modes[0]} and {modes[1]} exclude each other: give one of them")
+        raise UserError(f"{modes[0]} and {modes[1]} exclude each other: omit one")
     if output != "-" and input_file is None:
-        raise UserError("--output belongs to --input: to keep what one prompt gives, redirect it with >")
+        raise UserError("--output needs --input: to save the output of a single prompt, redirect it with >")
     if text and input_file is not None:
         raise UserError("give a text or --input, not both")
     if not text and modes not in (["--interactive"], ["--input"]):
@@ -138,20 +138,20 @@ def _mode(text: list[str] | None, input_file: str | None, output: str, *, intera
     return modes[0] if modes else "text"
 
 
-def _refuse(mode: str, **given: object) -> None:
-    """Make sure that no option is given that another way to infer would need."""
+def _reject_unused(mode: str, **given: object) -> None:
+    """Make sure that no option of another mode is given."""
     from lexalcm.errors import UserError
 
-    useless = {
+    unused = {
         "text": {"overwrite"},
         "--each": {"overwrite", "samples", "save_embeddings"},
         "--input": {"save_embeddings"},
         "--interactive": {"overwrite", "samples", "save_embeddings", "json"},
     }
-    for name in useless[mode]:
+    for name in unused[mode]:
         if given[name]:
             where = "with one prompt" if mode == "text" else f"with {mode}"
-            raise UserError(f"--{name.replace('_', '-')} has no meaning {where}: leave it away")
+            raise UserError(f"--{name.replace('_', '-')} has no effect {where}: omit it")
 
 
 def _read_stdin() -> str:

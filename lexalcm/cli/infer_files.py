@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def infer_documents(writer: "TextModel", source: str, output: str, job: "Job", *, overwrite: bool) -> None:
-    """Write a file, or go on with one; to stdout a line is printed as soon as its document is done."""
+    """Write a file, or resume one; to stdout a line is printed as soon as its document is done."""
     from lexalcm.generate.batch.jobs import Input, write_documents, write_file
     from lexalcm.generate.prompts.documents import STDIN
 
@@ -26,7 +26,9 @@ def infer_documents(writer: "TextModel", source: str, output: str, job: "Job", *
     if before == total:
         err.print(f"nothing to do: {output} has all {total} documents", style="dim")
     else:
-        err.print(f"wrote {output}: {total} documents{f', {before} of them before' if before else ''}", style="dim")
+        err.print(
+            f"wrote {output}: {total} documents{f', {before} of them already there' if before else ''}", style="dim"
+        )
 
 
 def _print_lines(records: Sequence[Mapping[str, Any]]) -> None:

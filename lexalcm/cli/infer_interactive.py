@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lexalcm.cli.console import complain, err, out
+from lexalcm.cli.console import err, out, print_error
 from lexalcm.cli.denoising_line import DenoisingLine
 from lexalcm.errors import UserError
 
@@ -40,14 +40,14 @@ def converse(session: "Session", line: DenoisingLine, first: str = "") -> None:
 def _turn(session: "Session", line: DenoisingLine, typed: str) -> None:
     try:
         if typed.startswith("/"):
-            complain(session.command(typed.strip()))
+            print_error(session.command(typed.strip()))
             return
         with line:
             for number, sentence in enumerate(session.say(typed), start=2):
                 line.clear(number)
                 out.print(sentence.text)
     except UserError as error:
-        complain(f"lcm: {error}")
+        print_error(f"lcm: {error}")
     except KeyboardInterrupt:
         err.print("stopped", style="dim")
 

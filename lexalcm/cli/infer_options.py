@@ -7,11 +7,11 @@ import typer
 
 from lexalcm.cli.settings_options import FromSettings
 
-_WHAT = "What to read and write"
-_SAMPLING = "How to sample"
-_OUT = "How to show it"
-_FILES = "Many documents"
-_PLACE = "Where to compute"
+IN_OUT = "Input and output"
+SAMPLING = "Sampling"
+OUTPUT_FORMAT = "Output format"
+FILES = "Files"
+DEVICE = "Device"
 
 Model = Annotated[
     str | None,
@@ -27,8 +27,8 @@ Lang = Annotated[
     typer.Option(
         "--lang",
         metavar="LANG",
-        help="Language of the text: jpn_Jpan, ja, Japanese.  \\[default: seen from its script, where that is safe]",
-        rich_help_panel=_WHAT,
+        help="Language of the text: jpn_Jpan, ja, Japanese.  \\[default: detected from its script, where possible]",
+        rich_help_panel=IN_OUT,
     ),
 ]
 To = Annotated[
@@ -36,30 +36,36 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="LANG",
-        help="Language to write, likewise.  \\[default: that of the text]",
-        rich_help_panel=_WHAT,
+        help="Language of the output, in the same forms.  \\[default: that of the text]",
+        rich_help_panel=IN_OUT,
     ),
 ]
 Each = Annotated[
     bool,
     typer.Option(
-        "--each", help="Instead of continuing, guess every sentence from those before it.", rich_help_panel=_WHAT
+        "--each", help="Instead of continuing, guess every sentence from those before it.", rich_help_panel=IN_OUT
     ),
 ]
 Interactive = Annotated[
-    bool, typer.Option("--interactive", "-i", help="Write by turns; /help shows the commands.", rich_help_panel=_WHAT)
+    bool,
+    typer.Option("--interactive", "-i", help="Take turns with the model; see /help.", rich_help_panel=IN_OUT),
 ]
 Chat = Annotated[
-    bool, typer.Option("--chat", help="The text is a user's turn: answer as the assistant.", rich_help_panel=_WHAT)
+    bool,
+    typer.Option("--chat", help="The text is a user's turn: answer as the assistant.", rich_help_panel=IN_OUT),
 ]
 System = Annotated[
     str | None,
-    typer.Option("--system", metavar="TEXT", help="With --chat: what the assistant is told.", rich_help_panel=_WHAT),
+    typer.Option("--system", metavar="TEXT", help="With --chat: the system turn.", rich_help_panel=IN_OUT),
 ]
 Samples = Annotated[
     int,
     typer.Option(
-        "--samples", min=1, help="Alternatives, with the seed and those above it.", rich_help_panel=_WHAT, metavar="N"
+        "--samples",
+        min=1,
+        help="Alternatives, with this seed and those after it.",
+        rich_help_panel=IN_OUT,
+        metavar="N",
     ),
 ]
 Generation = Annotated[dict[str, Any], FromSettings("lexalcm.generate.options:GenerationOptions")]
@@ -72,11 +78,11 @@ Seed = Annotated[
         min=0,
         max=2**63 - 1,
         help="Seed of the noise: same seed, same text.",
-        rich_help_panel=_SAMPLING,
+        rich_help_panel=SAMPLING,
     ),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print JSON, with each embedding's statistics.", rich_help_panel=_OUT)
+    bool, typer.Option("--json", help="Print JSON, with each embedding's statistics.", rich_help_panel=OUTPUT_FORMAT)
 ]
 SaveEmbeddings = Annotated[
     Path | None,
@@ -84,14 +90,14 @@ SaveEmbeddings = Annotated[
         "--save-embeddings",
         metavar="FILE",
         help="Keep the written concepts: FILE.npy or FILE.safetensors.",
-        rich_help_panel=_OUT,
+        rich_help_panel=OUTPUT_FORMAT,
     ),
 ]
 
 InputFile = Annotated[
     str | None,
     typer.Option(
-        "--input", metavar="FILE", help="FILE.jsonl or FILE.txt, a document a line; - is stdin.", rich_help_panel=_FILES
+        "--input", metavar="FILE", help="FILE.jsonl or FILE.txt, a document a line; - is stdin.", rich_help_panel=FILES
     ),
 ]
 OutputFile = Annotated[
@@ -99,22 +105,24 @@ OutputFile = Annotated[
     typer.Option(
         "--output",
         metavar="FILE",
-        help="JSON lines; typed again after an interruption, the line goes on.  - is stdout.",
-        rich_help_panel=_FILES,
+        help="JSON lines; after an interruption the same command resumes.  - is stdout.",
+        rich_help_panel=FILES,
     ),
 ]
 BatchDocuments = Annotated[
-    int, typer.Option("--batch", metavar="N", min=1, help="Documents continued together.", rich_help_panel=_FILES)
+    int, typer.Option("--batch", metavar="N", min=1, help="Documents continued together.", rich_help_panel=FILES)
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin the output anew.", rich_help_panel=_FILES)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output instead of continuing it.", rich_help_panel=FILES)
+]
 
 ModelDevice = Annotated[
     str,
     typer.Option(
         "--device",
         metavar="DEVICE",
-        help="Of the model: auto (a GPU if there is one), cpu, cuda, cuda:1.",
-        rich_help_panel=_PLACE,
+        help="Device of the model: auto (a GPU if there is one), cpu, cuda, cuda:1.",
+        rich_help_panel=DEVICE,
     ),
 ]
 ModelDtype = Annotated[
@@ -122,7 +130,7 @@ ModelDtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="TYPE",
-        help="Its numbers: fp32, bf16; auto is as its weights are saved.",
-        rich_help_panel=_PLACE,
+        help="Number type of the model: fp32, bf16; auto is that of the saved weights.",
+        rich_help_panel=DEVICE,
     ),
 ]

@@ -1,4 +1,4 @@
-"""How `lcm infer` shows what one prompt gives: sentences as they come, alternatives side by side, guesses, JSON."""
+"""How `lcm infer` prints the output of one prompt: sentences as they come, alternatives side by side, guesses, JSON."""
 
 from collections.abc import Sequence
 from itertools import zip_longest

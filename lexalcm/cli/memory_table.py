@@ -1,4 +1,4 @@
-"""A plan of memory as a table."""
+"""A memory plan as a table."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ COLUMNS = {
 """Of an estimate, by short names: a table that fits a terminal."""
 
 
-def print_plan(plan: "MemoryPlan", as_json: bool) -> None:
-    """Print a plan: JSON with bytes, or a table in GiB and what fits."""
+def print_memory_plan(plan: "MemoryPlan", as_json: bool) -> None:
+    """Print a memory plan: JSON with bytes, or a table in GiB and what fits."""
     if as_json:
         best = None if plan.best is None else [plan.best.engine, plan.best.checkpointing]
         print_json({**dataclasses.asdict(plan), "best": best})
@@ -62,9 +62,9 @@ def print_plan(plan: "MemoryPlan", as_json: bool) -> None:
     table.caption_justify = "left"
     out.print(table)
     if plan.limit is not None:
-        out.print("nothing here fits: take more GPUs or a smaller model" if plan.best is None else _how(plan.best))
+        out.print("nothing fits: use more GPUs or a smaller model" if plan.best is None else _how(plan.best))
     else:
-        err.print("say --gpu-memory 12GB to see what fits")
+        err.print("add --gpu-memory 12GB to see what fits")
 
 
 def _compiled(plan: "MemoryPlan") -> str:
@@ -77,7 +77,7 @@ def _compiled(plan: "MemoryPlan") -> str:
 def _how(best: "MemoryEstimate") -> str:
     from lexalcm.train.memory.choice import options_of
 
-    return f"fits with the fewest tricks: lcm train {options_of(best)}"
+    return f"simplest configuration that fits: lcm train {options_of(best)}"
 
 
 def _gib(size: int) -> str:

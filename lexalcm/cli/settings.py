@@ -50,7 +50,7 @@ def settings(
     for section in chosen:
         _print(section)
     if not name:
-        err.print("those of lcm bootstrap --set: lcm settings model; of generation: lcm settings generation")
+        err.print("settings of lcm bootstrap --set: lcm settings model; of generation: lcm settings generation")
 
 
 def _within(sections: "list[Section]", name: str) -> "list[Section]":

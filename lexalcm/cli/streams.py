@@ -1,4 +1,4 @@
-"""The streams and the screen that a command is given: closed, full, in another encoding, without width."""
+"""The streams and the terminal that a command is given: closed, full, in another encoding, without width."""
 
 import io
 import os
@@ -7,19 +7,19 @@ from contextlib import suppress
 from typing import Any
 
 
-def mend_streams() -> None:
+def make_streams_safe() -> None:
     """Make the standard streams safe to use; to be called once, before anything is printed.
 
-    A closed stream leads nowhere. Standard error that cannot be written, full or with nobody reading it, loses what is
-    said there and nothing else: it is no reason for a command to end. What standard output's encoding does not have is
-    written as an escape. A width or height of the terminal that is no positive number counts as not given.
+    A closed stream is replaced by the null device. Standard error that cannot be written, because it is full or nobody
+    reads it, loses its messages and does not end the command. Characters that standard output's encoding does not have
+    are escaped. A terminal width or height that is not a positive number is ignored.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  for all of the run
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with suppress(io.UnsupportedOperation):  # it is no file: another program has put something in its place
+    with suppress(io.UnsupportedOperation):  # it is not a file: another program has replaced it
         sys.stderr = io.TextIOWrapper(
             io.BufferedWriter(_StandardError(sys.stderr.fileno(), "w", closefd=False)),
             encoding=sys.stderr.encoding,
@@ -31,8 +31,8 @@ def mend_streams() -> None:
             os.environ.pop(name, None)
 
 
-def forget_unwritten() -> None:
-    """Give up what standard output could not take: trying once more at its end, Python would exit with 120."""
+def discard_unwritten_output() -> None:
+    """Discard what standard output could not take: Python would try again at its end and exit with 120."""
     try:
         sys.stdout.flush()
     except OSError:

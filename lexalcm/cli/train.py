@@ -164,12 +164,12 @@ def _launch(nproc: str, restarts: int, stop_code: int, stop: StopRequest | None)
 
 
 def _plan(config: Path | None, overrides: Overrides, gpus: int | None, gpu_memory: str | None, as_json: bool) -> None:
-    from lexalcm.cli.memory_table import print_plan
+    from lexalcm.cli.memory_table import print_memory_plan
     from lexalcm.config import load_settings
     from lexalcm.train.memory.choice import plan_run
     from lexalcm.train.settings import RunConfig
 
-    print_plan(plan_run(load_settings(RunConfig, config, overrides), gpus, gpu_memory), as_json)
+    print_memory_plan(plan_run(load_settings(RunConfig, config, overrides), gpus, gpu_memory), as_json)
 
 
 def _train(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lexalcm.cli.console import err, moves
+from lexalcm.cli.console import err, is_live_terminal
 
 if TYPE_CHECKING:
     from lexalcm.train.monitor.run_monitor import Display, Metrics
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def training_display() -> "Display":
     """The display that suits standard error."""
-    return LiveDisplay() if moves() else LineDisplay()
+    return LiveDisplay() if is_live_terminal() else LineDisplay()
 
 
 class LiveDisplay:

@@ -12,8 +12,7 @@ from lexalcm.cli.console import err, out, print_json, progress
 from lexalcm.cli.settings_options import SettingsCommand
 
 app = typer.Typer(
-    help="Check a data set, a model or the machine.\n\n"
-    "Exit code 0: all is well; 1: there are problems; 2: there is nothing to check.",
+    help="Check a data set, a model or the machine.\n\nExit code 0: no problems; 1: problems; 2: nothing to check.",
     no_args_is_help=True,
 )
 
@@ -46,7 +45,7 @@ def data(
     from lexalcm.verify.dataset.check import verify_dataset
 
     if not is_remote(path) and not (local_path(path) / MANIFEST_FILE).exists():
-        read_manifest(local_path(path))  # says that it is no data set
+        read_manifest(local_path(path))  # raises an error: not a data set
     with progress("checking", "documents") as report:
         found = verify_dataset(path, report, quick=quick)
     tables = [found.decoded_table()] if found.decoded else []
@@ -131,7 +130,7 @@ def env(as_json: AsJson = False) -> None:
     """Check the machine: PyTorch, GPUs, memory, disk, packages, codecs.
 
     What is not fine has a line of advice. A note limits what can be done
-    here; a problem must be mended, and makes the exit code 1.
+    here; a problem must be fixed, and makes the exit code 1.
 
     \b
     Examples:
@@ -155,5 +154,5 @@ def _finish(ok: bool, as_tree: Mapping[str, Any] | None, tables: Sequence[Render
     else:
         for table in tables:
             out.print(table)
-        err.print(f"{subject}: {'no problems' if ok else 'there are problems, see above'}")
+        err.print(f"{subject}: {'no problems' if ok else 'problems found, see above'}")
     raise typer.Exit(0 if ok else 1)

@@ -22,9 +22,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Similarity = Annotated[float, Field(ge=-1, le=1)]
 
 _own = partial(Option, default="")  # helps do not tell the default: it is the model's own
-_sampling = partial(_own, panel="How to sample")
-_correction = partial(_own, panel="Corrections of sampling")
-_stopping = partial(_own, panel="When to stop")
+_sampling = partial(_own, panel="Sampling")
+_correction = partial(_own, panel="Sampling corrections")
+_stopping = partial(_own, panel="Stopping")
 
 
 class SamplingOptions(Settings):
@@ -75,7 +75,7 @@ class GenerationOptions(SamplingOptions):
     """Read on from the decoded text, not from the model's own concepts."""
     max_sentences: Annotated[PositiveInt, _stopping(("--max-sentences", "--sentences", "-n"))] = 10
     """Write at most so many sentences."""
-    max_prompt: Annotated[PositiveInt, Option(panel="What to read and write")] = 256
+    max_prompt: Annotated[PositiveInt, Option(panel="Input and output")] = 256
     """A prompt of more sentences is taken for a mistake."""
     stop_similarity: Annotated[Similarity | None, _stopping()] = 0.9
     """End at a concept so near (cosine) to end of text; 1: never."""

@@ -19,7 +19,7 @@ from lexalcm.errors import LexaError, UserError
 from lexalcm.io.atomic import fsync_path
 from lexalcm.io.file_lock import FileLock
 from lexalcm.io.hashing import file_sha256
-from lexalcm.io.progress import Report
+from lexalcm.io.progress import ReportProgress
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Downloaded:
     sha256: str
 
 
-def download(url: str, path: Path, report: Report | None = None) -> Downloaded:
+def download(url: str, path: Path, report: ReportProgress | None = None) -> Downloaded:
     """Fetch a file; processes that want the same one wait for the first.
 
     Args:
@@ -68,7 +68,7 @@ def download(url: str, path: Path, report: Report | None = None) -> Downloaded:
     return found
 
 
-def _fetch(url: str, path: Path, report: Report) -> None:
+def _fetch(url: str, path: Path, report: ReportProgress) -> None:
     part, tag_file = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.tag")
     have = part.stat().st_size if part.exists() and tag_file.exists() else 0
     try:
@@ -125,7 +125,7 @@ def page_instead(file: Path) -> str:
     return " ".join(begin.decode(errors="replace").split()) or "nothing"
 
 
-def _copy(response: http.client.HTTPResponse, part: Path, have: int, total: int | None, report: Report) -> None:
+def _copy(response: http.client.HTTPResponse, part: Path, have: int, total: int | None, report: ReportProgress) -> None:
     with part.open("r+b" if have else "wb") as file:
         file.seek(have)
         file.truncate()

@@ -1,4 +1,4 @@
-"""What a check found, and how several are shown."""
+"""Results of checks, and their table."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ STYLES: dict[Status, str] = {"ok": "green", "note": "yellow", "problem": "bold r
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. A note is worth knowing and nothing to mend; a problem is."""
+    """The result of one check. A note is information only; a problem needs to be fixed."""
 
     name: str
     status: Status
@@ -29,7 +29,7 @@ def passed(checks: Iterable[Check]) -> bool:
 
 
 def checks_table(checks: Iterable[Check], title: str) -> Table:
-    """One line a check, what to do below what was found."""
+    """One row a check, with advice below what was found."""
     table = Table("", "check", title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("found", overflow="fold")
     for check in checks:

@@ -1,4 +1,4 @@
-"""Does a codec do what it should here? Sentences in several languages are embedded, decoded and embedded again.
+"""Does a codec work on this machine? Sentences in several languages are embedded, decoded and embedded again.
 
 A codec that writes its sentences (SONAR) gives back each in other words at most, close to where it came from; one that
 chooses from a bank (lsa) gives back whatever of its own is nearest.
@@ -35,7 +35,7 @@ SAMPLES = {
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """One sentence there and back."""
+    """One sentence, encoded and decoded."""
 
     lang: str
     sentence: str
@@ -45,7 +45,7 @@ class RoundTrip:
 
 
 @dataclass(frozen=True)
-class CodecReport:
+class CodecVerification:
     """What `lcm verify codec` found."""
 
     name: str
@@ -64,10 +64,10 @@ class CodecReport:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong: sentences that came back empty, numbers that are none."""
+        """What is wrong: sentences that were decoded to nothing, similarities that are not finite."""
         empty = sum(not trip.decoded.strip() for trip in self.round_trips)
         broken = sum(not np.isfinite(trip.similarity) for trip in self.round_trips)
-        problems = [f"{empty} sentences came back empty"] if empty else []
+        problems = [f"{empty} sentences were decoded to nothing"] if empty else []
         return problems + ([f"{broken} similarities are not finite"] if broken else [])
 
     @property
@@ -97,18 +97,18 @@ class CodecReport:
 
     def lines(self) -> str:
         """What holds for all of them."""
-        across = "" if self.across_languages is None else f"; translations {self.across_languages:.3f} alike"
+        across = "" if self.across_languages is None else f"; cosine of translations {self.across_languages:.3f}"
         return (
             f"{self.dim} dimensions, fingerprint {self.fingerprint[:12]}; mean cosine {self.similarity:.3f}{across}\n"
             f"opened in {self.seconds_to_open:.1f} s; then {self.encoded_per_second:,.1f} sentences/s embedded, "
-            f"{self.decoded_per_second:,.1f} decoded (in batches this small)"
+            f"{self.decoded_per_second:,.1f} decoded (in batches of this size)"
             + (f"\ncut: {self.cut} sentences were longer than the codec reads" if self.cut else "")
             + "".join(f"\nproblem: {problem}" for problem in self.problems)
         )
 
 
-def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> CodecReport:
-    """Send sample sentences there and back.
+def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> CodecVerification:
+    """Encode and decode sample sentences.
 
     Args:
         codec: the codec.
@@ -147,7 +147,7 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
             RoundTrip(lang, sentence, text, _cosine(one, other))
             for sentence, text, one, other in zip(sentences, decoded, there, again, strict=True)
         ]
-    return CodecReport(
+    return CodecVerification(
         name=name,
         description=codec.description(),
         dim=codec.dim,
@@ -169,5 +169,5 @@ def _writes(codec: Codec, lang: str) -> str | None:
 def _cosine(one: np.ndarray, other: np.ndarray) -> float:
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
     if lengths == 0:
-        raise CodecError("the codec gives an embedding of length zero")
+        raise CodecError("the codec returns an embedding of norm zero")
     return float(one @ other) / lengths

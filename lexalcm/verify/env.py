@@ -1,7 +1,7 @@
-"""The machine and its Python: what training and generation will find there.
+"""The machine and its Python environment, as training and generation will find them.
 
 A problem is what keeps the project from working at all: a package that is missing or does not fit, a folder that
-cannot be written, a codec that does not load. What only limits it (no GPU, no DeepSpeed) is a note with advice.
+cannot be written, a codec that does not load. A mere limitation (no GPU, no DeepSpeed) is a note with advice.
 DeepSpeed is asked for its version without importing it, which takes seconds and starts its own compilers.
 """
 
@@ -115,12 +115,12 @@ def _bf16() -> Check:
 
 def _kernels() -> Check:
     """Whether layers and attention can be compiled for the GPU."""
-    name = "kernels for the GPU"
+    name = "GPU kernels"
     if not torch.cuda.is_available():
-        return Check(name, "note", "none are compiled on a CPU", "train.compile=true compiles layers here too")
+        return Check(name, "note", "not compiled on a CPU", "train.compile=true compiles layers here too")
     if can_compile(torch.device("cuda")):
         return Check(name, "ok", f"Triton {metadata.version('triton')}, compiled by the first step of a training")
-    advice = "training takes half as long again: pip install triton, and install gcc"
+    advice = "training takes 50% longer: pip install triton, and install gcc"
     return Check(name, "note", "Triton or a C compiler is missing", advice)
 
 
@@ -134,9 +134,9 @@ def _compiler() -> Check:
 
 def _offloading() -> Check:
     """What updates weights in the CPU's memory, and whether NVMe can be read."""
-    in_memory = "in the CPU's memory torch's fused AdamW updates"
+    in_memory = "in CPU memory: torch's fused AdamW"
     if (Path(sys.prefix) / "include/libaio.h").exists() or Path("/usr/include/libaio.h").exists():
-        return Check("offloading", "ok", f"{in_memory}; NVMe: libaio is there")
+        return Check("offloading", "ok", f"{in_memory}; NVMe: libaio is installed")
     advice = "to offload to NVMe, install libaio-dev (libaio-devel)"
     return Check("offloading", "note", f"{in_memory}; NVMe: no libaio", advice)
 
@@ -144,11 +144,11 @@ def _offloading() -> Check:
 def _packages() -> Iterator[Check]:
     requirements = [Requirement(text) for text in metadata.requires("lexalcm") or ()]
     base = [one for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
-    wrong = [problem for one in base if (problem := _lacks(one))]
+    wrong = [problem for one in base if (problem := _version_problem(one))]
     if wrong:
         yield Check("packages", "problem", "; ".join(wrong), "install them: pip install lexalcm")
     else:
-        yield Check("packages", "ok", f"all {len(base)} required ones, in versions that fit")
+        yield Check("packages", "ok", f"all {len(base)} required ones, in supported versions")
         yield Check("TensorBoard", "ok", metadata.version("tensorboard"))
     for extra in sorted(metadata.metadata("lexalcm").get_all("Provides-Extra") or ()):
         wanted = [
@@ -156,7 +156,7 @@ def _packages() -> Iterator[Check]:
             for one in requirements
             if one not in base and one.marker is not None and one.marker.evaluate({"extra": extra})
         ]
-        missing = [problem for one in wanted if (problem := _lacks(one))]
+        missing = [problem for one in wanted if (problem := _version_problem(one))]
         if missing:
             yield Check(f"extra {extra}", "note", "; ".join(missing), f"if you need it: pip install 'lexalcm[{extra}]'")
         else:
@@ -164,14 +164,14 @@ def _packages() -> Iterator[Check]:
             yield Check(f"extra {extra}", "ok", versions)
 
 
-def _lacks(requirement: Requirement) -> str | None:
-    """What is wrong with a required package, or none."""
+def _version_problem(requirement: Requirement) -> str | None:
+    """What is wrong with a required package, or None."""
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
         return f"{requirement.name} is not installed"
     if not requirement.specifier.contains(version, prereleases=True):
-        return f"{requirement.name} {version} does not fit {requirement.specifier}"
+        return f"{requirement.name} {version} does not satisfy {requirement.specifier}"
     return None
 
 

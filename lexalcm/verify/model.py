@@ -32,7 +32,7 @@ CONCEPTS = 8
 
 
 @dataclass(frozen=True)
-class ModelReport:
+class ModelVerification:
     """What `lcm verify model` found."""
 
     model: str
@@ -54,17 +54,17 @@ class ModelReport:
         return table
 
 
-def verify_model(folder: Path) -> ModelReport:
-    """Check a model folder; what cannot be loaded is the report's one problem."""
+def verify_model(folder: Path) -> ModelVerification:
+    """Check a model folder; if it cannot be loaded, that is the only problem reported."""
     try:
         model = read_model(folder)
     except UserError as error:
-        return ModelReport(str(folder), [Check("files", "problem", str(error))], {})
+        return ModelVerification(str(folder), [Check("files", "problem", str(error))], {})
     parts = count_parameters(model.config)
     weights = _weights(model)
     normalizer = _normalizer(model)
     checks = [
-        Check("files", "ok", f"{model.config.architecture} model for concepts of {model.config.dim} numbers"),
+        Check("files", "ok", f"{model.config.architecture} model, concepts of dimension {model.config.dim}"),
         weights,
         normalizer,
         _codec(model, folder),
@@ -73,7 +73,7 @@ def verify_model(folder: Path) -> ModelReport:
     ]
     if passed(checks):
         checks.append(_prediction(model))
-    return ModelReport(str(folder), checks, parts)
+    return ModelVerification(str(folder), checks, parts)
 
 
 def _weights(model: LCM) -> Check:
@@ -92,12 +92,14 @@ def _normalizer(model: LCM) -> Check:
     normalizer = model.normalizer
     center, scale = normalizer.center, normalizer.scale
     if not (center.isfinite().all() and scale.isfinite().all()):
-        return Check("normalizer", "problem", "center or scale not finite", "make the model again: lcm bootstrap")
+        return Check("normalizer", "problem", "center or scale not finite", "bootstrap the model again: lcm bootstrap")
     if not (scale > 0).all():
         dead = int((scale <= 0).sum())
         return Check("normalizer", "problem", f"scale not positive in {dead} dimensions", "fit it on more varied text")
     if not (normalizer.clip_min < normalizer.clip_max).all():
-        return Check("normalizer", "problem", "clips at bounds in the wrong order", "make the model again")
+        return Check(
+            "normalizer", "problem", "clipping bounds in the wrong order", "bootstrap the model again: lcm bootstrap"
+        )
     if (center == 0).all() and (scale == 1).all():
         return Check("normalizer", "note", "the identity", "it was not fitted: lcm bootstrap --data fits it")
     clips = ", clips" if normalizer.clip_max.isfinite().any() else ""
@@ -107,7 +109,7 @@ def _normalizer(model: LCM) -> Check:
 def _codec(model: LCM, folder: Path) -> Check:
     record = model.config.codec
     if record is None:
-        return Check("codec", "note", "not recorded", "text cannot be encoded or decoded without it")
+        return Check("codec", "note", "not recorded", "without it, text can be neither encoded nor decoded")
     name = f"{record.name}, fingerprint {record.fingerprint[:12]}"
     try:
         load_codec(record, folder / CODEC_FOLDER)
@@ -142,7 +144,7 @@ def _generation_options(model: LCM) -> Check:
     try:
         validate(GenerationOptions, model.generation_config, source="generation_config.json")
     except ConfigError as error:
-        return Check("generation options", "problem", str(error), "mend or remove generation_config.json")
+        return Check("generation options", "problem", str(error), "fix or remove generation_config.json")
     shown = ", ".join(f"{key} {value}" for key, value in model.generation_config.items())
     return Check("generation options", "ok", shown or "the defaults")
 
@@ -158,5 +160,7 @@ def _prediction(model: LCM) -> Check:
     if not first.isfinite().all():
         return Check("prediction", "problem", "not finite", "the training diverged: export an earlier checkpoint")
     if not torch.equal(first, second):
-        return Check("prediction", "problem", "differs from run to run with one seed", "report it, with this output")
-    return Check("prediction", "ok", f"finite, and the same twice ({CONCEPTS - 1} concepts)")
+        return Check(
+            "prediction", "problem", "differs between two runs with one seed", "please report it, with this output"
+        )
+    return Check("prediction", "ok", f"finite and reproducible ({CONCEPTS - 1} concepts)")

@@ -22,8 +22,8 @@ from lexalcm.text.segment import segment
 DEFAULT_CODEC = "sonar"
 
 
-class _Options(Settings):
-    """Options of any codec: it is the codec that knows them."""
+class _AnyOptions(Settings):
+    """Options of any codec, validated by the codec itself."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -35,7 +35,7 @@ def open_codec(
     run_options: CodecOptions,
     progress: Progress = silent,
 ) -> tuple[str, Codec]:
-    """The codec and what to call it.
+    """The codec and its display name.
 
     Args:
         path: a data set, model or run folder that has one; none: a codec is made, one that is fitted of the packaged
@@ -50,14 +50,14 @@ def open_codec(
     """
     if path is None:
         chosen = name or DEFAULT_CODEC
-        given: dict[str, Any] = load_settings(_Options, overrides=options).model_dump()
+        given: dict[str, Any] = load_settings(_AnyOptions, overrides=options).model_dump()
         codec = fit_codec(chosen, _packaged_documents(), **given)
         codec.configure(run_options, progress)
         return chosen, codec
     if options:
-        raise ConfigError(f"{path} says which options its codec has: leave --codec-option away")
+        raise ConfigError(f"--codec-option has no effect with {path}, which records its codec's options: omit it")
     if not path.exists():
-        raise UserError(f"no folder {path}: give one of a data set or a model, or leave it away")
+        raise UserError(f"no folder {path}: give one of a data set or a model, or omit it")
     folder = path if (path / MANIFEST_FILE).is_file() else find_model(path)
     record = codec_of_folder(folder)
     codec = load_codec(record, folder / CODEC_FOLDER, name=name, options=run_options, progress=progress)

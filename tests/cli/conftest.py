@@ -25,7 +25,7 @@ def lcm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def fail(error: Exception) -> None:
         raise error
 
-    monkeypatch.setattr(app, "report_fault", fail)
+    monkeypatch.setattr(app, "report_unexpected_error", fail)
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["lcm", *map(str, arguments)])

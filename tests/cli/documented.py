@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from lexalcm.cli.app import ANYWHERE, app
+from lexalcm.cli.app import GLOBAL_OPTIONS, app
 
 ROOT = Path(__file__).parents[2]
 SHELL = ("", "sh", "bash", "console", "shell")
@@ -139,7 +139,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     Raises:
         UsageError: as the user would see it.
     """
-    arguments = [word for word in arguments if word not in ANYWHERE]
+    arguments = [word for word in arguments if word not in GLOBAL_OPTIONS]
     if arguments and arguments[0] in options_of([]):
         return {}
     command, parent, rest = command_of(arguments)

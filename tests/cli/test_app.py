@@ -133,7 +133,7 @@ def test_no_space_left_in_a_rust_library_is_one_line(
     monkeypatch.setattr(sample, "build_sample", full)
     result = lcm("data", "sample", "--out", tmp_path / "x")
     assert result.code == 2
-    assert result.err == "lcm: No space left on device: make room, or choose another place for the output\n"
+    assert result.err == "lcm: No space left on device: free some space, or choose another place for the output\n"
 
 
 def test_no_space_left_is_one_line(lcm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +160,11 @@ def test_no_space_left_is_one_line(lcm: Callable, tmp_path: Path, monkeypatch: p
         (shutil.Error([("a/b", "c/d", "[Errno 13] Permission denied: 'a/b'")]), 2, "Permission denied: a/b"),
         (shutil.Error([("a/b", "c/d", "[Errno 28] No space left on device")]), 2, "No space left on device: a/b"),
         (shutil.Error("cannot move\na folder"), 2, "cannot move a folder"),
-        (MemoryError(), 1, "there is not enough memory for this: choose smaller sizes, or a machine with more"),
+        (MemoryError(), 1, "out of memory: choose smaller sizes, or a machine with more memory"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4000 bytes."),
             1,
-            "there is not enough memory for this: choose smaller sizes, or a machine with more",
+            "out of memory: choose smaller sizes, or a machine with more memory",
         ),
     ],
 )

@@ -86,7 +86,7 @@ def test_verify_codec_shows_what_did_it(lcm, workspace):
     found = lcm("verify", "codec", "--codec", "sonar-hf", *OPTIONS, *QUICK, "--codec-dtype", "bf16", "--json")
     result = json.loads(found.out)
     empty = sum(not trip["decoded"].strip() for trip in result["round_trips"])  # random weights write what they like
-    assert result["problems"] == ([f"{empty} sentences came back empty"] if empty else [])
+    assert result["problems"] == ([f"{empty} sentences were decoded to nothing"] if empty else [])
     assert (found.code, result["ok"]) == ((1, False) if empty else (0, True))
     assert result["cut"] == 0
     assert result["description"] == "sonar-hf on cpu in bf16, Transformers with SDPA"
@@ -99,7 +99,7 @@ def test_verify_codec_shows_what_did_it(lcm, workspace):
 
 
 @pytest.mark.parametrize(
-    ("written", "code", "problems"), [("Words.", 0, []), (" ", 1, ["6 sentences came back empty"])]
+    ("written", "code", "problems"), [("Words.", 0, []), (" ", 1, ["6 sentences were decoded to nothing"])]
 )
 def test_verify_codec_fails_where_sentences_come_back_empty(lcm, workspace, monkeypatch, written, code, problems):
     write = "lexalcm.codec.sonar.decoder.SonarDecoder.write"

@@ -9,7 +9,7 @@ import pytest
 import typer
 from documented import ROOT, Block, all_blocks, commands, options_of, pages, parse
 
-from lexalcm.cli.app import ANYWHERE, UsageError, app
+from lexalcm.cli.app import GLOBAL_OPTIONS, UsageError, app
 from lexalcm.config import load_settings
 from lexalcm.model.config import ModelConfig
 from lexalcm.train.settings import RunConfig
@@ -50,7 +50,7 @@ def test_lines_within_sentences_name_commands_and_options_that_there_are(page: P
     for span in SPAN.findall(text.replace("\n", " ")):
         for line in commands(span):
             given = {word.split("=")[0] for word in line if re.match(r"--?[a-z]", word)}
-            assert given - ANYWHERE <= options_of([word for word in line if word not in given]), span
+            assert given - GLOBAL_OPTIONS <= options_of([word for word in line if word not in given]), span
 
 
 def subcommands(command: Any, path: str = "lcm") -> Iterator[tuple[str, Any]]:

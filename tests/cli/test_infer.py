@@ -117,7 +117,7 @@ def test_documents_of_a_file_go_to_a_file(lcm: Callable, tmp_path: Path) -> None
     assert other.code == 2
     assert "begun with another steps: 3, not 5" in other.err
     (tmp_path / "out.jsonl").write_text(content[:-20])
-    assert "2 documents, 1 of them before" in lcm(*line).err
+    assert "2 documents, 1 of them already there" in lcm(*line).err
     assert (tmp_path / "out.jsonl").read_text() == content
     assert lcm(*line, "--overwrite", "--steps", 5).code == 0
 
@@ -203,12 +203,12 @@ MISTAKES = [
     ("infer Hello. --save-embeddings a.txt", "name it .npy or .safetensors"),
     ("infer Hello. --samples 2 --save-embeddings a.npy", "name it .safetensors"),
     ("infer Hello. --save-embeddings nowhere/a.npy", "no folder nowhere"),
-    ("infer Hello. --output a.jsonl", "--output belongs to --input"),
-    ("infer Hello. --overwrite", "--overwrite has no meaning"),
+    ("infer Hello. --output a.jsonl", "--output needs --input"),
+    ("infer Hello. --overwrite", "--overwrite has no effect"),
     ("infer Hello. --input a.jsonl", "not both"),
     ("infer --each --input a.jsonl", "exclude each other"),
     ("infer --each --interactive", "exclude each other"),
-    ("infer --interactive --samples 2", "--samples has no meaning"),
+    ("infer --interactive --samples 2", "--samples has no effect"),
     ("infer --input nowhere.jsonl", "cannot read nowhere.jsonl"),
     ("infer --input a.csv", "known are .jsonl and .txt"),
     ("infer --input runs", "runs is a folder: give a file"),

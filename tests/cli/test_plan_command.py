@@ -22,7 +22,7 @@ def test_the_plan_as_json_and_as_a_table(lcm: Callable) -> None:
 def test_nothing_fits(lcm: Callable) -> None:
     result = lcm(*PLAN[:-1], "1GB", "--set", "data.micro_batch=4096")
     assert result.code == 0
-    assert "nothing here fits" in result.out
+    assert "nothing fits" in result.out
 
 
 def test_options_that_belong_to_a_plan(lcm: Callable) -> None:

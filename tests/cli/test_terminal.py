@@ -128,7 +128,7 @@ def test_verbose_says_what_took_how_long(lcm: Callable, japanese: Path, tmp_path
     result = lcm(*line, "--out", tmp_path / "a", "-v")
     assert re.search(r"^segmenting: 120 sentences in \d+\.\d s$", result.err, re.MULTILINE)
     assert re.search(r"^embedding: 120 sentences in \d+\.\d s$", result.err, re.MULTILINE)
-    assert re.search(r"^\d+\.\d s, at most \d+\.\d GiB of memory$", result.err, re.MULTILINE)
+    assert re.search(r"^\d+\.\d s, peak memory \d+\.\d GiB$", result.err, re.MULTILINE)
     assert "in 0" not in lcm(*line, "--out", tmp_path / "b").err  # and the next command is its usual self
 
 
@@ -261,7 +261,7 @@ def _version(package: str) -> str | None:
 
 def test_exit_codes_are_in_the_help(lcm: Callable) -> None:
     said = " ".join(lcm("--help").out.split())
-    assert "Exit codes: 0 done; 1 failed while running, or lcm verify found errors; 2 a mistake" in said
+    assert "Exit codes: 0 done; 1 failed while running, or lcm verify found errors; 2 invalid usage" in said
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -96,7 +96,7 @@ def test_pictures_of_a_generation_are_written_and_listed(lcm, tmp_path):
         ("run nowhere", "no run in nowhere"),
         ("run", "no run in runs/ yet"),
         ("run --live", "no run in runs/ yet"),
-        ("run . --live --json", "leave --json away"),
+        ("run . --live --json", "omit --json"),
         ("run notes.txt", "notes.txt is not the folder of a run"),
         ("run damaged", "damaged/metrics.jsonl is damaged"),
         (

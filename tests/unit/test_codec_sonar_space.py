@@ -22,7 +22,7 @@ from lexalcm.codec.sonar import codec as sonar
 from lexalcm.codec.sonar import space as sonar_space
 from lexalcm.codec.sonar.space import SonarSpaceCodec, explain
 from lexalcm.errors import CodecError, MissingExtraError
-from lexalcm.io.progress import Report
+from lexalcm.io.progress import ReportProgress
 from lexalcm.registries import CODECS
 
 SENTENCES = EXPECTED["sentences"]
@@ -163,7 +163,7 @@ def test_ours_shows_that_a_model_is_loaded(codec: SonarSpaceCodec) -> None:
     shown: list[tuple[str, list[tuple[int, int | None]]]] = []
 
     @contextmanager
-    def progress(what: str, _unit: str) -> Iterator[Report]:
+    def progress(what: str, _unit: str) -> Iterator[ReportProgress]:
         shown.append((what, []))
         yield lambda done, total: shown[-1][1].append((done, total))
 

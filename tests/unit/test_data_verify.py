@@ -14,7 +14,7 @@ from lexalcm.data.format.shards import ShardWriter
 from lexalcm.data.sources.corpus import Document
 from lexalcm.errors import DataError
 from lexalcm.verify.dataset.check import verify_dataset
-from lexalcm.verify.dataset.report import DataReport
+from lexalcm.verify.dataset.report import DataVerification
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def folder(tmp_path: Path, hash_codec: type) -> Path:
     return build_dataset(documents, tmp_path / "d", settings).dataset.path
 
 
-def errors(report: DataReport) -> list[tuple[str, str]]:
-    return [(finding.where, finding.what) for finding in report.findings if finding.severity == "error"]
+def errors(found: DataVerification) -> list[tuple[str, str]]:
+    return [(finding.where, finding.what) for finding in found.findings if finding.severity == "error"]
 
 
-def warnings(report: DataReport) -> list[tuple[str, str]]:
-    return [(finding.where, finding.what) for finding in report.findings if finding.severity == "warning"]
+def warnings(found: DataVerification) -> list[tuple[str, str]]:
+    return [(finding.where, finding.what) for finding in found.findings if finding.severity == "warning"]
 
 
 def rewrite(folder: Path, change: Callable[[int, dict, np.ndarray], tuple[dict, np.ndarray]]) -> None:
@@ -185,7 +185,7 @@ def test_a_codec_that_embeds_otherwise_is_an_error(folder: Path, hash_codec: typ
     monkeypatch.setattr(hash_codec, "vector", staticmethod(lambda sentence: vector(sentence + "!")))
     found = errors(verify_dataset(folder))
     assert len(found) == 8
-    assert all("the codec embeds it otherwise" in what and where.startswith("train-") for where, what in found)
+    assert all("the codec's embedding differs" in what and where.startswith("train-") for where, what in found)
 
 
 def test_a_codec_that_fails_is_an_error_and_the_rest_is_still_checked(

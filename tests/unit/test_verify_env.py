@@ -48,7 +48,7 @@ def test_missing_and_unfitting_packages_are_named(tmp_path, monkeypatch):
     checks = by_name(verify_env(tmp_path))
     assert checks["packages"].status == "problem"
     assert "zstandard is not installed" in checks["packages"].value
-    assert "numpy 0.1 does not fit" in checks["packages"].value
+    assert "numpy 0.1 does not satisfy" in checks["packages"].value
     assert checks["extra deepspeed"].status == "note"
     assert "pip install 'lexalcm[deepspeed]'" in checks["extra deepspeed"].advice
 

@@ -10,7 +10,7 @@ from lexalcm.cli.console import err, out, print_json, progress
 from lexalcm.cli.data.options import AsJson, Overwrite, ShardSize
 
 
-class Goal(str, Enum):
+class Target(str, Enum):
     """What to write."""
 
     DATASET = "dataset"
@@ -27,23 +27,23 @@ def convert(
         ),
     ],
     to_folder: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
-    to: Annotated[Goal, typer.Option("--to", help="A data set, or parquet in Train/ and Val/.")] = Goal.DATASET,
+    to: Annotated[Target, typer.Option("--to", help="A data set, or parquet in Train/ and Val/.")] = Target.DATASET,
     codec: Annotated[
         str | None,
         typer.Option(
             "--codec",
-            help="What made foreign embeddings: a codec's name, or the folder of a data set or a model made with the "
+            help="Codec that made the embeddings: its name, or the folder of a data set or a model made with the "
             "same one.  \\[default: sonar]",
         ),
     ] = None,
     fingerprint: Annotated[
-        str | None, typer.Option("--fingerprint", help="Of a codec given by its name, if you know it.")
+        str | None, typer.Option("--fingerprint", help="Fingerprint of a codec given by its name, if known.")
     ] = None,
     special: Annotated[
         Path | None,
         typer.Option("--special", help="Folder with special concepts: of a data set, a model, or LexaLCM's."),
     ] = None,
-    dim: Annotated[int | None, typer.Option("--dim", help="Numbers of an embedding.  \\[default: as found]")] = None,
+    dim: Annotated[int | None, typer.Option("--dim", help="Embedding dimension.  \\[default: as found]")] = None,
     text_column: Annotated[
         str, typer.Option("--text-column", help="Column with the lists of sentences.")
     ] = "text_sentences",
@@ -57,9 +57,9 @@ def convert(
     member: Annotated[
         str | None, typer.Option("--member", help="Ending of a WebDataset's arrays, e.g. emb.npy.")
     ] = None,
-    lang: Annotated[str, typer.Option("--lang", help="Language of documents that do not say theirs.")] = "eng_Latn",
+    lang: Annotated[str, typer.Option("--lang", help="Language of documents without one.")] = "eng_Latn",
     validation: Annotated[
-        float, typer.Option("--validation", help="Share held out where the source does not say what is.")
+        float, typer.Option("--validation", help="Share held out where the source has no split.")
     ] = 0.1,
     keep_lang: Annotated[
         list[str] | None, typer.Option("--keep-lang", help="Keep documents of this language only. May be repeated.")
@@ -68,7 +68,7 @@ def convert(
     max_sentences: Annotated[int | None, typer.Option("--max-sentences", help="Drop longer documents.")] = None,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", help="Stored numbers: float16 or float32.  \\[default: as it is, else float16]"),
+        typer.Option("--dtype", help="Stored number type: float16 or float32.  \\[default: as it is, else float16]"),
     ] = None,
     shard_size: ShardSize = "256MiB",
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the sentences out.")] = False,

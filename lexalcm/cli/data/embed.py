@@ -40,14 +40,14 @@ def embed(
             help="Text: .txt, .jsonl, .json (all also .gz, .zst), .parquet, folders of such. Many files.",
         ),
     ],
-    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make or to go on with.")],
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make or to resume.")],
     codec_run: EmbeddingRun,
     task: Annotated[
         str | None,
         typer.Option(
             "--task",
             metavar="I/N",
-            help="Do share I of N, counted from 0.  \\[default: what a Slurm array or torchrun says, else all]",
+            help="Do share I of N, counted from 0.  \\[default: from a Slurm array or torchrun, else all]",
         ),
     ] = None,
     ray: Annotated[
@@ -55,7 +55,8 @@ def embed(
         typer.Option("--ray", metavar="ADDRESS", help="Do all shares on this Ray cluster; local starts one."),
     ] = None,
     ray_workers: Annotated[
-        int | None, typer.Option("--ray-workers", min=1, help="Workers there.  \\[default: one a GPU, else one a CPU]")
+        int | None,
+        typer.Option("--ray-workers", min=1, help="Ray workers.  \\[default: one a GPU, else one a CPU]"),
     ] = None,
     chat: Chat = False,
     text_field: TextField = "text",
@@ -76,12 +77,12 @@ def embed(
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a data set of much text, by many workers that may die.
+    """Make a data set of a lot of text, by many workers that may die.
 
     Does what `lcm data build` does, shard by shard: a finished shard is never
-    made again. Start the same line as often, and on as many machines with a
-    common file system, as you like; whoever completes the last shard finishes
-    the data set. The result is the same bytes in any case.
+    made again. Start the same command any number of times, on any number of
+    machines with a shared file system; whoever completes the last shard
+    finishes the data set. The result is always the same, byte for byte.
 
     \b
     Examples:
@@ -99,7 +100,7 @@ def embed(
     from lexalcm.errors import ConfigError
 
     if ray is not None and task is not None:
-        raise ConfigError("--task is for workers that are started one by one, --ray starts them itself: choose one")
+        raise ConfigError("--task is for workers that are started one by one, --ray starts them itself: omit one")
     settings = build_settings(
         codec_option,
         segmenter_option,

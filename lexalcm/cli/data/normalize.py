@@ -19,7 +19,7 @@ def normalize(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write it here, not into the data set; needed for several."),
+        typer.Option("--out", "-o", metavar="FILE", help="Write it here, not into the data set; required for several."),
     ] = None,
     method: Annotated[
         str, typer.Option("--method", help="robust (median and quantiles) or standard (mean and deviation).")
@@ -32,7 +32,7 @@ def normalize(
         float | None, typer.Option("--clip", help="Clip this share of numbers off at either end, e.g. 0.001.")
     ] = None,
     max_concepts: Annotated[
-        int, typer.Option("--max-concepts", help="Fit on a uniform sample of so many concepts if there are more.")
+        int, typer.Option("--max-concepts", help="Fit on a uniform sample of this many concepts if there are more.")
     ] = 2_000_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample.")] = 0,
     as_json: AsJson = False,
@@ -69,7 +69,7 @@ def normalize(
         if to is not None:
             written, stats = fit_mixture(sets, settings, to)
         elif len(sets) > 1:
-            raise UserError("the normalizer of a mixture belongs to no data set: give a file with --out")
+            raise UserError("the normalizer of a mixture needs a file of its own: give one with --out")
         else:
             written = Path(parse_weighted(sets[0])[0])
             stats = refit_normalizer(written, settings)

@@ -1,4 +1,4 @@
-"""Options that several of the commands take, and how a new data set is shown."""
+"""Options of several `lcm data` commands, and how a new data set is printed."""
 
 from enum import Enum
 from pathlib import Path
@@ -52,7 +52,7 @@ JoinLines = Annotated[
     bool, typer.Option("--join-lines", help="Line ends are spaces, only blank lines end paragraphs: wrapped text.")
 ]
 Segmenter = Annotated[
-    str, typer.Option("--segmenter", help="Who finds the sentences: sentencex, sat, spacy, or newline (a line each).")
+    str, typer.Option("--segmenter", help="Sentence segmenter: sentencex, sat, spacy, or newline (a line each).")
 ]
 SegmenterOptions = Annotated[
     list[str] | None,
@@ -68,7 +68,7 @@ Validation = Annotated[
     float, typer.Option("--validation", help="Share of documents held out, chosen by a hash of their ids.")
 ]
 ShardSize = Annotated[str, typer.Option("--shard-size", help="Largest shard, e.g. 64MiB or 1GB.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="Stored numbers: float16 or float32.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Stored number type: float16 or float32.")]
 NoText = Annotated[bool, typer.Option("--no-text", help="Store the embeddings without their sentences.")]
 Seed = Annotated[
     int | None,

@@ -1,16 +1,16 @@
-"""`lcm visualize`: pictures that explain, as files and one HTML page."""
+"""`lcm visualize`: figures as files and one HTML page."""
 
 import typer
 
 from lexalcm.cli.settings_options import SettingsCommand
 from lexalcm.cli.visualize import data, generation, model, run, schedule
 
-app = typer.Typer(help="Draw pictures and write them as a report.", no_args_is_help=True)
+app = typer.Typer(help="Draw figures and write them as a report.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Draw pictures and write them as a report."""
+    """Draw figures and write them as a report."""
 
 
 app.command("data")(data.data)

@@ -18,16 +18,16 @@ def data(
     sample: Annotated[
         int, typer.Option("--sample", min=2, help="Sentences to measure on, whole documents drawn at random.")
     ] = 20_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample.")] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Documents to read at a time.")] = 256,
     file_format: FileFormat = "png",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a data set holds: lengths, norms, spread, a map, neighbours.
+    """Show what a data set holds: lengths, norms, PCA, similarities.
 
-    Writes PNG or SVG files and index.html, one page that needs nothing beside
-    itself: open it in a browser, or send it to somebody. Works on data sets of
+    Writes PNG or SVG files and index.html, one self-contained page:
+    open it in a browser, or send it to somebody. Works on data sets of
     any size by sampling whole documents, and on parquet with the columns
     text_sentences and text_sentences_sonar_emb: a file, a folder of them, or
     one with Train/ and Val/.

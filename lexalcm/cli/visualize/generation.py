@@ -1,4 +1,4 @@
-"""`lcm visualize generation`: the way of one concept through denoising."""
+"""`lcm visualize generation`: the denoising trajectories of one concept."""
 
 import shlex
 import sys
@@ -22,16 +22,16 @@ def generation(
     data: Annotated[
         str | None, typer.Option("--data", metavar="DIR", help="Instead of a text, a document of this data set.")
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Of the data set.")] = "validation",
-    document: Annotated[str, typer.Option("--document", help="Its number in the split, or its id.")] = "0",
+    split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "validation",
+    document: Annotated[str, typer.Option("--document", help="Number of the document in the split, or its id.")] = "0",
     sentence: Annotated[
         int | None,
         typer.Option(
-            "--sentence", min=2, help="Of the document: the one to guess.  \\[default: the ninth, or the last]"
+            "--sentence", min=2, help="Sentence of the document to guess.  \\[default: the ninth, or the last]"
         ),
     ] = None,
     lang: o.Lang = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Ways from noise of their own.")] = 4,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Samples, each from noise of its own.")] = 4,
     *,
     generation: Annotated[dict[str, Any], FromSettings("lexalcm.generate.options:GenerationOptions", max_sentences=5)],
     seed: o.Seed = 0,
@@ -45,9 +45,9 @@ def generation(
 ) -> None:
     """Show how a sentence is guessed: from noise to a concept.
 
-    Distance to the sentence that really follows at each denoising step, with
-    guidance and without, in pictures and in words; and how what the model
-    writes resembles what it read. What is not given here is the model's own,
+    Squared L2 and cosine similarity to the sentence that really follows at each
+    denoising step, with guidance and without; decoded estimates; and the
+    self-similarity of prompt and continuation. What is not given here is the model's own,
     from its generation_config.json.
 
     \b

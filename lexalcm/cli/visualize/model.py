@@ -14,14 +14,14 @@ def model(
         str, typer.Argument(metavar="MODEL", help="Model or run folder, hub id, or a preset of `lcm bootstrap --list`.")
     ] = "models/base",
     dim: Annotated[
-        int | None, typer.Option("--dim", min=1, help="Numbers of a concept, of a preset.  \\[default: 1024, SONAR's]")
+        int | None, typer.Option("--dim", min=1, help="Embedding dimension, of a preset.  \\[default: 1024, SONAR's]")
     ] = None,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/model"),
     file_format: FileFormat = "png",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a model is made of: a drawing, parameters, memory.
+    """Show what a model is made of: architecture, parameters, training memory.
 
     No weights are loaded or made, so that the largest preset takes no longer
     than the smallest.

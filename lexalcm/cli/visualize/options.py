@@ -1,4 +1,4 @@
-"""Options that all of `lcm visualize` has, and how it tells what was written."""
+"""Options of all `lcm visualize` commands, and how they print what was written."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from lexalcm.cli.console import err, out, print_json
 
 FileFormat = Annotated[
-    Literal["png", "svg"], typer.Option("--format", help="Of the pictures, in their files and on the page.")
+    Literal["png", "svg"], typer.Option("--format", help="Format of the pictures, in their files and on the page.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the files and the numbers as JSON.")]

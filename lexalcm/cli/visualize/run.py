@@ -19,19 +19,18 @@ def run(
         list[str] | None, typer.Argument(metavar="RUN...", help="Folders of runs.  \\[default: the newest run]")
     ] = None,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("reports/run"),
-    by_time: Annotated[bool, typer.Option("--by-time", help="Draw over the time of training, not steps.")] = False,
+    by_time: Annotated[bool, typer.Option("--by-time", help="Draw over training time instead of steps.")] = False,
     live: Annotated[
-        bool, typer.Option("--live", help="Instead of writing files, serve a page here that follows the runs.")
+        bool,
+        typer.Option("--live", help="Instead of writing files, serve a page that follows the runs."),
     ] = False,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --live; 0 takes one that is free.")] = 8765,
-    every: Annotated[
-        float, typer.Option("--every", min=0.2, help="Seconds between two looks of the live page at the runs.")
-    ] = 5.0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of --live; 0 takes a free one.")] = 8765,
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between updates of the live page.")] = 5.0,
     file_format: FileFormat = "png",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Show how a training went: losses, learning rate, gradient, throughput.
+    """Show how a training went: losses, learning rate, gradient norm, throughput.
 
     Several runs are drawn over one another, and the settings in which they
     differ stand beside. A run may be writing meanwhile; --live serves a page on
@@ -52,7 +51,7 @@ def run(
     chosen = runs or [str(newest_run(Path("runs")))]
     if live:
         if as_json:
-            raise UserError("--live serves a page and prints no numbers: leave --json away")
+            raise UserError("--live serves a page and prints no numbers: omit --json")
         _serve(chosen, port, by_time, every, file_format)
         return
     show_result(
@@ -63,11 +62,11 @@ def run(
 def _serve(runs: list[str], port: int, by_time: bool, every: float, file_format: "Format") -> None:
     from lexalcm.pages.run_live import serve_runs
 
-    def tell(_: "ThreadingHTTPServer", address: str) -> None:
+    def print_address(_: "ThreadingHTTPServer", address: str) -> None:
         out.print(address)
-        err.print("follows the runs in a browser; Ctrl-C ends it")
+        err.print("the page follows the runs; Ctrl-C stops it")
 
     try:
-        serve_runs(runs, port=port, by_time=by_time, format=file_format, seconds=every, ready=tell)
+        serve_runs(runs, port=port, by_time=by_time, format=file_format, seconds=every, ready=print_address)
     except KeyboardInterrupt:
         err.print("stopped")

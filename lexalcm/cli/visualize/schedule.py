@@ -17,7 +17,7 @@ def schedule(
     ] = None,
     name: Annotated[
         Literal["cosine", "quadratic", "sigmoid"] | None,
-        typer.Option("--schedule", help="Show one.  \\[default: the model's, or all three]"),
+        typer.Option("--schedule", help="Show one schedule.  \\[default: the model's, or all three]"),
     ] = None,
     sampler: Annotated[
         str | None,
@@ -36,7 +36,7 @@ def schedule(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Show noise schedules: signal, noise, log-SNR, a sampler's steps.
+    """Show noise schedules: coefficients, log-SNR, sampler timesteps.
 
     \b
     Examples:

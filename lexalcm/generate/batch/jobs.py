@@ -24,7 +24,7 @@ from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompts.documents import STDIN, Defaults, InputDocument, open_lines, read_documents
 from lexalcm.generate.prompts.prompt import check_languages
 from lexalcm.generate.text import TextModel
-from lexalcm.io.progress import Counter, Report
+from lexalcm.io.progress import Counter, ReportProgress
 from lexalcm.model.storage.fingerprint import model_fingerprint
 
 Append = Callable[[Sequence[Mapping[str, Any]]], None]
@@ -57,7 +57,7 @@ def write_documents(
     append: Append,
     *,
     finished: int = 0,
-    report: Report = lambda _done, _total: None,
+    report: ReportProgress = lambda _done, _total: None,
     total: int | None = None,
 ) -> None:
     """Continue documents and hand over their results, in order, as soon as they are there.
@@ -195,7 +195,7 @@ def write_file(
     job: Job,
     *,
     overwrite: bool = False,
-    report: Report = lambda _done, _total: None,
+    report: ReportProgress = lambda _done, _total: None,
 ) -> tuple[int, int]:
     """Continue the documents of an input into a file, or go on with one that was begun.
 

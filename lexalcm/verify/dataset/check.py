@@ -28,15 +28,15 @@ from lexalcm.data.format.storage import SPARSE_BLOCK
 from lexalcm.data.normalizer.fit import NORMALIZER_FILE
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.remote import is_remote
-from lexalcm.verify.dataset.codec import check_codec, decode_sample
+from lexalcm.verify.dataset.codec import decode_sample, open_dataset_codec
 from lexalcm.verify.dataset.documents import DocumentChecks
 from lexalcm.verify.dataset.index import CheckedIndex, check_index
-from lexalcm.verify.dataset.report import DataReport
+from lexalcm.verify.dataset.report import DataVerification
 from lexalcm.verify.dataset.shards import OTHER_CONTENT, ShardReader, stray_shards
 
 QUICK_PLACES = 100
 QUICK_DOCUMENTS = 10
-"""A quick check goes to so many places of a split and reads so many documents that follow one another at each."""
+"""A quick check reads QUICK_DOCUMENTS consecutive documents at each of QUICK_PLACES places of a split."""
 
 
 def verify_dataset(
@@ -45,7 +45,7 @@ def verify_dataset(
     *,
     quick: bool = False,
     seed: int = 0,
-) -> DataReport:
+) -> DataVerification:
     """Check a data set.
 
     Args:
@@ -61,7 +61,7 @@ def verify_dataset(
         DataError: no data set at a remote address.
         RemoteError: the address does not answer.
     """
-    found = DataReport(str(path), quick=quick)
+    found = DataVerification(str(path), quick=quick)
     try:
         dataset = Dataset.open(path, check_shards=False, check_companions=False, block=SPARSE_BLOCK)
     except UserError as error:
@@ -73,7 +73,7 @@ def verify_dataset(
         found.error(name, OTHER_CONTENT)
     _check_normalizer(dataset, found)
     _check_special_concepts(dataset, found)
-    codec = check_codec(dataset, found)
+    codec = open_dataset_codec(dataset, found)
     checks = DocumentChecks(dataset.manifest, found)
     splits = dataset.manifest.splits
     indices = {name: check_index(dataset, name, found) for name in splits}
@@ -132,7 +132,7 @@ def _sample_places(shards: list[ShardRecord], seed: int) -> Iterator[tuple[int, 
         yield shard, range(first, min(first + QUICK_DOCUMENTS, int(documents[shard])))
 
 
-def _check_normalizer(dataset: Dataset, found: DataReport) -> None:
+def _check_normalizer(dataset: Dataset, found: DataVerification) -> None:
     try:
         stats = dataset.normalizer()
     except DataError as error:
@@ -144,7 +144,7 @@ def _check_normalizer(dataset: Dataset, found: DataReport) -> None:
         found.error(NORMALIZER_FILE, "a scale is not positive")
 
 
-def _check_special_concepts(dataset: Dataset, found: DataReport) -> None:
+def _check_special_concepts(dataset: Dataset, found: DataVerification) -> None:
     try:
         vectors = dataset.special_concepts()
     except DataError as error:
@@ -154,7 +154,7 @@ def _check_special_concepts(dataset: Dataset, found: DataReport) -> None:
         _check_vector(SPECIAL_FILE, name, vectors, dataset.dim, found)
 
 
-def _check_vector(file: str, name: str, vectors: dict[str, np.ndarray], dim: int, found: DataReport) -> None:
+def _check_vector(file: str, name: str, vectors: dict[str, np.ndarray], dim: int, found: DataVerification) -> None:
     if name not in vectors:
         found.error(file, f"{name} is missing")
     elif vectors[name].shape != (dim,) or not np.isfinite(vectors[name]).all():

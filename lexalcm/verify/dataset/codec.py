@@ -7,7 +7,7 @@ from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.target_spans import turn_starts
 from lexalcm.errors import CodecError, DataError, MissingExtraError, UserError
-from lexalcm.verify.dataset.report import DataReport, DecodedSentence
+from lexalcm.verify.dataset.report import DataVerification, DecodedSentence
 
 DECODED_SENTENCES = 8
 
@@ -15,7 +15,7 @@ SAME_EMBEDDING = 0.98
 """Cosine above which a sentence embedded anew counts as the stored one: what float16 and other devices leave alike."""
 
 
-def check_codec(dataset: Dataset, found: DataReport) -> Codec | None:
+def open_dataset_codec(dataset: Dataset, found: DataVerification) -> Codec | None:
     """Open a data set's codec; None where that cannot be done, which is noted."""
     try:
         codec = dataset.codec()
@@ -33,7 +33,7 @@ def check_codec(dataset: Dataset, found: DataReport) -> Codec | None:
     return None
 
 
-def decode_sample(dataset: Dataset, codec: Codec, found: DataReport, seed: int) -> None:
+def decode_sample(dataset: Dataset, codec: Codec, found: DataVerification, seed: int) -> None:
     """Give some stored embeddings and their sentences back to the codec."""
     generator = np.random.default_rng(seed)
     try:
@@ -64,4 +64,4 @@ def decode_sample(dataset: Dataset, codec: Codec, found: DataReport, seed: int) 
         cosine = float(stored @ anew / (np.linalg.norm(stored) * np.linalg.norm(anew) or 1))
         found.decoded.append(DecodedSentence(where, sentence, decoded, cosine))
         if not cosine >= SAME_EMBEDDING:
-            found.error(where, f"the codec embeds it otherwise than it is stored (cosine {cosine:.3f})")
+            found.error(where, f"the codec's embedding differs from the stored one (cosine {cosine:.3f})")

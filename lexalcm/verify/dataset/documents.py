@@ -19,10 +19,10 @@ from lexalcm.data.format.manifest import Manifest
 from lexalcm.data.format.shards import document_key
 from lexalcm.data.format.tar import npy_header
 from lexalcm.json_text import parse_json
-from lexalcm.verify.dataset.report import DataReport
+from lexalcm.verify.dataset.report import DataVerification
 
 OUTLIER_SPREADS = 8
-"""A norm is an outlier if its logarithm is so many (robust) standard deviations away from the median ..."""
+"""A norm is an outlier if its logarithm is this many (robust) standard deviations away from the median ..."""
 
 OUTLIER_FACTOR = 1.25
 """... and it differs from the median by this factor."""
@@ -37,7 +37,7 @@ _LOG_RANGE = (-24.0, 24.0)  # of float16 and float32 numbers with some margin
 class DocumentChecks:
     """Takes documents one by one."""
 
-    def __init__(self, manifest: Manifest, found: DataReport) -> None:
+    def __init__(self, manifest: Manifest, found: DataVerification) -> None:
         self.dtype = np.dtype(manifest.dtype)
         self.dim = manifest.codec.dim
         self.header_size = len(npy_header(1, self.dim, self.dtype.name))
@@ -177,7 +177,7 @@ class _Norms:
         bins = ((logs[~np.isnan(logs)] - _LOG_RANGE[0]) / _BIN).astype(np.int64).clip(0, len(self._counts) - 1)
         self._counts += np.bincount(bins, minlength=len(self._counts))
 
-    def report(self, found: DataReport) -> None:
+    def report(self, found: DataVerification) -> None:
         """Note the outliers: one finding for each document, with its farthest sentence."""
         self._count()
         total = int(self._counts.sum())
@@ -197,6 +197,6 @@ class _Norms:
         for _, log, where, sentence in sorted(outlying, reverse=True):
             found.warn(
                 where,
-                f"norm {np.exp(log):.3g} at sentence {sentence}, half of all lie within "
-                f"{np.exp(lower):.3g} to {np.exp(upper):.3g}",
+                f"norm {np.exp(log):.3g} at sentence {sentence}; half of all norms lie between "
+                f"{np.exp(lower):.3g} and {np.exp(upper):.3g}",
             )

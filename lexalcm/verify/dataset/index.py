@@ -6,7 +6,7 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.index import Index, index_name
 from lexalcm.data.format.target_spans import MARKS, Marks
 from lexalcm.errors import DataError
-from lexalcm.verify.dataset.report import DataReport
+from lexalcm.verify.dataset.report import DataVerification
 from lexalcm.verify.dataset.shards import ShardIndex
 
 
@@ -26,7 +26,7 @@ class CheckedIndex:
         return ShardIndex(self.index.offset[begin:end], self.index.n[begin:end], columns, marks)
 
 
-def check_index(dataset: Dataset, name: str, found: DataReport) -> CheckedIndex | None:
+def check_index(dataset: Dataset, name: str, found: DataVerification) -> CheckedIndex | None:
     """The index of a split, or None where it is of no use."""
     file = index_name(name)
     split = dataset.manifest.splits[name]
@@ -59,7 +59,7 @@ def check_index(dataset: Dataset, name: str, found: DataReport) -> CheckedIndex 
 
 
 def _check_columns(
-    dataset: Dataset, name: str, columns: dict[str, np.ndarray], found: DataReport
+    dataset: Dataset, name: str, columns: dict[str, np.ndarray], found: DataVerification
 ) -> dict[str, np.ndarray]:
     """The columns of an index that are compared with each document's JSON, languages as text."""
     file = index_name(name)

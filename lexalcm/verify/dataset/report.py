@@ -40,7 +40,7 @@ class DecodedSentence:
 
 
 @dataclass
-class DataReport:
+class DataVerification:
     """What was checked and what was found."""
 
     dataset: str

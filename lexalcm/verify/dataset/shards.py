@@ -23,7 +23,7 @@ from lexalcm.errors import DataError, ShardError
 from lexalcm.io.folders import entries, inside
 from lexalcm.io.remote import RemoteFile, RemoteFolder, is_remote
 from lexalcm.verify.dataset.documents import DocumentChecks
-from lexalcm.verify.dataset.report import DataReport
+from lexalcm.verify.dataset.report import DataVerification
 
 READ_AT_ONCE = 1 << 20
 OTHER_CONTENT = "other content than when it was built (SHA-256)"
@@ -45,7 +45,7 @@ class ShardReader:
     """Checks the shards of a data set."""
 
     def __init__(
-        self, dataset: Dataset, found: DataReport, checks: DocumentChecks, document_read: Callable[[], None]
+        self, dataset: Dataset, found: DataVerification, checks: DocumentChecks, document_read: Callable[[], None]
     ) -> None:
         self.dataset = dataset
         self.remote = RemoteFolder(dataset.address) if is_remote(dataset.address) else None
@@ -187,7 +187,7 @@ def _read_member(shards: Shards, shard: int, header: int) -> _Member:
     return _Member(member.name, bytes(shards.view(shard, header + TAR_BLOCK, member.size)))
 
 
-def _members(file: "_Hashed", shard: str, found: DataReport) -> Iterator[tuple[str, bytes, int]]:
+def _members(file: "_Hashed", shard: str, found: DataVerification) -> Iterator[tuple[str, bytes, int]]:
     """Each readable member of a tar: name, content, position of the content's end."""
     try:
         with tarfile.open(fileobj=cast(BinaryIO, file), mode="r|", bufsize=TAR_BUFFER) as tar:
