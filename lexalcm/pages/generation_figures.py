@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lexalcm.pages.generation_trace import Trace, Trajectory
-from lexalcm.pages.style import DPI, colour, ink, new_axes, readable_on, shades
+from lexalcm.pages.style import DPI, colour, new_axes, readable_on, sequential_colours, theme_colour
 
 STEP = "denoising step (noise decreases →)"
 NUMBERED = 13
@@ -25,7 +25,7 @@ def distances(trace: Trace) -> Figure:
         (trace.squared_l2_of_mean, "mean of all concepts", (0, (4, 3))),
         (trace.squared_l2_of_last, "last concept repeated", (0, (1, 2))),
     ):
-        axes.axhline(value, color=ink("muted"), linewidth=1.2, linestyle=dash, label=label)
+        axes.axhline(value, color=theme_colour("muted"), linewidth=1.2, linestyle=dash, label=label)
     axes.set_ylim(0, None)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
@@ -55,9 +55,9 @@ def trajectory_plane(trajectories: Sequence[Trajectory]) -> Figure:
         projection, residual = trajectory.projection.mean(axis=1), trajectory.residual.mean(axis=1)
         axes.plot(projection, residual, color=colour(number), marker="o", markersize=3.5, label=trajectory.name)
         axes.plot(projection[-1], residual[-1], "o", color=colour(number), markersize=8)
-    axes.plot(0, 0, "s", color=ink("muted"), markersize=8)
+    axes.plot(0, 0, "s", color=theme_colour("muted"), markersize=8)
     axes.plot(1, 0, "*", color=colour(2), markersize=15)
-    style = {"textcoords": "offset points", "color": ink("muted"), "fontsize": 10}
+    style = {"textcoords": "offset points", "color": theme_colour("muted"), "fontsize": 10}
     axes.annotate("mean", (0, 0), xytext=(9, 4), **style)  # type: ignore[arg-type]
     axes.annotate("true concept", (1, 0), xytext=(-9, 4), ha="right", **style)  # type: ignore[arg-type]
     axes.set_ylim(-0.05 * axes.get_ylim()[1], None)
@@ -77,7 +77,7 @@ def similarity_matrix(cosines: np.ndarray, names: Sequence[str], blocks: Sequenc
     axes, bar_axes = figure.subplots(1, 2, width_ratios=[24, 1])
     axes.set_xlabel("sentence")
     axes.set_ylabel("sentence")
-    tones = LinearSegmentedColormap.from_list("tones", [to_rgb(ink("paper")), *shades(9)])
+    tones = LinearSegmentedColormap.from_list("tones", [to_rgb(theme_colour("paper")), *sequential_colours(9)])
     low = min(0.0, float(cosines.min()))
     image = axes.imshow(cosines, cmap=tones, vmin=low, vmax=1, aspect="auto")
     places = np.arange(len(names))
@@ -85,8 +85,8 @@ def similarity_matrix(cosines: np.ndarray, names: Sequence[str], blocks: Sequenc
     axes.set_yticks(places, names)
     axes.grid(False)
     for edge in np.cumsum(blocks)[:-1] - 0.5:
-        axes.axhline(edge, color=ink("text"), linewidth=1)
-        axes.axvline(edge, color=ink("text"), linewidth=1)
+        axes.axhline(edge, color=theme_colour("text"), linewidth=1)
+        axes.axvline(edge, color=theme_colour("text"), linewidth=1)
     if len(names) <= NUMBERED:
         for (row, column), value in np.ndenumerate(cosines):
             tone = readable_on(tones((value - low) / (1 - low)))

@@ -15,7 +15,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from lexalcm.model.config import ModelConfig
 from lexalcm.pages.model_parts import Piece, count_text
-from lexalcm.pages.style import DPI, colour, ink
+from lexalcm.pages.style import DPI, colour, theme_colour
 
 WIDTH = 5.6
 SMALL = 0.4  # height of a plain box
@@ -98,19 +98,19 @@ def diagram(config: ModelConfig, pieces: Sequence[Piece]) -> Figure:
 
 def _without_noise(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) -> None:
     column = _Column(axes, 1.3, 3.0, 0.1)
-    column.plain("concepts so far", ink("muted"))
-    column.plain("normalizer", ink("muted"))
+    column.plain("concepts so far", theme_colour("muted"))
+    column.plain("normalizer", theme_colour("muted"))
     column.plain(f"input projection, {config.dim} → {config.width}", colour(0))
     for number, tower in enumerate(towers):
         column.tower(tower, config, colour(number))
     column.plain(f"output projection, {config.width} → {config.dim}", colour(0))
-    column.plain("the next concept", ink("text"))
+    column.plain("the next concept", theme_colour("text"))
 
 
 def _denoising_beside(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) -> None:
     """Clean and noisy concepts side by side through one tower."""
     clean = _Column(axes, 0.1, 1.7, 0.1)
-    clean.plain("concepts so far", ink("muted"))
+    clean.plain("concepts so far", theme_colour("muted"))
     noisy = _Column(axes, 1.95, 1.7, 0.1)
     source = noisy.plain("a noisy concept", colour(1))
     column = _Column(axes, 0.1, 3.55, 0.1 + SMALL + GAP)
@@ -120,7 +120,7 @@ def _denoising_beside(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) 
     _timestep(axes, projection, 3.95, 1.2)
     column.tower(towers[0], config, colour(0))
     column.plain(f"output projection, {config.width} → {config.dim}", colour(0))
-    goal = column.plain("the next concept", ink("text"))
+    goal = column.plain("the next concept", theme_colour("text"))
     _back(axes, goal, source, 5.4)
 
 
@@ -129,8 +129,8 @@ def _denoising_above(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) -
     first, second = towers[0], towers[-1]
     width = 2.3
     left = _Column(axes, 0.1, width, 0.1)
-    left.plain("concepts so far", ink("muted"))
-    left.plain("normalizer", ink("muted"))
+    left.plain("concepts so far", theme_colour("muted"))
+    left.plain("normalizer", theme_colour("muted"))
     left.plain(f"input, {config.dim} → {config.width}", colour(0))
     contexts = left.tower(first, config, colour(0))
     right = _Column(axes, 3.0, width, 0.1)
@@ -139,7 +139,7 @@ def _denoising_above(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) -
     right.plain(f"input, {config.dim} → {config.width}", colour(1))
     tower = right.tower(second, config, colour(1))
     right.plain(f"output, {config.width} → {config.dim}", colour(1))
-    goal = right.plain("the next concept", ink("text"))
+    goal = right.plain("the next concept", theme_colour("text"))
     goal_piece = next((place for place, (name, _) in enumerate(second.inner) if name == "cross-attention"), 0)
     cross = tower.bottom + 0.08 + LAYER * (goal_piece + 0.5)
     start = (contexts.left + contexts.width, min(cross, contexts.middle + contexts.height / 2 - 0.1))
@@ -171,7 +171,7 @@ class _Column:
         head = box.bottom + box.height
         self.axes.text(center, head - 0.2, tower.title, ha="center", va="center", fontsize=11.5, fontweight="bold")
         size = f"{tower.layers} layer{'s' if tower.layers > 1 else ''}, {config.width} wide"
-        self.axes.text(center, head - 0.42, size, ha="center", va="center", fontsize=10, color=ink("muted"))
+        self.axes.text(center, head - 0.42, size, ha="center", va="center", fontsize=10, color=theme_colour("muted"))
         for number, (name, count) in enumerate(tower.inner):
             low = box.bottom + 0.08 + LAYER * number
             _frame(self.axes, Box(box.left + 0.1, low, box.width - 0.2, LAYER - 0.07), edge, 0.25)
@@ -223,7 +223,9 @@ def _timestep(axes: Axes, goal: Box, left: float, width: float, above: bool = Fa
 def _back(axes: Axes, goal: Box, source: Box, x: float) -> None:
     """The loop of denoising: what was predicted, with less noise, goes in again."""
     right = goal.left + goal.width, goal.middle
-    axes.plot([right[0], x, x], [right[1], right[1], source.middle], color=ink("muted"), linewidth=1.2, linestyle=":")
+    axes.plot(
+        [right[0], x, x], [right[1], right[1], source.middle], color=theme_colour("muted"), linewidth=1.2, linestyle=":"
+    )
     _arrow(axes, (x, source.middle), (source.left + source.width, source.middle), dotted=True)
 
 
@@ -254,7 +256,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], dot
             end,
             arrowstyle="-|>",
             mutation_scale=11,
-            color=ink("muted"),
+            color=theme_colour("muted"),
             linewidth=1.2,
             linestyle=":" if dotted else "-",
             shrinkA=0,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lexalcm.pages.model_parts import Piece, count_text, size_text
-from lexalcm.pages.style import colour, ink, new_axes
+from lexalcm.pages.style import colour, new_axes, theme_colour
 
 BAR = 0.33  # inches
 
@@ -58,7 +58,12 @@ def _name(
     """Name the bars at their left, and write at their ends how long they are."""
     axes.set_yticks(places, names)
     axes.grid(axis="y", visible=False)
-    style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": ink("muted"), "fontsize": 10}
+    style: dict[str, Any] = {
+        "textcoords": "offset points",
+        "va": "center",
+        "color": theme_colour("muted"),
+        "fontsize": 10,
+    }
     for place, end in zip(places, ends, strict=True):
         axes.annotate(text(end), (end, place), xytext=(4, 0), **style)
 

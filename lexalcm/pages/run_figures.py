@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from lexalcm.pages.run_metrics import RunMetrics
-from lexalcm.pages.style import COLOURS, colour, log_axis, new_axes, shades
+from lexalcm.pages.style import COLOURS, colour, log_axis, new_axes, sequential_colours
 
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 MANY = 150
@@ -163,7 +163,7 @@ def loss_by_timestep_over_training(run: RunMetrics, x_axis: XAxis) -> Figure:
     table = run.loss_by_timestep
     assert table is not None
     x = x_axis.of(run.columns[x_axis.column])
-    tones = shades(table.shape[1])
+    tones = sequential_colours(table.shape[1])
     for bucket, tone in enumerate(tones):
         known = np.isfinite(table[:, bucket]) & np.isfinite(x)
         low, high = (round(100 * edge / table.shape[1]) for edge in (bucket, bucket + 1))

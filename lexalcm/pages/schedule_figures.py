@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lexalcm.diffusion.schedule import NoiseSchedule
-from lexalcm.pages.style import colour, ink, new_axes
+from lexalcm.pages.style import colour, new_axes, theme_colour
 
 MARKERS = ("o", "D", "s", "^", "v", "P")
 TIMESTEP = "timestep (noise increases →)"
@@ -25,7 +25,10 @@ def noise_schedule(schedules: Mapping[str, NoiseSchedule]) -> Figure:
         timesteps = np.arange(schedule.steps)
         axes.plot(timesteps, np.sqrt(alphas), color=colour(number), label=name)
         axes.plot(timesteps, np.sqrt(1 - alphas), color=colour(number), linestyle=(0, (4, 2)), linewidth=1.4)
-    kinds = [Line2D([], [], color=ink("muted")), Line2D([], [], color=ink("muted"), linestyle=(0, (4, 2)))]
+    kinds = [
+        Line2D([], [], color=theme_colour("muted")),
+        Line2D([], [], color=theme_colour("muted"), linestyle=(0, (4, 2))),
+    ]
     handles, labels = axes.get_legend_handles_labels() if len(schedules) > 1 else ([], [])
     axes.legend(
         [*handles, *kinds],
@@ -45,7 +48,7 @@ def log_snr(schedules: Mapping[str, NoiseSchedule]) -> Figure:
         values = log_snr_of(schedule)
         known = np.isfinite(values)
         axes.plot(np.flatnonzero(known), values[known], color=colour(number), label=name)
-    axes.axhline(0, color=ink("muted"), linewidth=1, linestyle=(0, (4, 3)))
+    axes.axhline(0, color=theme_colour("muted"), linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xlim(0, None)
     if len(schedules) > 1:
         axes.legend()
@@ -65,7 +68,7 @@ def sampler_timesteps(schedule: NoiseSchedule, steps: Mapping[str, Sequence[int]
     floor = finite.min() - 0.12 * np.ptp(finite)
     heights = np.where(np.isfinite(values), values, floor)
     known = np.isfinite(values)
-    axes.plot(np.flatnonzero(known), values[known], color=ink("muted"), linewidth=1.2)
+    axes.plot(np.flatnonzero(known), values[known], color=theme_colour("muted"), linewidth=1.2)
     for number, (name, timesteps) in enumerate(steps.items()):
         style: dict[str, Any] = {
             "marker": MARKERS[number % len(MARKERS)],
@@ -84,7 +87,7 @@ def sampler_timesteps(schedule: NoiseSchedule, steps: Mapping[str, Sequence[int]
             textcoords="offset points",
             ha="right",
             va="center",
-            color=ink("muted"),
+            color=theme_colour("muted"),
             fontsize=10,
         )
     axes.legend()

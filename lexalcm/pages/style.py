@@ -1,4 +1,4 @@
-"""How figures look: one calm style, drawn for light and for dark pages.
+"""The style of figures, for light and for dark pages.
 
 Sizes are chosen for a phone: a figure 5.6 inches wide with 11 point letters, shown 340 pixels wide, has letters of
 about 9 pixels. No text of the data enters a figure, so that no font for Japanese is needed to draw one; a name given
@@ -36,7 +36,7 @@ COLOURS: dict[Theme, list[str]] = {
     "light": ["#2f6fb0", "#d9722e", "#2e8b68", "#8a5fb3", "#b8912b", "#6f7782"],
     "dark": ["#74b0ea", "#f2a065", "#6bc9a3", "#bd9be0", "#e0c068", "#a3acb8"],
 }
-INK: dict[Theme, dict[str, str]] = {
+THEME_COLOURS: dict[Theme, dict[str, str]] = {
     "light": {"paper": "#ffffff", "text": "#2b3138", "muted": "#6a727c", "grid": "#e6e8eb"},
     "dark": {"paper": "#1d2127", "text": "#dfe3e8", "muted": "#9aa3ad", "grid": "#333a43"},
 }
@@ -101,15 +101,16 @@ def colour(number: int) -> str:
     return colours[min(number, len(colours) - 1)]
 
 
-def ink(name: str) -> str:
+def theme_colour(name: str) -> str:
     """The theme's colour of `paper`, `text`, `muted` text or `grid`."""
-    return INK["dark" if mpl.rcParams["figure.facecolor"] == INK["dark"]["paper"] else "light"][name]
+    dark = mpl.rcParams["figure.facecolor"] == THEME_COLOURS["dark"]["paper"]
+    return THEME_COLOURS["dark" if dark else "light"][name]
 
 
-def shades(count: int) -> list[tuple[float, float, float]]:
-    """Tones of the theme's first colour for series with an order, the last one the strongest."""
-    paper, strong = np.array(mpl.colors.to_rgb(ink("paper"))), np.array(mpl.colors.to_rgb(colour(0)))
-    text = np.array(mpl.colors.to_rgb(ink("text")))
+def sequential_colours(count: int) -> list[tuple[float, float, float]]:
+    """A sequential colour scale of `count` colours for series with an order, the last one the strongest."""
+    paper, strong = np.array(mpl.colors.to_rgb(theme_colour("paper"))), np.array(mpl.colors.to_rgb(colour(0)))
+    text = np.array(mpl.colors.to_rgb(theme_colour("text")))
     ends = np.stack([0.7 * paper + 0.3 * strong, strong, 0.35 * strong + 0.65 * text])
     places = np.linspace(0, 2, count)
     red, green, blue = (np.interp(places, range(3), ends[:, channel]).tolist() for channel in range(3))
@@ -127,7 +128,7 @@ def readable_on(background: tuple[float, ...]) -> str:
         one, other = luminance(shade) + 0.05, luminance(background[:3]) + 0.05
         return max(one, other) / min(one, other)
 
-    return max(ink("paper"), ink("text"), key=contrast)
+    return max(theme_colour("paper"), theme_colour("text"), key=contrast)
 
 
 def log_axis(axes: Axes, values: np.ndarray) -> None:
@@ -152,7 +153,7 @@ def _letters() -> frozenset[int]:
 @contextmanager
 def theme(name: Theme) -> Iterator[None]:
     """Draw in this theme inside the block."""
-    ink = INK[name]
+    colours = THEME_COLOURS[name]
     with mpl.rc_context(
         {
             "font.family": FONT,
@@ -164,21 +165,21 @@ def theme(name: Theme) -> Iterator[None]:
             "xtick.labelsize": 10,
             "ytick.labelsize": 10,
             "legend.fontsize": 10,
-            "figure.facecolor": ink["paper"],
-            "savefig.facecolor": ink["paper"],
-            "axes.facecolor": ink["paper"],
-            "text.color": ink["text"],
-            "axes.labelcolor": ink["muted"],
-            "xtick.color": ink["muted"],
-            "ytick.color": ink["muted"],
-            "axes.edgecolor": ink["grid"],
+            "figure.facecolor": colours["paper"],
+            "savefig.facecolor": colours["paper"],
+            "axes.facecolor": colours["paper"],
+            "text.color": colours["text"],
+            "axes.labelcolor": colours["muted"],
+            "xtick.color": colours["muted"],
+            "ytick.color": colours["muted"],
+            "axes.edgecolor": colours["grid"],
             "axes.linewidth": 1.0,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.spines.left": False,
             "axes.grid": True,
             "axes.axisbelow": True,
-            "grid.color": ink["grid"],
+            "grid.color": colours["grid"],
             "grid.linewidth": 0.8,
             "xtick.major.size": 0,
             "ytick.major.size": 0,
