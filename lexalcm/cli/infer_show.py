@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lexalcm.generate.text import TextModel
 
 NARROWEST_COLUMN = 24
-"""Alternatives that would get fewer characters each stand below one another."""
+"""Alternatives are printed below one another if each would get fewer characters."""
 
 
 def show_continuation(
@@ -112,7 +112,7 @@ def _print_side_by_side(
 def show_guesses(
     writer: "TextModel", prompt: "Prompt", options: "GenerationOptions", line: DenoisingLine, *, as_json: bool
 ) -> None:
-    """Print the model's guess of every sentence beside what stands there."""
+    """Print the model's guess of every sentence beside the actual one."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -123,7 +123,7 @@ def show_guesses(
         _print_json(writer, prompt, options, seed=prompt.seed, guesses=[guess.__dict__ for guess in guesses])
         return
     table = Table("", box=box.SIMPLE_HEAD, leading=1)
-    for name in ("what follows", "the model's guess"):
+    for name in ("actual sentence", "model's guess"):
         table.add_column(name, overflow="fold")  # where there are no spaces, break anywhere
     table.add_column("squared L2", justify="right")
     table.add_column("cosine", justify="right")

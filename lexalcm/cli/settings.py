@@ -22,7 +22,7 @@ def settings(
 ) -> None:
     """List settings with their types, defaults and meanings.
 
-    Without a name, those of lcm train; a default can be copied behind --set. A
+    Without a name, those of lcm train; a default can be copied after --set. A
     name that ends in [] stands for each entry of a list.
 
     \b

@@ -25,7 +25,7 @@ def data(
         str, typer.Argument(metavar="DIR", help="Data set: a folder, or an address such as s3://bucket/set.")
     ] = "data/sample",
     quick: Annotated[
-        bool, typer.Option("--quick", help="Read a sample of up to 1,000 documents of each split, and take no hashes.")
+        bool, typer.Option("--quick", help="Read a sample of up to 1,000 documents of each split, without hashes.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

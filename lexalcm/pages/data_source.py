@@ -1,6 +1,6 @@
-"""What a data report shows of a split, wherever it comes from.
+"""The data of a data report, from either source.
 
-A data set of ours, a folder or an address, and parquet of embedded text as other tools write it (see
+A data set, in a folder or at an address, and parquet of embedded text as other tools write it (see
 `lexalcm.pages.parquet_source`) give the same: lengths, and a sample with text and embeddings.
 """
 
@@ -52,7 +52,7 @@ class DataSource:
     lengths_of: str
     """What has these lengths: `documents` or `documents of the sample`."""
     notes: list[str]
-    """How the sample was drawn, and what is wrong with what was read."""
+    """How the sample was drawn, and problems of the data."""
     normalizer: Mapping[str, np.ndarray] | None
     normalizer_note: str
 

@@ -1,4 +1,4 @@
-"""The numbers behind the data report, measured on a sample of documents.
+"""The statistics of the data report, measured on a sample of documents.
 
 The sample is kept in memory as float32 (20,000 sentences of 1,024 numbers: 80 MB), so that a report of a large data set
 costs what one of a small one does.
@@ -50,7 +50,7 @@ class Neighbour:
 
 
 def collect(documents: Iterator[tuple[dict[str, Any], np.ndarray]]) -> Sample:
-    """Make a sample of (what is written about a document, its float32 [n, dim])."""
+    """Make a sample of documents, each its metadata and its embeddings, float32 [n, dim]."""
     records, arrays = zip(*documents, strict=True)
     lengths = [len(array) for array in arrays]
     return Sample(

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from lexalcm.model.config import ModelConfig
-from lexalcm.pages.model_parts import Piece, count_text
+from lexalcm.pages.model_parts import ModuleGroup, count_text
 from lexalcm.pages.style import DPI, colour, theme_colour
 
 WIDTH = 5.6
 SMALL = 0.4  # height of a plain box
-LAYER = 0.34  # of a piece inside a tower
+LAYER = 0.34  # of a group inside a tower
 GAP = 0.28
 HEAD = 0.62  # of a tower's title and size
 INNER = (  # bottom to top; others above
@@ -61,9 +61,9 @@ class Tower:
     """Layers of one kind.
 
     Attributes:
-        title: in words.
+        title: for display.
         layers: how many.
-        inner: the pieces of a layer, bottom to top, with the parameters of all layers.
+        inner: the groups of a layer, bottom to top, with the parameters of all layers.
     """
 
     title: str
@@ -71,14 +71,14 @@ class Tower:
     inner: Sequence[tuple[str, int]]
 
 
-def diagram(config: ModelConfig, pieces: Sequence[Piece]) -> Figure:
+def diagram(config: ModelConfig, groups: Sequence[ModuleGroup]) -> Figure:
     """Draw a model.
 
     Args:
         config: its sizes.
-        pieces: see `model_pieces`.
+        groups: see `module_groups`.
     """
-    towers = _towers(pieces)
+    towers = _towers(groups)
     heights = [HEAD + LAYER * len(tower.inner) for tower in towers]
     if config.diffusion is None:
         layout, plain, height = _without_noise, 5, sum(heights) + GAP * (len(towers) - 1)
@@ -125,7 +125,7 @@ def _denoising_beside(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) 
 
 
 def _denoising_above(axes: Axes, config: ModelConfig, towers: Sequence[Tower]) -> None:
-    """What the first tower makes of the clean concepts goes into the second, which denoises."""
+    """The first tower's output for the clean concepts goes into the second, which denoises."""
     first, second = towers[0], towers[-1]
     width = 2.3
     left = _Column(axes, 0.1, width, 0.1)
@@ -196,13 +196,13 @@ class _Column:
         return box
 
 
-def _towers(pieces: Sequence[Piece]) -> list[Tower]:
+def _towers(groups: Sequence[ModuleGroup]) -> list[Tower]:
     towers = []
-    for part in dict.fromkeys(piece.part for piece in pieces if piece.layers):
-        found = {piece.name: piece for piece in pieces if piece.part == part and piece.layers}
+    for part in dict.fromkeys(group.part for group in groups if group.layers):
+        found = {group.name: group for group in groups if group.part == part and group.layers}
         order = [name for name in INNER if name in found]
         order += [name for name in found if name not in (*INNER, "norms")]
-        layers = max(piece.layers for piece in found.values())
+        layers = max(group.layers for group in found.values())
         title = part.replace("_", " ").capitalize()
         towers.append(Tower(title, layers, [(name, found[name].parameters) for name in order]))
     return towers
@@ -221,7 +221,7 @@ def _timestep(axes: Axes, goal: Box, left: float, width: float, above: bool = Fa
 
 
 def _back(axes: Axes, goal: Box, source: Box, x: float) -> None:
-    """The loop of denoising: what was predicted, with less noise, goes in again."""
+    """The denoising loop: the prediction, with less noise, goes in again."""
     right = goal.left + goal.width, goal.middle
     axes.plot(
         [right[0], x, x], [right[1], right[1], source.middle], color=theme_colour("muted"), linewidth=1.2, linestyle=":"

@@ -8,26 +8,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lexalcm.pages.model_parts import Piece, count_text, size_text
+from lexalcm.pages.model_parts import ModuleGroup, count_text, size_text
 from lexalcm.pages.style import colour, new_axes, theme_colour
 
 BAR = 0.33  # inches
 
 
-def parameters(pieces: Sequence[Piece]) -> Figure:
+def parameters(groups: Sequence[ModuleGroup]) -> Figure:
     """Parameters of each kind of module, a colour for each part."""
-    figure, axes = new_axes("parameters", "module", (5.6, 1.2 + BAR * len(pieces)))
-    order = list(dict.fromkeys(piece.part for piece in pieces))
-    places = np.arange(len(pieces))[::-1]
+    figure, axes = new_axes("parameters", "module", (5.6, 1.2 + BAR * len(groups)))
+    order = list(dict.fromkeys(group.part for group in groups))
+    places = np.arange(len(groups))[::-1]
     for number, part in enumerate(order):
-        mine = [place for place, piece in zip(places, pieces, strict=True) if piece.part == part]
-        values = [piece.parameters for piece in pieces if piece.part == part]
+        mine = [place for place, group in zip(places, groups, strict=True) if group.part == part]
+        values = [group.parameters for group in groups if group.part == part]
         axes.barh(mine, values, color=colour(number), height=0.7, label=part)
-    _name(axes, places, [piece.name for piece in pieces], [piece.parameters for piece in pieces], count_text)
+    _name(axes, places, [group.name for group in groups], [group.parameters for group in groups], count_text)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
     if len(order) > 1:
         axes.legend(loc="lower right")
-    _room(axes, max(piece.parameters for piece in pieces))
+    _room(axes, max(group.parameters for group in groups))
     return figure
 
 

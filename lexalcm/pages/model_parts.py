@@ -1,4 +1,4 @@
-"""What a model is made of: its parts and their pieces, with parameters and memory, counted without allocating them."""
+"""Parts of a model and the groups of modules in them: parameters and memory, counted without allocating them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import meta_model
 
-PIECES = {
+MODULE_NAMES = {
     "input_proj": "input projection",
     "attention": "self-attention",
     "self_projection": "self-projection",
@@ -18,7 +18,7 @@ PIECES = {
     "time_proj": "timestep projection",
     "output_proj": "output projection",
 }
-"""Names of modules in words, where they are not their own words."""
+"""Display names of modules, where they differ from their own."""
 
 WEIGHTS = {"bf16": 2, "fp32": 4}
 """Bytes of a parameter."""
@@ -28,12 +28,12 @@ TRAINING = {"weights": 2, "gradients": 2, "float32 weights": 4, "AdamW": 8}
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some modules of one kind in one part.
+class ModuleGroup:
+    """The modules of one kind in one part.
 
     Attributes:
         part: a tower, or the model's own modules.
-        name: in words.
+        name: for display.
         layers: over how many layers its parameters are spread; 0 for what stands outside the layers.
         parameters: of all layers together.
     """
@@ -44,8 +44,8 @@ class Piece:
     parameters: int
 
 
-def model_pieces(config: ModelConfig) -> list[Piece]:
-    """The pieces of a model, in the order in which it holds them; together they hold all its parameters."""
+def module_groups(config: ModelConfig) -> list[ModuleGroup]:
+    """The groups of a model, in its own order; together they hold all its parameters."""
     model = meta_model(config)
     blocks = {id(block) for block in model.blocks()}
     towers = [name for name, module in model.named_modules() if id(module) in blocks]
@@ -56,23 +56,23 @@ def model_pieces(config: ModelConfig) -> list[Piece]:
         layer = next((layer for layer in towers if name.startswith(f"{layer}.")), None)
         if layer is not None:
             rest = name.removeprefix(f"{layer}.")
-        elif part in PIECES or "." not in rest:  # of the model's own, outside its towers
+        elif part in MODULE_NAMES or "." not in rest:  # of the model's own, outside its towers
             part, rest = "input and output", name
         module = rest.split(".")[0]
-        key = (part, "norms" if module.endswith("norm") else PIECES.get(module, module.replace("_", " ")))
+        key = (part, "norms" if module.endswith("norm") else MODULE_NAMES.get(module, module.replace("_", " ")))
         counts[key] += parameter.numel()
         if layer is not None:
             layers[key].add(layer)
-    return [Piece(part, piece, len(layers[part, piece]), count) for (part, piece), count in counts.items()]
+    return [ModuleGroup(part, group, len(layers[part, group]), count) for (part, group), count in counts.items()]
 
 
-def parts(pieces: Sequence[Piece]) -> dict[str, int]:
+def parameters_by_part(groups: Sequence[ModuleGroup]) -> dict[str, int]:
     """Parameters of each part."""
-    return {part: sum(piece.parameters for piece in pieces if piece.part == part) for part in _names(pieces)}
+    return {part: sum(group.parameters for group in groups if group.part == part) for part in _names(groups)}
 
 
-def _names(pieces: Sequence[Piece]) -> list[str]:
-    return list(dict.fromkeys(piece.part for piece in pieces))
+def _names(groups: Sequence[ModuleGroup]) -> list[str]:
+    return list(dict.fromkeys(group.part for group in groups))
 
 
 def size_text(count: float) -> str:

@@ -1,4 +1,4 @@
-"""The report of a model: its parts, their parameters and memory, and a drawing of how they stand together.
+"""The report of a model: its parts, their parameters and memory, and an architecture diagram.
 
 Only the config is read, or the preset; no weight is loaded or made.
 """
@@ -20,11 +20,11 @@ from lexalcm.pages.model_diagram import diagram
 from lexalcm.pages.model_parts import (
     TRAINING,
     WEIGHTS,
-    Piece,
+    ModuleGroup,
     count_text,
-    model_pieces,
+    module_groups,
     operations_text,
-    parts,
+    parameters_by_part,
     size_text,
 )
 from lexalcm.pages.page import PAGE, Fact, FigureSpec, draw_figures, render_page, write_report
@@ -55,19 +55,19 @@ def report_model(
         progress: opens a report of long work.
 
     Returns:
-        What was written; parameters by part and piece; bytes.
+        What was written; parameters by part and group; bytes.
 
     Raises:
         UserError: no such model, `dim` for a model that has its own, or `out` cannot be written.
     """
     check_output(out, overwrite=overwrite, marker=PAGE)
     config = _find(name, dim)
-    pieces = model_pieces(config)
-    counts = parts(pieces)
+    groups = module_groups(config)
+    counts = parameters_by_part(groups)
     total = sum(counts.values())
     cached = ARCHITECTURES.load(config.architecture).cached_numbers(config)
     operations = training_flops(config, ROW, ROW) / ROW
-    drawn = draw_figures(_figure_specs(config, pieces), format, progress)
+    drawn = draw_figures(_figure_specs(config, groups), format, progress)
     values = {
         "title": f"Model {name}",
         "command": f"lcm visualize model {name}" + (f" --dim {dim}" if dim is not None else ""),
@@ -80,7 +80,7 @@ def report_model(
             Fact(size_text(cached * WEIGHTS["bf16"]), "KV cache per concept, bf16"),
         ],
         "figures": drawn,
-        "pieces": pieces,
+        "groups": groups,
         "parts": [
             {"name": part, "parameters": count, "share": count / total}
             | {kind: size_text(count * size) for kind, size in WEIGHTS.items()}
@@ -97,7 +97,7 @@ def report_model(
         "architecture": config.architecture,
         "parameters": counts,
         "total": total,
-        "pieces": [asdict(piece) for piece in pieces],
+        "module_groups": [asdict(group) for group in groups],
         "weight_bytes": {kind: total * size for kind, size in WEIGHTS.items()},
         "training_bytes": total * sum(TRAINING.values()),
         "cached_numbers_per_concept": cached,
@@ -139,21 +139,21 @@ def _settings(config: ModelConfig) -> dict[str, str]:
     return settings
 
 
-def _figure_specs(config: ModelConfig, pieces: Sequence[Piece]) -> list[FigureSpec]:
+def _figure_specs(config: ModelConfig, groups: Sequence[ModuleGroup]) -> list[FigureSpec]:
     return [
         FigureSpec(
             "architecture",
             "Architecture",
             ARCHITECTURES.load(config.architecture).flow + " Numbers are parameters, over all layers.",
             diagram,
-            (config, pieces),
+            (config, groups),
         ),
         FigureSpec(
             "parameters",
             "Parameters by module",
             "Of each kind, over all layers.",
             figures.parameters,
-            (pieces,),
+            (groups,),
         ),
         FigureSpec(
             "training_memory",
@@ -161,6 +161,6 @@ def _figure_specs(config: ModelConfig, pieces: Sequence[Piece]) -> list[FigureSp
             "In bf16 with AdamW, on one process, without activations. Sharding (ZeRO, FSDP) divides it among "
             "processes.",
             figures.training_memory,
-            (parts(pieces), TRAINING),
+            (parameters_by_part(groups), TRAINING),
         ),
     ]

@@ -1,4 +1,4 @@
-"""The report of a training run, or of several side by side: curves, where they stand, in which settings they differ."""
+"""The report of a training run, or of several side by side: curves, latest metrics, settings that differ."""
 
 import time
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ def render_runs(
 
 
 def summarize(run: RunMetrics) -> RunRow:
-    """Where a run stands."""
+    """The latest metrics of a run."""
     steps, validation = run.points("validation_loss")
     best = int(validation.argmin()) if len(validation) else None
     throughput = run.points("concepts_per_s")[1]

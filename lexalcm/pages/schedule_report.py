@@ -1,6 +1,6 @@
-"""The report of noise schedules: how fast concepts drown in noise, and which timesteps a sampler takes on the way back.
+"""The report of noise schedules: how much noise each timestep has, and which timesteps a sampler takes.
 
-Without a model the three schedules stand side by side; with one, its own, and the steps of its own generation options.
+Without a model, all schedules are shown side by side; with one, its own, and the steps of its generation options.
 """
 
 import math
@@ -96,7 +96,7 @@ def report_schedule(
     """
     check_output(out, overwrite=overwrite, marker=PAGE)
     schedules, own = _schedules(model, schedule, overrides)
-    # a value that a folder keeps for another sampler must not stand in the way of showing this one
+    # a value that a folder keeps for another sampler must not prevent showing this one
     own = {name: value for name, value in own.items() if name in ("sampler", "steps")}
     samplers = [sampler] if sampler else SAMPLERS.names()
     taken = {name: [_steps_of(table, own, kind, steps) for kind in samplers] for name, table in schedules.items()}

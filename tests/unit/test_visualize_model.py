@@ -7,43 +7,50 @@ from lexalcm.errors import UserError
 from lexalcm.model import create_model, preset
 from lexalcm.pages import model_figures as figures
 from lexalcm.pages.model_diagram import diagram
-from lexalcm.pages.model_parts import TRAINING, count_text, model_pieces, operations_text, parts, size_text
+from lexalcm.pages.model_parts import (
+    TRAINING,
+    count_text,
+    module_groups,
+    operations_text,
+    parameters_by_part,
+    size_text,
+)
 from lexalcm.pages.model_report import report_model
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_pieces_hold_every_parameter_once(architecture):
     config = CONFIGS[architecture]
-    pieces = model_pieces(config)
+    groups = module_groups(config)
     everything = sum(parameter.numel() for parameter in create_model(config, seed=0).parameters())
-    assert sum(piece.parameters for piece in pieces) == everything
-    assert sum(parts(pieces).values()) == everything
+    assert sum(group.parameters for group in groups) == everything
+    assert sum(parameters_by_part(groups).values()) == everything
 
 
 def test_pieces_of_a_large_model_are_the_sizes_of_its_matrices():
     config = preset("two-tower-7b", 1024)
-    pieces = {(piece.part, piece.name): piece for piece in model_pieces(config)}
+    groups = {(group.part, group.name): group for group in module_groups(config)}
     width, ffn = 4096, 11008
     attention = 4 * (width**2 + width)
-    assert pieces["contextualizer", "self-attention"].parameters == 5 * attention
-    assert pieces["denoiser", "cross-attention"].parameters == 14 * attention
-    assert pieces["denoiser", "self-projection"].parameters == 14 * attention // 2  # no queries, no keys
-    assert pieces["denoiser", "feed-forward"].parameters == 14 * (3 * width * ffn + 2 * ffn + width)
-    assert pieces["denoiser", "modulator"].parameters == 14 * 9 * (width**2 + width)
-    assert pieces["denoiser", "output projection"].parameters == width * 1024 + 1024
-    assert (pieces["denoiser", "feed-forward"].layers, pieces["denoiser", "output projection"].layers) == (14, 0)
+    assert groups["contextualizer", "self-attention"].parameters == 5 * attention
+    assert groups["denoiser", "cross-attention"].parameters == 14 * attention
+    assert groups["denoiser", "self-projection"].parameters == 14 * attention // 2  # no queries, no keys
+    assert groups["denoiser", "feed-forward"].parameters == 14 * (3 * width * ffn + 2 * ffn + width)
+    assert groups["denoiser", "modulator"].parameters == 14 * 9 * (width**2 + width)
+    assert groups["denoiser", "output projection"].parameters == width * 1024 + 1024
+    assert (groups["denoiser", "feed-forward"].layers, groups["denoiser", "output projection"].layers) == (14, 0)
 
 
 def test_bars_are_the_counts_and_axes_are_named():
-    pieces = model_pieces(CONFIGS["two-tower"])
-    [axes] = figures.parameters(pieces).axes
+    groups = module_groups(CONFIGS["two-tower"])
+    [axes] = figures.parameters(groups).axes
     widths = {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in axes.patches}
     names = [label.get_text() for label in axes.get_yticklabels()]
     places = [round(place) for place in axes.get_yticks()]
     shown = [(name, widths[place]) for name, place in zip(names, places, strict=True)]
-    assert shown == [(piece.name, piece.parameters) for piece in pieces]
+    assert shown == [(group.name, group.parameters) for group in groups]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("parameters", "module")
-    counts = parts(pieces)
+    counts = parameters_by_part(groups)
     [axes] = figures.training_memory(counts, TRAINING).axes
     ends = [bar.get_x() + bar.get_width() for bar in axes.patches][-len(counts) :]
     assert ends == [16 * count for count in counts.values()]  # weights, gradients, float32 weights, two moments
@@ -53,7 +60,7 @@ def test_bars_are_the_counts_and_axes_are_named():
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_the_drawing_names_the_towers_and_their_layers(architecture):
     config = CONFIGS[architecture]
-    figure = diagram(config, model_pieces(config))
+    figure = diagram(config, module_groups(config))
     texts = [text.get_text() for text in figure.axes[0].texts]
     towers = {"two-tower": ["Contextualizer", "Denoiser"]}.get(architecture, ["Transformer"])
     assert [text for text in texts if text in ("Contextualizer", "Denoiser", "Transformer")] == towers

@@ -68,8 +68,8 @@ def build(
     Text is split into sentences, each sentence is embedded by the codec, and
     the embeddings are written to shards that training reads. A JSON line or
     parquet row is a document; its `id`, `title` and `lang` are used if it has
-    them. The data set appears whole or not at all; for text that takes hours
-    there is `lcm data embed`.
+    them. The data set is written atomically; for text that takes hours there
+    is `lcm data embed`.
 
     \b
     Examples:

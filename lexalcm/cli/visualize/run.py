@@ -33,7 +33,7 @@ def run(
     """Show how a training went: losses, learning rate, gradient norm, throughput.
 
     Several runs are drawn over one another, and the settings in which they
-    differ stand beside. A run may be writing meanwhile; --live serves a page on
+    differ are listed. A run may still be writing; --live serves a page on
     this machine that follows it until Ctrl-C. From another machine:
     ssh -L 8765:localhost:8765 HOST.
 
