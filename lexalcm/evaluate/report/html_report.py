@@ -44,7 +44,7 @@ def _figure_specs(evaluation: Evaluation) -> list[FigureSpec]:
             for number, row in enumerate(evaluation.rows)
             if not (row.kind == "reference" and metric.better and metric.needs == "embeddings")  # is perfect there
         ]
-        label = metric.title + (f", {metric.unit}" if metric.unit else "")
+        label = metric.title + (f" ({metric.unit})" if metric.unit else "")
         arguments = (lines, positions, xlabel, label, metric.scale)
         specs.append(FigureSpec(name, metric.title, f"{metric.direction}.".capitalize(), metric_by_position, arguments))
     return specs
