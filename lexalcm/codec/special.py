@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import ConfigError, UserError
+from lexalcm.io.folders import entries
+from lexalcm.io.reading import reading
 from lexalcm.json_text import parse_json
 
 SPECIAL_CONCEPTS = {
@@ -107,19 +109,20 @@ def read_special(folder: Path) -> dict[str, np.ndarray]:
     """Special concepts by name, float32 [dim] each, of a data set, a model, or a folder of the LexaLCM project.
 
     Raises:
-        UserError: none there, or damaged ones.
+        UserError: none there, damaged ones, or ones that cannot be read.
     """
-    try:
-        if (folder / SPECIAL_FILE).exists():
-            return load_file(folder / SPECIAL_FILE)
-        concepts = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            tensors = load_file(file)
-            if file.stem in FOREIGN_NAMES or list(tensors) == ["embedding"]:
-                (vector,) = tensors.values()
-                concepts[_own_name(file.stem)] = vector.reshape(-1).astype(np.float32)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"the special concepts in {folder} are damaged: {error}") from error
+    damaged = f"the special concepts in {folder} are damaged"
+    if (own := folder / SPECIAL_FILE).exists():
+        with reading(own, "", UserError, damaged=damaged):
+            return load_file(own)
+    concepts = {}
+    for file in entries(folder):
+        if file.suffix == ".safetensors":
+            with reading(file, "", UserError, damaged=damaged):
+                tensors = load_file(file)
+                if file.stem in FOREIGN_NAMES or list(tensors) == ["embedding"]:
+                    (vector,) = tensors.values()
+                    concepts[_own_name(file.stem)] = vector.reshape(-1).astype(np.float32)
     if not concepts:
         known = ", ".join((SPECIAL_FILE, *(f"{name}.safetensors" for name in FOREIGN_NAMES)))
         raise UserError(f"{folder} holds no special concepts: known are {known}")
@@ -130,16 +133,14 @@ def kept_sentences(folder: Path) -> dict[str, str]:
     """Name -> sentence of the special concepts that a data set or a model has; empty where that is not noted.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or cannot be read.
     """
-    try:
-        with safe_open(folder / SPECIAL_FILE, framework="np") as file:
-            noted = parse_json((file.metadata() or {}).get(_SENTENCES, "{}"))
-            return {name: noted.get(name, "") for name in file.keys()}  # noqa: SIM118  safe_open has no iterator
-    except FileNotFoundError:
+    own = folder / SPECIAL_FILE
+    if not own.exists():
         return {}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{folder / SPECIAL_FILE} is damaged: build the data set again") from error
+    with reading(own, "build the data set again", UserError), safe_open(own, framework="np") as file:
+        noted = parse_json((file.metadata() or {}).get(_SENTENCES, "{}"))
+        return {name: noted.get(name, "") for name in file.keys()}  # noqa: SIM118  safe_open has no iterator
 
 
 def describe_special(sentences: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lexalcm.errors import DataError
+from lexalcm.io.folders import entries, files_below
 
 TEXT = "text_sentences"
 EMBEDDINGS = "text_sentences_sonar_emb"
@@ -115,12 +116,16 @@ def open_parquet(path: Path) -> dict[str, ParquetSplit]:
     if not path.is_dir():
         return {}
     splits = {}
-    for folder in sorted(path.iterdir()):
-        if folder.is_dir() and folder.name.lower() in _FOLDERS and (files := sorted(folder.rglob("*.parquet"))):
+    for folder in entries(path):
+        if folder.is_dir() and folder.name.lower() in _FOLDERS and (files := _parquet_below(folder)):
             splits[_FOLDERS[folder.name.lower()]] = ParquetSplit(files)
-    if not splits and (files := sorted(path.rglob("*.parquet"))):
+    if not splits and (files := _parquet_below(path)):
         splits["train"] = ParquetSplit(files)
     return splits
+
+
+def _parquet_below(folder: Path) -> list[Path]:
+    return [folder / name for name in files_below(folder) if name.suffix == ".parquet"]
 
 
 def _row_groups(number: int, file: Path) -> Iterator[_RowGroup]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lexalcm.errors import DataError, UserError
+from lexalcm.io.folders import entries
 from lexalcm.pages.style import is_drawable
 from lexalcm.yaml_text import YAMLTextError, parse_yaml
 
@@ -97,7 +98,7 @@ def newest_run(runs: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    found = list(runs.glob(f"*/{METRICS_FILE}"))
+    found = [run / METRICS_FILE for run in entries(runs) if (run / METRICS_FILE).is_file()]
     if not found:
         raise UserError(f"no run in {runs}/ yet: start one with lcm train, or give its folder")
     return max(found, key=lambda file: file.stat().st_mtime).parent

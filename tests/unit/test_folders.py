@@ -5,8 +5,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lexalcm.codec.special import read_special
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.folders import entries, files_below, inside, is_plain_name
+from lexalcm.model.storage.locate import find_model
+from lexalcm.pages.parquet_source import open_parquet
+from lexalcm.pages.run_metrics import newest_run
+
+
+def newest_model(runs: Path) -> Path:
+    return find_model(None, runs)
+
 
 PARTS = st.sampled_from(["..", ".", "", "a", "..a", "a..", "\0", "\ud83d", "\udc8d", "train-000000.tar", "~"])
 NAMES = st.one_of(st.text(), st.lists(PARTS, min_size=1, max_size=5).map("/".join))
@@ -63,6 +72,12 @@ def test_a_closed_folder_is_not_an_empty_one(closed: Path, listing) -> None:
 def test_a_closed_folder_within_another_is_not_passed_over(closed: Path) -> None:
     with pytest.raises(UserError, match=f"^cannot read {closed}: Permission denied$"):
         files_below(closed.parent)
+
+
+@pytest.mark.parametrize("reads", [newest_model, newest_run, open_parquet, read_special])
+def test_whoever_looks_for_something_in_a_closed_folder_says_so(closed: Path, reads) -> None:
+    with pytest.raises(UserError, match=f"^cannot read {closed}: Permission denied$"):
+        reads(closed)
 
 
 def test_listing(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from lexalcm.errors import CodecError
 from lexalcm.io.atomic import atomic_file
 from lexalcm.io.download import DownloadError, download, page_instead
 from lexalcm.io.file_lock import FileLock
+from lexalcm.io.folders import entries, files_below
 from lexalcm.io.progress import Progress
 from lexalcm.json_text import parse_json
 
@@ -264,7 +265,7 @@ def _in_folder(folder: Path, part: Part) -> SonarFile | None:
     if part == "decoder" and whole.is_file() and holds_decoder(whole):
         return _with_config(whole, part)
     if part == "tokenizer":
-        models = sorted(folder.glob("*.model"))
+        models = [file for file in entries(folder) if file.suffix == ".model"]
         if len(models) == 1:
             return SonarFile(models[0])
     return None
@@ -300,7 +301,7 @@ def _from_hub(source: str, wanted: Iterable[list[str]]) -> Path:
     try:
         for patterns in wanted:
             folder = Path(snapshot_download(source, allow_patterns=patterns))
-            if any(folder.rglob("*.safetensors")):
+            if any(file.suffix == ".safetensors" for file in files_below(folder)):
                 break
     except unreadable as error:
         raise WeightsNotFoundError(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lexalcm.errors import UserError
+from lexalcm.io.folders import entries
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.json"  # what makes a folder a model folder
@@ -32,7 +33,7 @@ def find_model(path: str | Path | None = None, runs: Path = RUNS) -> Path:
 
 
 def _newest(runs: Path) -> Path:
-    found = [file.parent for file in runs.glob(f"*/model/{CONFIG_FILE}")]
+    found = [run / "model" for run in entries(runs) if (run / "model" / CONFIG_FILE).is_file()]
     if not found:
         raise UserError(f"no trained model in {runs}/: run lcm train first")
     return max(found, key=lambda folder: (folder / CONFIG_FILE).stat().st_mtime)

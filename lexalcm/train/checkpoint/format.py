@@ -313,7 +313,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 def stored(path: Path, kind: str) -> StoredTensors:
     """A checkpoint's tensors of one kind; none where it has no average and that is asked for."""
-    return StoredTensors(path.glob(f"{kind}*.safetensors"))
+    return StoredTensors(file for file in entries(path) if file.match(f"{kind}*.safetensors"))
 
 
 def stored_result(path: Path) -> StoredTensors:
