@@ -15,8 +15,8 @@ class LexaError(Exception):
     """A failure while running. The message is one line: what happened and what to do."""
 
     exit_code = 1
-    said_elsewhere: bool | None = None
-    """In a run of many processes: whether another one says it; none: as all have it, the first of each machine does."""
+    reported_by_peer: bool | None = None
+    """In a run of several processes: whether another one reports it; none: the first of each machine does."""
 
 
 class UserError(LexaError):

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from lexalcm.train.run.main import DryRunResult, RunResult
 
 Overrides = list[str | tuple[str, Any]]
-"""What goes over the settings of the file, see `lexalcm.config.load_settings`."""
+"""What overrides the settings of the file, see `lexalcm.config.load_settings`."""
 
-SECONDS_TO_SAY = 3.0  # a launcher ends all processes when one has ended: the one that says why must come first
+SECONDS_TO_REPORT = 3.0  # a launcher ends all processes when one has ended: the one that says why must come first
 
 
 def train(
@@ -78,7 +78,10 @@ def train(
         ),
     ] = None,
     max_restarts: Annotated[
-        int, typer.Option("--max-restarts", min=0, help="With --nproc: start all again if one of them dies, so often.")
+        int,
+        typer.Option(
+            "--max-restarts", min=0, help="With --nproc: how many times to start all again when one of them dies."
+        ),
     ] = 0,
     stop_code: Annotated[
         int,
@@ -139,14 +142,14 @@ def train(
         stop = StopRequest(context.obj, SCHEDULERS, stop_code)
         status = _train(config, [*(overrides or ()), *options], resume, overwrite, dry_run, as_json, stop)
     except LexaError as error:
-        elsewhere = error.said_elsewhere
-        if elsewhere is None:  # all have it: the first one of each machine says it
-            elsewhere = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0"
-        if not elsewhere:
+        reported = error.reported_by_peer
+        if reported is None:  # all have it: the first one of each machine reports it
+            reported = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0"
+        if not reported:
             raise
         code = error.exit_code
         signal.signal(signal.SIGTERM, lambda *_: os._exit(code))  # launchers end all, and then read every code
-        time.sleep(SECONDS_TO_SAY)
+        time.sleep(SECONDS_TO_REPORT)
         raise typer.Exit(code) from error
     if status == "stopped":
         raise typer.Exit(stop_code)
@@ -185,22 +188,22 @@ def _train(
     with stop:  # before torch is loaded, which takes seconds
         from lexalcm.cli.training_display import training_display
         from lexalcm.distributed.world import find_world
-        from lexalcm.train.monitor.run_monitor import is_of_no_audience
+        from lexalcm.train.monitor.run_monitor import output_is_closed
         from lexalcm.train.run import main as run
 
         settings = run.read_run_config(config, overrides, resume)
-        speaks = find_world().is_main
+        is_main = find_world().is_main
         if dry_run:
             report = run.dry_run(settings, display=training_display(), stop=stop)
-            if speaks:
+            if is_main:
                 _print_dry_run(report, as_json)
             return "finished"
         result = run.train(settings, resume=resume, overwrite=overwrite, display=training_display(), stop=stop)
         try:
-            if speaks:
+            if is_main:
                 _print_result(result, as_json)
         except OSError as error:
-            if not is_of_no_audience(error):
+            if not output_is_closed(error):
                 raise
         return result.status
 

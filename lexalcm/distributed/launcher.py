@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-from lexalcm.distributed.signals import StopRequest, heard
+from lexalcm.distributed.signals import StopRequest, handled_signals
 from lexalcm.errors import ConfigError
 
 LAUNCHERS = {"RANK": "torchrun or deepspeed", "WORLD_SIZE": "torchrun or deepspeed", "SLURM_STEP_NUM_TASKS": "srun"}
@@ -124,7 +124,7 @@ class _Forwarding:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "_Forwarding":
-        self._before = {number: signal.signal(number, self._forward) for number in heard()}
+        self._before = {number: signal.signal(number, self._forward) for number in handled_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,7 @@
 """How the processes of a run find each other: at the address that their launcher names, in a store that all share.
 
 torchrun keeps one store for all its attempts, and what a dead attempt has left there would lead a new one astray: a
-process would connect to the address of one that is no more. So the processes of an attempt agree on a space of its own.
+process would connect to the address of one that is gone. So the processes of an attempt agree on a prefix of its own.
 """
 
 import os
@@ -17,7 +17,7 @@ from lexalcm.errors import TrainingError
 POLL = 0.02  # seconds
 
 
-def meet(backend: str, rank: int, size: int, timeout: float) -> dist.Store:
+def join_process_group(backend: str, rank: int, size: int, timeout: float) -> dist.Store:
     """Find the other processes of the run and make the default process group.
 
     Args:
@@ -36,7 +36,7 @@ def meet(backend: str, rank: int, size: int, timeout: float) -> dist.Store:
     try:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            store = new_space(store, rank, size, timeout)
+            store = attempt_store(store, rank, size, timeout)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=2 * timeout)
         )
@@ -49,31 +49,31 @@ def meet(backend: str, rank: int, size: int, timeout: float) -> dist.Store:
     return store
 
 
-def new_space(store: dist.Store, rank: int, size: int, timeout: float) -> dist.Store:
-    """The part of a store that only the processes that call this now use, whatever earlier ones have left there.
+def attempt_store(store: dist.Store, rank: int, size: int, timeout: float) -> dist.Store:
+    """The part of a store that only the processes of this attempt use, whatever earlier ones have left there.
 
-    The first process announces a new space. Another takes one for new only when the first confirms, there, the word
-    that this very process has just made up.
+    The first process announces a new prefix. Another takes a prefix for new only when the first acknowledges, under it,
+    the token that this very process has just drawn.
 
     Raises:
         RuntimeError: not all were there in time.
     """
     deadline = time.monotonic() + timeout
-    made_up = uuid.uuid4().hex
+    token = uuid.uuid4().hex
     if rank == 0:
-        space = made_up
-        store.set("space", space)
-        words = store.multi_get([f"{space}/word/{other}" for other in range(1, size)]) if size > 1 else []
-        for other, word in enumerate(words, start=1):
-            store.set(f"{space}/heard/{other}", word.decode())
-        return dist.PrefixStore(space, store)
+        prefix = token
+        store.set("attempt", prefix)
+        tokens = store.multi_get([f"{prefix}/token/{other}" for other in range(1, size)]) if size > 1 else []
+        for other, answer in enumerate(tokens, start=1):
+            store.set(f"{prefix}/acknowledged/{other}", answer.decode())
+        return dist.PrefixStore(prefix, store)
     while True:
-        if store.check(["space"]):
-            space = store.get("space").decode()
-            store.set(f"{space}/word/{rank}", made_up)
-            heard = f"{space}/heard/{rank}"
-            if store.check([heard]) and store.get(heard).decode() == made_up:
-                return dist.PrefixStore(space, store)
+        if store.check(["attempt"]):
+            prefix = store.get("attempt").decode()
+            store.set(f"{prefix}/token/{rank}", token)
+            acknowledged = f"{prefix}/acknowledged/{rank}"
+            if store.check([acknowledged]) and store.get(acknowledged).decode() == token:
+                return dist.PrefixStore(prefix, store)
         if time.monotonic() > deadline:
-            raise RuntimeError(f"no word from process 0 in {timeout:g} s")
+            raise RuntimeError(f"no answer from process 0 in {timeout:g} s")
         time.sleep(POLL)

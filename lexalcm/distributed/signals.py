@@ -1,14 +1,14 @@
 """Stopping when asked to: SIGTERM (a scheduler, `kill`), SIGUSR1 (Slurm before the time limit), SIGHUP (the terminal is
 gone) and Ctrl-C set a flag.
 
-The trainer looks at it after each step, saves, and ends well. Nothing is done inside the signal handler, but that a
+The trainer checks it after each step, saves, and ends well. Nothing is done inside the signal handler, but that a
 second Ctrl-C stops at once. Under `nohup`, which is to survive the terminal, SIGHUP is left alone.
 
 While torch and the data are loaded there is nothing to save; then too a scheduler's signals set the flag, so that the
 end is a good one, but Ctrl-C stops at once. This module loads nothing heavy, in order to be there from the beginning.
 
 The first step on a GPU compiles kernels, a minute in which no handler of Python's may run: the backward pass's are
-compiled in a thread of torch's own, for which the main one waits inside torch. A thread beside hears of the signal
+compiled in a thread of torch's own, for which the main one waits inside torch. A second thread learns of the signal
 through a pipe (`signal.set_wakeup_fd`) and ends the process, which has nothing to save yet (`StopRequest.ending`).
 """
 
@@ -29,8 +29,8 @@ SECONDS_TO_END = 5.0
 """That work is given to end by itself, once it has been asked to stop."""
 
 
-def heard(signals: tuple[signal.Signals, ...] = SIGNALS) -> tuple[signal.Signals, ...]:
-    """Those of some signals to listen to: not to SIGHUP where who started this process has it ignored."""
+def handled_signals(signals: tuple[signal.Signals, ...] = SIGNALS) -> tuple[signal.Signals, ...]:
+    """Those of some signals to handle: not SIGHUP where whoever started this process has it ignored."""
     return tuple(one for one in signals if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN)
 
 
@@ -60,7 +60,7 @@ class StopRequest:
         return self._before.signal if self._signal is None and self._before is not None else self._signal
 
     @property
-    def made(self) -> bool:
+    def requested(self) -> bool:
         """Whether this process has been asked to stop."""
         return self.signal is not None
 
@@ -98,7 +98,7 @@ class StopRequest:
             os.close(reader)
 
     def __enter__(self) -> Self:
-        self._handlers = {number: signal.signal(number, self._catch) for number in heard(self._signals)}
+        self._handlers = {number: signal.signal(number, self._catch) for number in handled_signals(self._signals)}
         return self
 
     def __exit__(

@@ -7,8 +7,8 @@ one. A world of one needs no address and no port: its process group, where an en
 Gradients travel over the default group (NCCL between GPUs, gloo between CPUs). What this module sends - a few
 numbers a step, a small object now and then - goes over gloo in any case, so that it never waits for a GPU stream.
 
-No process waits for ever: see watchdog.py. Should that fail too, torch gives up after twice the time.
-An error is said once: by the process that had it, not by those that had to end because of it.
+No process waits for ever: see heartbeat.py. Should that fail too, torch gives up after twice the time.
+An error is reported once: by the process that had it, not by those that had to end because of it.
 """
 
 import gc
@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from lexalcm.distributed.heartbeat import Watchdog
-from lexalcm.distributed.rendezvous import meet
+from lexalcm.distributed.rendezvous import join_process_group
 from lexalcm.errors import ConfigError, LexaError, TrainingError
 
 T = TypeVar("T")
@@ -45,12 +45,12 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one process that writes and speaks."""
+        """Whether this is the one process that writes and prints."""
         return self.rank == 0
 
     @property
-    def speaks_of_main(self) -> bool:
-        """Whether this is one of the few that say it where all of them have lost the main process."""
+    def reports_main_failure(self) -> bool:
+        """Whether this is one of the few that report it where all of them have lost the main process."""
         return self.local_rank == 0 or self.rank == 1
 
     @property
@@ -136,7 +136,7 @@ class World:
                 raise failure
         return [result for results, _ in all_done for result in results]
 
-    def beside(self) -> "World":
+    def for_thread(self) -> "World":
         """The same place for a thread beside this one, whose exchanges mix with no others; every process must call it.
 
         Nobody watches that thread.
@@ -155,7 +155,7 @@ def find_world(environment: dict[str, str] | None = None) -> World:
     """Read this process's place from the environment.
 
     Raises:
-        ConfigError: a launcher's variables are there in part, are no numbers, or make no place.
+        ConfigError: a launcher's variables are incomplete, not numbers, or not a place in the run.
     """
     env = dict(os.environ) if environment is None else environment
     if "RANK" in env or "WORLD_SIZE" in env:
@@ -177,14 +177,14 @@ def find_world(environment: dict[str, str] | None = None) -> World:
         raise ConfigError(f"{', '.join(names)} must be numbers: start with torchrun, deepspeed or srun") from error
     if not (0 <= rank < size and local_rank >= 0):
         nowhere = ConfigError(
-            f"{names[0]}={rank}, {names[1]}={local_rank} and {names[2]}={size} are no place of a process: ranks count "
-            "from 0 to below the number of processes"
+            f"{names[0]}={rank}, {names[1]}={local_rank} and {names[2]}={size} are not the place of a process: ranks "
+            "count from 0 to below the number of processes"
         )
-        nowhere.said_elsewhere = False  # the others may have a place
+        nowhere.reported_by_peer = False  # the others may have a place
         raise nowhere
     port = env.get("MASTER_PORT", "1")
     if not (port.isdecimal() and 0 < int(port) < 2**16):
-        raise ConfigError(f"MASTER_PORT={port} is no port: a number from 1 to 65535 that is free on the first machine")
+        raise ConfigError(f"MASTER_PORT={port} is not a port: give one from 1 to 65535, free on the first machine")
     return World(rank, local_rank, size, int(local_size) if local_size.isdigit() else None)
 
 
@@ -208,26 +208,26 @@ def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[Non
         torch.cuda.set_device(world.device)
         backend = "nccl"
     limit = timedelta(seconds=2 * timeout)  # after the watchdog, which names the one that hangs
-    with _said_to_libraries(world):
+    with _torchrun_environment(world):
         if world.size == 1:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
             store = None
         else:
-            store = meet(backend, world.rank, world.size, timeout)
+            store = join_process_group(backend, world.rank, world.size, timeout)
             own = dist.PrefixStore("watchdog", store.clone())  # type: ignore[attr-defined]
-            world.watchdog = Watchdog(own, world.rank, world.size, timeout, speaks=world.speaks_of_main)
+            world.watchdog = Watchdog(own, world.rank, world.size, timeout, reports=world.reports_main_failure)
         world.group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=limit)
         try:
             yield
         except LexaError as error:
-            error.said_elsewhere = _said_elsewhere(store, world, str(error))
+            error.reported_by_peer = _reported_by_peer(store, world, str(error))
             raise
         except Exception as error:
             if store is None or not (isinstance(error, RuntimeError) and _is_of_connections(error)):
-                _said_elsewhere(store, world, str(error))  # the others need not say that they have lost this one
+                _reported_by_peer(store, world, str(error))  # the others need not say that they have lost this one
                 raise
             ended = TrainingError(f"process {world.rank} {LOST}")
-            ended.said_elsewhere = _said_elsewhere(store, world, LOST)
+            ended.reported_by_peer = _reported_by_peer(store, world, LOST)
             raise ended from error
         finally:
             if world.watchdog is not None:
@@ -238,14 +238,14 @@ def joined(world: World, *, process_group: bool, timeout: float) -> Iterator[Non
                 dist.destroy_process_group()
 
 
-def _said_elsewhere(store: dist.Store | None, world: World, message: str) -> bool:
-    """Note that this process ends for this reason; whether another process has said the same, or why this one ends."""
+def _reported_by_peer(store: dist.Store | None, world: World, message: str) -> bool:
+    """Note why this process ends; whether another process has already reported the same, or the cause of it."""
     if store is None:
         return False
     try:
-        rank, first = store.compare_set("said", "", f"{world.rank} {message}").decode().split(" ", 1)
+        rank, first = store.compare_set("error", "", f"{world.rank} {message}").decode().split(" ", 1)
     except RuntimeError:  # the store has ended with the main process
-        return message == LOST and not world.speaks_of_main
+        return message == LOST and not world.reports_main_failure
     return int(rank) != world.rank and message in (first, LOST)
 
 
@@ -255,14 +255,14 @@ def _is_of_connections(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def _said_to_libraries(world: World) -> Iterator[None]:
-    """Say in torchrun's words, which libraries read, what srun or nobody said; take it back at the end."""
-    said = {"RANK": str(world.rank), "LOCAL_RANK": str(world.local_rank), "WORLD_SIZE": str(world.size)}
+def _torchrun_environment(world: World) -> Iterator[None]:
+    """Set the variables of torchrun, which libraries read, where srun or nobody has; unset them at the end."""
+    variables = {"RANK": str(world.rank), "LOCAL_RANK": str(world.local_rank), "WORLD_SIZE": str(world.size)}
     if world.size > 1:
         nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST") or "localhost"
         port = 20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000
-        said |= {"MASTER_ADDR": first_node(nodes), "MASTER_PORT": str(port)}
-    missing = {name: value for name, value in said.items() if name not in os.environ}
+        variables |= {"MASTER_ADDR": first_node(nodes), "MASTER_PORT": str(port)}
+    missing = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield

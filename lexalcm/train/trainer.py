@@ -202,7 +202,7 @@ class Trainer:
         update = self.engine.update(lr)
         waited, batches.waited = batches.waited, 0.0
         peak = peak_bytes(self.world.device)
-        counted = tally.exchange(self.world, stop=stop.made, waited=waited, peak_bytes=peak)
+        counted = tally.exchange(self.world, stop=stop.requested, waited=waited, peak_bytes=peak)
         targets = max(1, targets - counted.missing_targets)
         seconds = time.perf_counter() - began
         progress = progress.after_step(

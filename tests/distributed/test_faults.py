@@ -126,7 +126,7 @@ def test_a_process_that_loops_is_named_with_the_line_where_it_is(forks: ForkServ
     run.send(signal.SIGUSR2, [1])
     assert run.wait() == [1, 1], run.output
     (line,) = said(run)
-    assert "gone on for 3 s" in line
+    assert "progress for 3 s" in line
     assert "process 1 (host " in line
     assert "faults.py:" in line
     assert "(loop_for_ever)" in line
@@ -165,4 +165,4 @@ def test_a_loader_process_that_stands_still_is_found_out(forks: ForkServer) -> N
     os.kill(loader, signal.SIGKILL)
     (line,) = said(run)
     assert line.startswith("lcm: process 1 (host ")
-    assert "has not gone on for 3 s: it was reading data" in line
+    assert "has made no progress for 3 s: it was reading data" in line

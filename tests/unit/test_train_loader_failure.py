@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from lexalcm.data.batches.loader_failure import loader_failures_said
+from lexalcm.data.batches.loader_failure import report_worker_death
 from lexalcm.errors import TrainingError
 
 
@@ -38,12 +38,12 @@ class Dying(IterableDataset):
     ids=["memory", "shared-memory"],
 )
 def test_what_killed_a_loader_process_is_said(number: signal.Signals, message: str) -> None:
-    with pytest.raises(TrainingError) as raised, loader_failures_said(5):
+    with pytest.raises(TrainingError) as raised, report_worker_death(5):
         list(DataLoader(Dying(number), batch_size=None, num_workers=1))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="shapes differ"), loader_failures_said(0):
+    with pytest.raises(RuntimeError, match="shapes differ"), report_worker_death(0):
         raise RuntimeError("shapes differ")

@@ -13,16 +13,16 @@ from lexalcm.distributed.signals import SCHEDULERS, SIGNALS, StopRequest
 def test_a_signal_asks_to_stop_and_is_handled_as_before_afterwards(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequest() as stop:
-        assert not stop.made
+        assert not stop.requested
         os.kill(os.getpid(), number)
-        assert stop.made
+        assert stop.requested
     assert signal.getsignal(number) == before
 
 
 def test_a_second_interrupt_stops_at_once() -> None:
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.made
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -44,7 +44,7 @@ def test_under_nohup_the_end_of_the_terminal_is_no_request() -> None:
     try:
         with StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.made
+            assert not stop.requested
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -55,7 +55,7 @@ from lexalcm.distributed.signals import StopRequest
 with StopRequest(exit_code=7) as stop, stop.ending("compiling", nothing_is_lost={lost}):
     print("working", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})  # no handler of Python's runs before it is done
-sys.exit(3 if stop.made else 4)
+sys.exit(3 if stop.requested else 4)
 """
 
 
@@ -92,6 +92,6 @@ def test_work_that_ends_soon_says_nothing() -> None:
     with StopRequest() as stop:
         with stop.ending("working", nothing_is_lost=True):
             os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.made
+        assert stop.requested
     assert signal.getsignal(signal.SIGTERM) == before
     assert signal.set_wakeup_fd(-1) == -1

@@ -73,12 +73,12 @@ def test_half_a_launcher_is_an_error(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"RANK": "5"}, "RANK=5, LOCAL_RANK=0 and WORLD_SIZE=2 are no place"),
+        ({"RANK": "5"}, "RANK=5, LOCAL_RANK=0 and WORLD_SIZE=2 are not the place"),
         ({"RANK": "2"}, "no place"),
         ({"RANK": "-1"}, "no place"),
         ({"LOCAL_RANK": "-1"}, "no place"),
         ({"WORLD_SIZE": "0"}, "no place"),
-        ({"MASTER_PORT": "abc"}, "MASTER_PORT=abc is no port"),
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT=abc is not a port"),
         ({"MASTER_PORT": "65536"}, "no port"),
         ({"MASTER_PORT": ""}, "no port"),
     ],

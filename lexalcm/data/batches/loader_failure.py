@@ -1,4 +1,4 @@
-"""The death of a loader process, said in one line.
+"""The death of a loader process, reported in one line.
 
 Torch notices it wherever the process that reads is at work, and raises an error of no class of its own, under a
 traceback that leads nowhere: the system has killed the process, mostly because memory was full.
@@ -18,7 +18,7 @@ FULL_SHARED_MEMORY = "Bus error"
 
 
 @contextmanager
-def loader_failures_said(rank: int) -> Iterator[None]:
+def report_worker_death(rank: int) -> Iterator[None]:
     """Turn the death of a loader process into an error of one line for the duration of a `with` block.
 
     Args:

@@ -67,7 +67,7 @@ class CheckpointSaver:
         self._note = note
         self._put_back = put_back
         self._thread = ThreadPoolExecutor(1, "checkpoint") if settings.background else None
-        self._writers = world.beside() if settings.background else world
+        self._writers = world.for_thread() if settings.background else world
         self._writing: Future[str | None] | None = None
 
     def save(self, progress: Progress, *, must: bool = False) -> None:

@@ -67,7 +67,7 @@ class Silent:
         """Nothing."""
 
 
-def is_of_no_audience(error: OSError) -> bool:
+def output_is_closed(error: OSError) -> bool:
     """Whether a write failed because the terminal is closed, or the process that read it has ended."""
     return isinstance(error, BrokenPipeError) or error.errno == errno.EIO
 
@@ -113,7 +113,7 @@ class Logged:
         try:
             yield
         except OSError as error:
-            if not is_of_no_audience(error):
+            if not output_is_closed(error):
                 raise
             self._display = Silent()
             logger.warning("nobody watches any more: the run goes on")

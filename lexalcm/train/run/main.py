@@ -18,7 +18,7 @@ import torch
 
 from lexalcm.config import load_settings
 from lexalcm.data.batches.loader import TrainingBatches, ValidationBatches
-from lexalcm.data.batches.loader_failure import loader_failures_said
+from lexalcm.data.batches.loader_failure import report_worker_death
 from lexalcm.data.batches.mixture import Mixture
 from lexalcm.data.format.manifest import MANIFEST_FILE
 from lexalcm.distributed.signals import StopRequest
@@ -149,7 +149,7 @@ def train(
     with (
         LogFile(world) as log,
         group,
-        loader_failures_said(world.rank),
+        report_worker_death(world.rank),
         StopRequest(stop) as stop,
         locked(run, world, display.note),
     ):
@@ -162,7 +162,7 @@ def train(
         )
         if start.complete:
             return _result("complete", run, start.progress, start.checkpoint)
-        if world.sum([stop.made])[0]:  # while all was loaded: as long again would pass before the first step
+        if world.sum([stop.requested])[0]:  # while all was loaded: as long again would pass before the first step
             return _result("stopped", run, start.progress, start.checkpoint)
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
@@ -227,7 +227,7 @@ def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequ
     model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     with (
         joined(world, process_group=parts.choice.engine.needs_process_group, timeout=config.train.timeout),
-        loader_failures_said(world.rank),
+        report_worker_death(world.rank),
         StopRequest(stop) as stop,
     ):
         choice = _agreed_choice(parts, config, display)
