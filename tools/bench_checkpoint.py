@@ -30,8 +30,8 @@ from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.model.presets import PUBLISHED_DIM
 from lexalcm.objective import create_objective
-from lexalcm.train.checkpoint.format import Progress
-from lexalcm.train.checkpoint.manager import CheckpointSaver
+from lexalcm.train.checkpoint.format import TrainState
+from lexalcm.train.checkpoint.manager import CheckpointManager
 from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.settings import RunConfig
@@ -95,12 +95,12 @@ def _work(place: dict[str, Any], engine: str, saves: int, folder: Path, found: "
         training.accumulate(_batch(world.rank), 1.0, last=True)
         training.update(1e-3)
         settings = CheckpointSettings(keep=1)
-        saver = CheckpointSaver(folder / "checkpoints", training, settings, world, lambda note: print(note))
+        manager = CheckpointManager(folder / "checkpoints", training, settings, world, lambda note: print(note))
         seconds, processor, grown, written = [], [], [], []
         for step in range(1, saves + 1):
             world.barrier()
             began, computed = time.perf_counter(), time.process_time()
-            memory, wrote = _growth(lambda step=step: saver.save(Progress(step=step), must=True))  # type: ignore[misc]
+            memory, wrote = _growth(lambda step=step: manager.save(TrainState(step=step), required=True))  # type: ignore[misc]
             processor.append(time.process_time() - computed)
             world.barrier()
             seconds.append(round(time.perf_counter() - began, 2))
@@ -109,7 +109,7 @@ def _work(place: dict[str, Any], engine: str, saves: int, folder: Path, found: "
         of_all = world.gather((min(processor), max(grown), max(written)))
         if world.is_main:
             found.put(_line(engine, world, seconds, of_all))
-        saver.close()
+        manager.close()
         training.close()
 
 

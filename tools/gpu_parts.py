@@ -31,7 +31,7 @@ from lexalcm.train.engines.choose import EngineChoice, start_engine
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine
 from lexalcm.train.memory.plan import plan_memory
-from lexalcm.train.prefetch import Ahead
+from lexalcm.train.prefetch import Prefetcher
 from lexalcm.train.run.main import read_run_config, train
 from lexalcm.train.settings import RunConfig
 from tools.bench_train_step import FIXED
@@ -305,7 +305,7 @@ class _Steps:
         setup = Setup("bf16", SingleEngine.name)
         choice = EngineChoice(SingleEngine, setup, checkpointing=checkpointing, compiled=compiled)
         self._engine = start_engine(choice, create_objective(model), self.config.train, self.device)
-        self._batches = Ahead(self._rows(), self.device)
+        self._batches = Prefetcher(self._rows(), self.device)
 
     def take(self, steps: int) -> None:
         """Take some steps."""

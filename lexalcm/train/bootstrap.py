@@ -27,7 +27,7 @@ from lexalcm.model.storage.folder import load_model
 from lexalcm.model.storage.locate import CONFIG_FILE
 from lexalcm.model.storage.sidecar_files import copy_companions
 from lexalcm.train.checkpoint.export import export_model
-from lexalcm.train.checkpoint.format import list_checkpoints, read_progress
+from lexalcm.train.checkpoint.format import list_checkpoints, read_train_state
 from lexalcm.train.run.folder import saved_run
 from lexalcm.train.settings import RunConfig
 
@@ -156,7 +156,7 @@ def bootstrap_from_checkpoint(path: Path, out: Path, *, overwrite: bool = False)
         checkpoint = next(iter(list_checkpoints(run.checkpoints)), None)
     if checkpoint is None:
         raise UserError(f"{run.path} has no checkpoint yet")
-    read_progress(checkpoint)
+    read_train_state(checkpoint)
     config = load_settings(RunConfig, run.config)
     dataset = Dataset.open(config.data.all_sets[0].path)
     export_model(checkpoint, config.model, dataset.path, out)

@@ -117,7 +117,7 @@ def create_state(optimizers: Iterable[Optimizer], updates: int) -> None:
 def state_tensors(optimizers: Iterable[Optimizer]) -> dict[nn.Parameter, dict[str, Tensor]]:
     """The tensors that optimizers keep of each parameter, by their names there.
 
-    Left out are the number of updates, which a run's progress holds, and bitsandbytes' code table, a constant.
+    Left out are the number of updates, which the train state holds, and bitsandbytes' code table, a constant.
     """
     return {
         parameter: {

@@ -13,7 +13,7 @@ import torch
 from lexalcm.data.batches.batch import Batch, Sent
 
 
-class Ahead:
+class Prefetcher:
     """An iterator over micro-batches that are on the device, or on their way; on a CPU, the batches as they come.
 
     Attributes:

@@ -17,8 +17,8 @@ from lexalcm.train.monitor.timestep_loss import TimestepBuckets
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Over all processes."""
+class StepMetrics:
+    """A step's numbers over all processes."""
 
     loss: float  # summed over targets
     by_timestep: list[float]  # the same in each bucket of timesteps
@@ -33,12 +33,12 @@ class Counted:
 
 
 @dataclass
-class Tally:
-    """Micro-batches, added up one by one.
+class StepAccumulator:
+    """Adds up micro-batches one by one.
 
     Attributes:
         numbers: the micro-batches' numbers.
-        losses: the summed loss of each, filled by `exchange`.
+        losses: the summed loss of each, filled by `reduce`.
     """
 
     buckets: TimestepBuckets | None
@@ -71,7 +71,7 @@ class Tally:
         rows = torch.stack(self._on_device)
         self._sent = ToHost(torch.cat([rows[:, 0], rows.sum(0)]))
 
-    def exchange(self, world: World, *, stop: bool = False, waited: float = 0.0, peak_bytes: int = 0) -> Counted:
+    def reduce(self, world: World, *, stop: bool = False, waited: float = 0.0, peak_bytes: int = 0) -> StepMetrics:
         """Add up over all processes; each must call it, after `send`.
 
         Args:
@@ -84,7 +84,7 @@ class Tally:
         count = 0 if self.buckets is None else self.buckets.count
         transferred = self._sent.read().tolist()
         self.losses, mine = transferred[: len(self.numbers)], transferred[len(self.numbers) :]
-        places = [[0.0] * world.size, [0.0] * world.size]  # what is not to be added up has a place for each process
+        places = [[0.0] * world.size, [0.0] * world.size]  # what is not added up has a place for each process
         for place, value in zip(places, (waited, peak_bytes), strict=True):
             place[world.rank] = value
         counts = [self._concepts, self._skipped, self._missing, self._flops, stop]
@@ -92,7 +92,7 @@ class Tally:
         loss, *by_timestep = everything[: 1 + 2 * count]
         concepts, skipped, missing, flops, stops = everything[1 + 2 * count :][: len(counts)]
         waits, peaks = everything[-2 * world.size : -world.size], everything[-world.size :]
-        return Counted(
+        return StepMetrics(
             loss=loss,
             by_timestep=by_timestep[:count],
             targets_by_timestep=by_timestep[count:],

@@ -401,7 +401,7 @@ def test_damaged_checkpoints_alone(lcm_train: Lcm, workspace: Path) -> None:
     Path("runs/base/checkpoints/step_00000003/weights.safetensors").unlink()
     code, _, err = lcm_train("--steps", "6")
     assert code == 2
-    assert "passing over the checkpoint step_00000003" in err
+    assert "skipping the checkpoint step_00000003" in err
     assert "begin anew with --resume never --overwrite" in err
 
 

@@ -19,14 +19,14 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.errors import MissingExtraError, ShardError, TrainingError
 from lexalcm.model import load_model
 from lexalcm.objective import create_objective
-from lexalcm.train.monitor.run_monitor import Silent
+from lexalcm.train.monitor.run_monitor import NullDisplay
 from lexalcm.train.run.main import read_run_config, train
 from lexalcm.train.trainer import VALIDATION, seed_generators
 
 SAMPLES = "train.samples.every=null"  # at validations; the workspace's settings have none
 
 
-class Notes(Silent):
+class Notes(NullDisplay):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -49,7 +49,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
-def run(name: str, *settings: str, display: Silent | None = None) -> Path:
+def run(name: str, *settings: str, display: NullDisplay | None = None) -> Path:
     settings = (f"name={name}", "train.checkpoint.every=100", *settings)
     return train(read_run_config(Path("config.yaml"), settings, "auto"), display=display).run
 
@@ -156,7 +156,7 @@ def test_what_there_is_to_look_at_cannot_be_written_or_read(here: Path, monkeypa
     def unreadable(*_: Any) -> None:
         raise ShardError("train-000000.tar is gone", "train-000000.tar")
 
-    class Breaking(Silent):
+    class Breaking(NullDisplay):
         def __init__(self, break_it: Callable[[], Any]) -> None:
             self.break_it = break_it
 

@@ -19,8 +19,8 @@ from lexalcm.distributed.world import find_world, joined
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
-from lexalcm.train.checkpoint.format import AVERAGE, OPTIMIZER, WEIGHTS, Progress, stored
-from lexalcm.train.checkpoint.manager import CheckpointSaver
+from lexalcm.train.checkpoint.format import AVERAGE, OPTIMIZER, WEIGHTS, TrainState, stored
+from lexalcm.train.checkpoint.manager import CheckpointManager
 from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.choose import choose_engine, start_engine
 from lexalcm.train.engines.protocol import Gather
@@ -54,8 +54,8 @@ def save_and_compare(name: str, overrides: list[str]) -> dict[str, Any]:
             expected[AVERAGE] = whole(engine.weights())
         for background, folder in folders.items():
             saving = CheckpointSettings(background=background)
-            with closing(CheckpointSaver(folder, engine, saving, world, print)) as saver:
-                saver.save(Progress(step=2), must=True)
+            with closing(CheckpointManager(folder, engine, saving, world, print)) as manager:
+                manager.save(TrainState(step=2), required=True)
     at_once, later = ({file.name: file for file in folder.glob("step_*/*")} for folder in folders.values())
     found = {kind: stored(folders[False] / "step_00000002", kind) for kind in expected}
     return {

@@ -139,9 +139,9 @@ def times_of_steps(folder: Path) -> list[datetime]:
 
 def notes_of(settings: list[str], resume: str = "auto") -> list[str]:
     """Run with a display that only remembers what it is told."""
-    from lexalcm.train.monitor.run_monitor import Silent
+    from lexalcm.train.monitor.run_monitor import NullDisplay
 
-    class Notes(Silent):
+    class Notes(NullDisplay):
         def __init__(self) -> None:
             self.notes: list[str] = []
 
@@ -194,7 +194,7 @@ def test_a_damaged_checkpoint_is_passed_over(here: Path, damage: Callable, file:
     (first / "checkpoints/step_00000003").rename(copied)
     damage(again / "checkpoints/step_00000006" / file)
     notes = notes_of([f"name={name}-again"])
-    assert "passing over the checkpoint step_00000006" in notes[0]
+    assert "skipping the checkpoint step_00000006" in notes[0]
     assert file in notes[0]
     assert "going on from step 3" in notes[1]
     assert largest_difference(first, again) < 1e-6

@@ -13,11 +13,11 @@ import pytest
 from training_workspace import STEPS, curve, final_weights, largest_difference, rewind
 
 from lexalcm.errors import TrainingError
-from lexalcm.train.monitor.run_monitor import Silent
+from lexalcm.train.monitor.run_monitor import NullDisplay
 from lexalcm.train.run.main import RunResult, read_run_config, train
 
 
-class Notes(Silent):
+class Notes(NullDisplay):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.at_step: dict[int, Callable[[], None]] = {}
@@ -35,7 +35,7 @@ def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return workspace
 
 
-def run(name: str, *settings: str, display: Silent | None = None) -> RunResult:
+def run(name: str, *settings: str, display: NullDisplay | None = None) -> RunResult:
     return train(read_run_config(Path("config.yaml"), [f"name={name}", *settings], "auto"), display=display)
 
 

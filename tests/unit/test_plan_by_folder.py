@@ -56,7 +56,7 @@ EXAMPLES["Manifest"] = {
     "splits": {"train": EXAMPLES["SplitRecord"]},
 }
 EXAMPLES["UnitPlan"] = {"parts": [1, 2], "dropped": 0, "division": EXAMPLES["Division"]}
-EXAMPLES["State"] = {"progress": {}, "files": {"weights": EXAMPLES["FileRecord"]}}
+EXAMPLES["StateFile"] = {"progress": {}, "files": {"weights": EXAMPLES["FileRecord"]}}
 
 
 def records() -> dict[str, CodecRecord]:

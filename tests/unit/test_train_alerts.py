@@ -5,17 +5,17 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.checkpoint.format import TrainState
 from lexalcm.train.engines.protocol import Gather
 from lexalcm.train.monitor.alerts import WeightWatch, layer_of
-from lexalcm.train.monitor.run_monitor import Monitor, Silent
+from lexalcm.train.monitor.run_monitor import Monitor, NullDisplay
 
 UPDATES = 20
 LR = 1e-3
 
 
 class Weights:
-    """As much of an engine as a look needs: weights, one at a time."""
+    """As much of an engine as a check needs: weights, one at a time."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -29,7 +29,7 @@ class Weights:
         return {name: lambda rank, tensor=tensor: tensor for name, tensor in self.tensors.items()}
 
 
-class Notes(Silent):
+class Notes(NullDisplay):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -67,10 +67,10 @@ class Looking:
     def __init__(self, lr: float = LR) -> None:
         self.weights, self.display, self.elsewhere = Weights(), Notes(), Scalars()
         monitor = Monitor(None, self.display, elsewhere=[self.elsewhere])
-        self.watch = WeightWatch(self.weights, monitor, lambda _: lr, None, Progress())
+        self.watch = WeightWatch(self.weights, monitor, lambda _: lr, None, TrainState())
 
     def look(self, updates: int = UPDATES) -> list[str]:
-        return self.watch.look(Progress(step=updates, updates=updates)).get("alerts", [])
+        return self.watch.run(TrainState(step=updates, updates=updates)).get("alerts", [])
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from lexalcm.cli import training_display
 from lexalcm.train.monitor import tensorboard
-from lexalcm.train.monitor.run_monitor import Logged, Metrics, Monitor, Silent
+from lexalcm.train.monitor.run_monitor import LoggingDisplay, Metrics, Monitor, NullDisplay
 from lexalcm.train.run.folder import RunFolder
 
 LINE = {
@@ -29,7 +29,7 @@ LINE = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    with Monitor(RunFolder(tmp_path), Silent(), buckets=["00-49", "50-99"]) as monitor:
+    with Monitor(RunFolder(tmp_path), NullDisplay(), buckets=["00-49", "50-99"]) as monitor:
         monitor.write(LINE)
         monitor.text(20, "samples/0", "It was *written*.")
     return RunFolder(tmp_path)
@@ -48,7 +48,7 @@ def test_a_line_is_one_json_object_without_nan_and_infinity(run: RunFolder) -> N
 def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
     notes: list[str] = []
 
-    class Notes(Silent):
+    class Notes(NullDisplay):
         def note(self, text: str) -> None:
             notes.append(text)
 
@@ -91,7 +91,7 @@ def test_tensorboard_goes_on_when_its_folder_is_there_again(tmp_path: Path, monk
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = RunFolder(tmp_path)
-    with Monitor(run, Silent(), buckets=["00-49", "50-99"]) as monitor:
+    with Monitor(run, NullDisplay(), buckets=["00-49", "50-99"]) as monitor:
         run.tensorboard.rename(tmp_path / "away")
         for step in range(100):
             monitor.write(LINE | {"step": step})
@@ -105,7 +105,7 @@ def test_tensorboard_goes_on_when_its_folder_is_there_again(tmp_path: Path, monk
 
 
 def test_a_line_on_the_screen_is_below_120_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    display = Logged(training_display.LineDisplay())
+    display = LoggingDisplay(training_display.LineDisplay())
     display.begin(0, 100_000)
     display.line(LINE | {"step": 12_345, "loss": 1234.56789, "validation_loss": 1234.56789, "skipped_steps": 12})
     (line,) = capsys.readouterr().err.splitlines()
@@ -119,21 +119,21 @@ def test_a_display_that_is_gone_ends_nothing(gone: OSError) -> None:
     """A pipe that nobody reads, a terminal that is closed."""
     asked = []
 
-    class Gone(Silent):
+    class Gone(NullDisplay):
         def line(self, metrics: Metrics) -> None:
             asked.append(metrics)
             raise gone
 
-    display = Logged(Gone())
+    display = LoggingDisplay(Gone())
     display.line(LINE)
     display.line(LINE)
     assert asked == [LINE]
 
 
 def test_another_error_of_a_display_is_told() -> None:
-    class Broken(Silent):
+    class Broken(NullDisplay):
         def note(self, text: str) -> None:
             raise FileNotFoundError(text)
 
     with pytest.raises(FileNotFoundError):
-        Logged(Broken()).note("something")
+        LoggingDisplay(Broken()).note("something")

@@ -49,8 +49,8 @@ STATE = "state.json"
 FORMAT_VERSION = 1
 
 
-class Progress(Settings):
-    """How far a run has come: everything but weights and optimizer state."""
+class TrainState(Settings):
+    """Where a training stands: all that is to be kept of it but weights and optimizer state."""
 
     step: NonNegativeInt = 0  # steps done, skipped ones included
     updates: NonNegativeInt = 0  # steps that changed the weights
@@ -76,7 +76,7 @@ class Progress(Settings):
         seconds: float,
         by_timestep: Sequence[float] = (),
         targets_by_timestep: Sequence[float] = (),
-    ) -> "Progress":
+    ) -> "TrainState":
         """One step further; `loss` is summed over its `targets`, and not counted where it is not finite."""
         counted = math.isfinite(loss)
         return self._with(
@@ -92,7 +92,7 @@ class Progress(Settings):
             open_targets_by_timestep=_add(self.open_targets_by_timestep, targets_by_timestep if counted else ()),
         )
 
-    def begin_line(self, train_loss: float, validation_loss: float | None) -> "Progress":
+    def begin_line(self, train_loss: float, validation_loss: float | None) -> "TrainState":
         """A line of metrics has been written with these losses, the latter only where there was a validation."""
         if validation_loss is None:
             validation_loss = self.validation_loss
@@ -105,7 +105,7 @@ class Progress(Settings):
             validation_loss=validation_loss,
         )
 
-    def _with(self, **changes: Any) -> "Progress":
+    def _with(self, **changes: Any) -> "TrainState":
         return self.model_copy(update=changes)
 
 
@@ -121,11 +121,11 @@ class FileRecord(Settings):
     sha256: str
 
 
-class State(Settings):
+class StateFile(Settings):
     """`state.json`."""
 
     format_version: int = FORMAT_VERSION
-    progress: Progress
+    progress: TrainState
     files: dict[str, FileRecord]
 
 
@@ -152,7 +152,7 @@ def step_of(path: Path) -> int:
 class Content:
     """What this process is to write of a checkpoint; its tensors can be gone through once, file by file."""
 
-    progress: Progress
+    state: TrainState
     layouts: dict[str, dict[str, TensorSpec]]  # of each file, its tensors by name
     tensors: dict[str, Iterator[Tensor]]
 
@@ -176,7 +176,7 @@ class Content:
         return files
 
 
-def gather(engine: Engine, progress: Progress, world: World) -> Content:
+def gather(engine: Engine, state: TrainState, world: World) -> Content:
     """This process's share of a run's state.
 
     Nothing is gathered before the tensors are gone through, which every process must do.
@@ -199,7 +199,7 @@ def gather(engine: Engine, progress: Progress, world: World) -> Content:
     add(OPTIMIZER, engine.state_layout, engine.state())
     if engine.average is not None:
         add(AVERAGE, weights, engine.weights(), engine.average.in_place())
-    return Content(progress, layouts, tensors)
+    return Content(state, layouts, tensors)
 
 
 def share_out(layout: Mapping[str, TensorSpec], processes: int) -> list[list[str]]:
@@ -236,7 +236,7 @@ def write_checkpoint(folder: Path, content: Content, world: World) -> Path:
     Raises:
         UserError: the disk of a process is full, or fails; all raise it.
     """
-    path = folder / checkpoint_name(content.progress.step)
+    path = folder / checkpoint_name(content.state.step)
     with ExitStack() as stack:
 
         def begin() -> Path:
@@ -253,9 +253,9 @@ def write_checkpoint(folder: Path, content: Content, world: World) -> Path:
 
         def end() -> None:
             files = {name: record for of_one in written for name, record in of_one.items()}
-            state = State(progress=content.progress, files=files)
+            record = StateFile(progress=content.state, files=files)
             with disk_failures_of(world):
-                write_text(temporary / STATE, state.model_dump_json(indent=2) + "\n")
+                write_text(temporary / STATE, record.model_dump_json(indent=2) + "\n")
                 stack.close()
 
         temporary = world.from_main(begin)
@@ -275,24 +275,24 @@ def disk_failures_of(world: World) -> Iterator[None]:
         raise UserError(where + why) from error
 
 
-def read_progress(path: Path) -> Progress:
-    """Check a checkpoint's files against their hashes and give its counters.
+def read_train_state(path: Path) -> TrainState:
+    """Check a checkpoint's files against their hashes and give its train state.
 
     Raises:
         TrainingError: a file is missing, truncated, damaged or cannot be read; the message says which.
         UserError: no permission to read a file, so that nothing is known of it.
     """
     try:
-        state = State.model_validate_json((path / STATE).read_bytes())
+        record = StateFile.model_validate_json((path / STATE).read_bytes())
         with ThreadPoolExecutor() as pool:
-            list(pool.map(_check_file, [inside(path, name) for name in state.files], state.files.values()))
+            list(pool.map(_check_file, [inside(path, name) for name in record.files], record.files.values()))
     except PermissionError as error:  # no reason to pass it over, nor to begin anew
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     except (FileNotFoundError, ValidationError, DataError) as error:
         raise TrainingError(f"{path / STATE} is missing or damaged") from error
     except OSError as error:  # of the disk
         raise TrainingError(f"{error.filename or path} cannot be read: {error.strerror}") from error
-    return state.progress
+    return record.progress
 
 
 def _check_file(file: Path, record: FileRecord) -> None:

@@ -19,7 +19,7 @@ from lexalcm.errors import TrainingError, UserError
 from lexalcm.io.atomic import write_text
 from lexalcm.train.checkpoint.format import (
     Content,
-    Progress,
+    TrainState,
     checkpoint_name,
     disk_failures_of,
     gather,
@@ -31,7 +31,7 @@ from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.protocol import Engine
 
 
-class CheckpointSaver:
+class CheckpointManager:
     """Saves the checkpoints of one run; every process has one and makes the same calls.
 
     Attributes:
@@ -46,7 +46,7 @@ class CheckpointSaver:
         world: World,
         note: Callable[[str], None],
         last: Path | None = None,
-        put_back: Callable[[], str | None] = lambda: None,
+        recreate_folder: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Save into a folder.
 
@@ -57,7 +57,7 @@ class CheckpointSaver:
             world: this process's place.
             note: says that one could not be saved.
             last: the checkpoint that the run goes on from.
-            put_back: makes the run's folder again where it is gone, and gives what to say of that.
+            recreate_folder: makes the run's folder again where it is gone, and gives a note of that.
         """
         self.last = last
         self._folder = folder
@@ -65,29 +65,29 @@ class CheckpointSaver:
         self._settings = settings
         self._world = world
         self._note = note
-        self._put_back = put_back
+        self._recreate_folder = recreate_folder
         self._thread = ThreadPoolExecutor(1, "checkpoint") if settings.background else None
-        self._writers = world.for_thread() if settings.background else world
+        self._writer_world = world.for_thread() if settings.background else world
         self._writing: Future[str | None] | None = None
 
-    def save(self, progress: Progress, *, must: bool = False) -> None:
-        """Save the state of a step; where it `must` be, this returns when it is.
+    def save(self, state: TrainState, *, required: bool = False) -> None:
+        """Save the state of a step; where that is `required`, this returns once it is.
 
         Raises:
-            TrainingError: it must be saved and cannot be.
+            TrainingError: it is required and cannot be saved.
         """
-        content = gather(self._engine, progress, self._world)
+        content = gather(self._engine, state, self._world)
         if self._thread is None:
             self._settle(lambda: self._write(content))
         else:
             self.finish()
             copied = content.copied()
             self._writing = self._thread.submit(self._write, copied)
-            if must:
+            if required:
                 self.finish()
-        if must and (self.last is None or self.last.name != checkpoint_name(progress.step)):
+        if required and (self.last is None or self.last.name != checkpoint_name(state.step)):
             raise TrainingError(
-                f"step {progress.step} could not be saved in {self._folder}: make room, and give the same command "
+                f"step {state.step} could not be saved in {self._folder}: make room, and give the same command "
                 "again to go on from the last checkpoint that was"
             )
 
@@ -105,34 +105,34 @@ class CheckpointSaver:
 
     def _settle(self, write: Callable[[], str | None]) -> None:
         try:
-            said = write()
+            message = write()
         except UserError as error:
             kept = "no checkpoint is there yet" if self.last is None else f"{self.last.name} stays"
             self._note(f"a checkpoint could not be saved in {self._folder}: {error}; the run goes on, {kept}")
         else:
-            if said is not None:
-                self._note(said)
+            if message is not None:
+                self._note(message)
 
     def _write(self, content: Content) -> str | None:
-        """Write a checkpoint and tidy up; gives what to say of the folder, or of what could not be tidied up."""
+        """Write a checkpoint and tidy up; gives a note of the folder, or of what could not be tidied up."""
 
-        def put_back() -> str | None:
-            with disk_failures_of(self._writers):
-                return self._put_back()
+        def recreate_folder() -> str | None:
+            with disk_failures_of(self._writer_world):
+                return self._recreate_folder()
 
-        made_again = self._writers.from_main(put_back)
-        self.last = write_checkpoint(self._folder, content, self._writers)
+        made_again = self._writer_world.from_main(recreate_folder)
+        self.last = write_checkpoint(self._folder, content, self._writer_world)
         if not self._world.is_main:
             return made_again
         try:
             write_text(self._folder.parent / "latest", self.last.name + "\n")
-            for old in self._superfluous():
+            for old in self._expired():
                 shutil.rmtree(old)
         except (OSError, UserError) as error:
             return f"{self.last} is saved, but what it replaces could not be removed: {error}"
         return made_again
 
-    def _superfluous(self) -> Iterator[Path]:
+    def _expired(self) -> Iterator[Path]:
         every = self._settings.keep_every
         assert self.last is not None
         # What lies beyond the newest one is not of this run, and must not cost it its own.

@@ -1,10 +1,10 @@
-"""Whether the plan of a GPU's memory was right: said once, after a run's first steps, where it was not."""
+"""Whether the plan of a GPU's memory was right: noted once, after a run's first steps, where it was not."""
 
 from typing import Any
 
 import torch
 
-from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.checkpoint.format import TrainState
 from lexalcm.train.memory.peak import peak_bytes
 from lexalcm.train.monitor.run_monitor import Monitor
 
@@ -15,26 +15,26 @@ LEAST = GIB // 2  # a difference that matters; libraries' workspaces, which are 
 
 
 class MemoryWatch:
-    """Compares the peak with the plan; see `lexalcm.train.monitor.training_metrics.Look`."""
+    """Compares the peak with the plan; see `lexalcm.train.monitor.training_metrics.Callback`."""
 
     def __init__(self, planned: int, device: torch.device, first_step: int, monitor: Monitor) -> None:
-        """Take the plan.
+        """Compare with a plan.
 
         Args:
             planned: bytes.
             device: the process's GPU.
             first_step: where the run begins or goes on.
-            monitor: where it is said.
+            monitor: shows the note.
         """
         self._planned, self._device, self._monitor = planned, device, monitor
-        self._due = first_step + STEPS
+        self._check_at = first_step + STEPS
 
-    def due(self, step: int, validating: bool) -> bool:
-        """See `Look.due`."""
-        return step == self._due
+    def should_run(self, step: int, validating: bool) -> bool:
+        """See `Callback.should_run`."""
+        return step == self._check_at
 
-    def look(self, progress: Progress) -> dict[str, Any]:
-        """See `Look.look`."""
+    def run(self, state: TrainState) -> dict[str, Any]:
+        """See `Callback.run`."""
         peak = peak_bytes(self._device)
         if abs(peak - self._planned) > max(LEAST, TOLERANCE * self._planned):
             self._monitor.display.note(

@@ -1,12 +1,12 @@
 """Alerts: weights that are not finite, and weights that training does not reach.
 
-A weight stands still when none of its sampled numbers and not its norm has changed between two looks, although updates
+A weight stands still when none of its sampled numbers and not its norm has changed between two checks, although updates
 were made with a learning rate that would have shown. It only decays when all of its sampled numbers have shrunk by the
 same factor: weight decay moves it, no gradient does. Both are signs of a part that is cut off from the loss, of a
 learning rate below what the numbers' type can hold, or of weights that were meant to be frozen.
 
-A look gathers every weight once (see `lexalcm.train.monitor.weight_statistics`). It also gives, for each layer, the
-norm of its weights and how much of it they have moved since the look before: about 1e-3 an update is usual at full
+A check gathers every weight once (see `lexalcm.train.monitor.weight_statistics`). It also gives, for each layer, the
+norm of its weights and how much of it they have moved since the check before: about 1e-3 an update is usual at full
 learning rate.
 """
 
@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.checkpoint.format import TrainState
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.monitor.run_monitor import Monitor
 from lexalcm.train.monitor.weight_statistics import WeightStatistics, weight_statistics
 
 logger = logging.getLogger(__name__)
 
-MIN_UPDATES = 10  # between two looks that are compared: gates that begin at zero open layer by layer in the first ones
+MIN_UPDATES = 10  # between two checks that are compared: gates that begin at zero open layer by layer in the first ones
 MIN_TRAVEL = 1e-5  # sum of the learning rates between them
 MAX_NAMED = 8
 EPSILON = float(torch.finfo(torch.float32).eps)
 
 
 class WeightWatch:
-    """Looks at all weights; see the module's text."""
+    """Checks all weights; see the module's text."""
 
     def __init__(
         self,
@@ -39,35 +39,35 @@ class WeightWatch:
         monitor: Monitor,
         learning_rate: Callable[[int], float],
         every: int | None,
-        progress: Progress,
+        state: TrainState,
     ) -> None:
-        """Take a first look; every process must do so.
+        """Check for the first time; every process must do so.
 
         Args:
             engine: the model in training.
             monitor: where norms of layers and alerts go.
             learning_rate: of the update that is step `n`, from 0.
-            every: steps between looks; none: at validations.
-            progress: where the run begins or goes on.
+            every: steps between checks; none: at validations.
+            state: where the run begins or goes on.
         """
         self._engine = engine
         self._monitor = monitor
         self._learning_rate = learning_rate
         self._every = every
         self._before = weight_statistics(engine)
-        self._began = progress
-        self._said: list[str] = []
+        self._began = state
+        self._reported: list[str] = []
 
-    def due(self, step: int, validating: bool) -> bool:
-        """See `Look.due`."""
+    def should_run(self, step: int, validating: bool) -> bool:
+        """See `Callback.should_run`."""
         return validating if self._every is None else step % self._every == 0
 
-    def look(self, progress: Progress) -> dict[str, Any]:
-        """See `Look.look`; alerts are given, and said, when they differ from those of the look before."""
+    def run(self, state: TrainState) -> dict[str, Any]:
+        """See `Callback.run`; alerts are given, and shown, when they differ from those of the check before."""
         now = weight_statistics(self._engine)
         alerts = [_sentence("not finite", _not_finite(now), "stop, and go on from a checkpoint before")]
-        updates = progress.updates - self._began.updates
-        travel = sum(self._learning_rate(step) for step in range(self._began.step, progress.step))
+        updates = state.updates - self._began.updates
+        travel = sum(self._learning_rate(step) for step in range(self._began.step, state.step))
         if updates >= MIN_UPDATES and travel >= MIN_TRAVEL:
             still = {name for name, one in now.items() if _is_still(self._before[name], one)}
             decays = {
@@ -80,13 +80,13 @@ class WeightWatch:
                 _sentence(f"not moved in {updates} updates", still, advice),
                 _sentence(f"moved by weight decay alone in {updates} updates", decays, advice),
             ]
-            self._monitor.details(progress.step, dict(_layers(self._before, now, updates)))
-            self._before, self._began = now, progress
+            self._monitor.details(state.step, dict(_layers(self._before, now, updates)))
+            self._before, self._began = now, state
         found = [alert for alert in alerts if alert]
-        new = [alert for alert in found if alert not in self._said]
-        self._said = found
+        new = [alert for alert in found if alert not in self._reported]
+        self._reported = found
         for alert in new:
-            self._monitor.alert(progress.step, alert)
+            self._monitor.alert(state.step, alert)
         return {"alerts": new} if new else {}
 
 
@@ -107,9 +107,9 @@ def _is_still(before: WeightStatistics, now: WeightStatistics) -> bool:
 
 
 def _only_decays(before: WeightStatistics, now: WeightStatistics, updates: int) -> bool:
-    """Whether a weight is what it was times a number below one, but for the rounding of so many multiplications.
+    """Whether a weight is what it was times a number below one, but for the rounding of `updates` multiplications.
 
-    It must have shrunk by far more than what rounding does, or a weight that moves slowly would look like it.
+    It must have shrunk by far more than what rounding does, or a weight that moves slowly would seem to do so.
     """
     tolerance = 4 * EPSILON * math.sqrt(updates)
     length = float(before.sample.norm())

@@ -1,11 +1,11 @@
-"""What a run tells: `metrics.jsonl`, TensorBoard, Weights & Biases where asked for, a log, and whoever watches.
+"""Where a run's metrics go: `metrics.jsonl`, TensorBoard, Weights & Biases where asked for, a log, and the display.
 
-Telling must not end a run: what cannot be written, on a disk that is full, is said once and left out.
+Reporting must not end a run: what cannot be written, on a disk that is full, is noted once and left out.
 
-Only the main process has a monitor that writes; the others have a silent one, and a log of their own. A line is written
-every `log_every` steps and after a validation, never two for a step. `loss` is the mean over the targets of all steps
-since the line before; a checkpoint holds what has gathered for the next line, so that a resumed run writes the lines of
-one never stopped.
+Only the main process has a monitor that writes; the others have one without files, and a log of their own. A line is
+written every `log_every` steps and after a validation, never two for a step. `loss` is the mean over the targets of all
+steps since the line before; a checkpoint holds what has gathered for the next line, so that a resumed run writes the
+lines of one never stopped.
 """
 
 import errno
@@ -33,7 +33,7 @@ class Display(Protocol):
     """Shows a run to the one who started it."""
 
     def begin(self, step: int, steps: int) -> None:
-        """The steps begin, so many being done already."""
+        """The steps begin, of which `step` are done already."""
 
     def advance(self, metrics: Metrics) -> None:
         """A step is done: `step`, `loss`, `lr`, `concepts_per_s` and, where known, `mfu` of this step alone."""
@@ -42,13 +42,13 @@ class Display(Protocol):
         """A line of metrics has been written."""
 
     def note(self, text: str) -> None:
-        """Something that is no error, but that should be known."""
+        """Something that is not an error but should be known."""
 
     def end(self) -> None:
         """The steps are over."""
 
 
-class Silent:
+class NullDisplay:
     """Shows nothing."""
 
     def begin(self, step: int, steps: int) -> None:
@@ -72,10 +72,10 @@ def output_is_closed(error: OSError) -> bool:
     return isinstance(error, BrokenPipeError) or error.errno == errno.EIO
 
 
-class Logged:
-    """Another display, whose notes are also logged; when it is gone, nobody is shown anything and the run goes on.
+class LoggingDisplay:
+    """Another display, whose notes are also logged; when it is closed, nothing is shown and the run goes on.
 
-    It is gone when its terminal has been closed, or the process that read it has ended: a Ctrl-C also ends the `tee` of
+    It is closed when its terminal is, or the process that read it has ended: a Ctrl-C also ends the `tee` of
     `lcm train | tee`, while the run still has to save.
     """
 
@@ -84,43 +84,43 @@ class Logged:
 
     def begin(self, step: int, steps: int) -> None:
         """Show it."""
-        with self._while_it_is_there():
+        with self._while_open():
             self._display.begin(step, steps)
 
     def advance(self, metrics: Metrics) -> None:
         """Show it."""
-        with self._while_it_is_there():
+        with self._while_open():
             self._display.advance(metrics)
 
     def line(self, metrics: Metrics) -> None:
         """Show it."""
-        with self._while_it_is_there():
+        with self._while_open():
             self._display.line(metrics)
 
     def note(self, text: str) -> None:
         """Log it and show it."""
         logger.info(text)
-        with self._while_it_is_there():
+        with self._while_open():
             self._display.note(text)
 
     def end(self) -> None:
         """Show it."""
-        with self._while_it_is_there():
+        with self._while_open():
             self._display.end()
 
     @contextmanager
-    def _while_it_is_there(self) -> Iterator[None]:
+    def _while_open(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             if not output_is_closed(error):
                 raise
-            self._display = Silent()
-            logger.warning("nobody watches any more: the run goes on")
+            self._display = NullDisplay()
+            logger.warning("the output is closed: the run goes on")
 
 
-class Elsewhere(Protocol):
-    """Another place where metrics go."""
+class MetricsWriter(Protocol):
+    """Writes metrics, beside `metrics.jsonl`."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of a step."""
@@ -142,27 +142,27 @@ class Monitor:
         step: int = 0,
         *,
         buckets: Sequence[str] = (),
-        elsewhere: Sequence[Elsewhere] = (),
+        writers: Sequence[MetricsWriter] = (),
     ) -> None:
         """Open the files; without a run folder there are none.
 
         Args:
             run: where to write.
-            display: who watches.
+            display: shows the run.
             step: steps done; what TensorBoard holds beyond them is hidden.
             buckets: names of the buckets of timesteps.
-            elsewhere: where metrics go beside the files.
+            writers: of metrics, beside the files.
         """
         self.display = display
         self._file = None
         self._failed: set[str] = set()
         self._buckets = buckets
-        self._elsewhere = list(elsewhere)
+        self._writers = list(writers)
         if run is not None:
             from lexalcm.train.monitor.tensorboard import TensorBoard  # half a second, for the main process alone
 
             self._file = run.metrics.open("a", encoding="utf-8")
-            self._elsewhere.append(TensorBoard(run.tensorboard, step))
+            self._writers.append(TensorBoard(run.tensorboard, step))
 
     def __enter__(self) -> Self:
         return self
@@ -173,9 +173,9 @@ class Monitor:
         with self._going_on("closing metrics"):
             if self._file is not None:
                 self._file.close()
-        for place in self._elsewhere:
+        for writer in self._writers:
             with self._going_on("closing metrics"):
-                place.close()
+                writer.close()
 
     def write(self, metrics: Metrics) -> None:
         """Write one line; `metrics` has `step` in it."""
@@ -192,15 +192,15 @@ class Monitor:
 
     def details(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers that are too many for a line of metrics."""
-        for place in self._elsewhere:
-            with self._going_on(type(place).__name__):
-                place.scalars(step, values)
+        for writer in self._writers:
+            with self._going_on(type(writer).__name__):
+                writer.scalars(step, values)
 
     def text(self, step: int, name: str, text: str) -> None:
         """A Markdown text for those who can show one."""
-        for place in self._elsewhere:
-            with self._going_on(type(place).__name__):
-                place.text(step, name, text)
+        for writer in self._writers:
+            with self._going_on(type(writer).__name__):
+                writer.text(step, name, text)
 
     def alert(self, step: int, text: str) -> None:
         """Something that looks wrong."""

@@ -30,20 +30,20 @@ from lexalcm.errors import LexaError
 from lexalcm.model.lcm import LCM
 from lexalcm.model.storage.folder import load_model, model_folder
 from lexalcm.registries import CODECS
-from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.checkpoint.format import TrainState
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.monitor.run_monitor import Monitor
 from lexalcm.train.settings import RunConfig
 
 SPLIT = "validation"
 SEED = 0
-LOOKED_AT = 50
+CANDIDATES = 50
 """Documents among which to find some with text, where those first chosen have none."""
 
 logger = logging.getLogger(__name__)
 
 
-class Beginning(NamedTuple):
+class SamplePrompt(NamedTuple):
     """The first sentences of a document, their concepts, and what follows."""
 
     name: str  # data set, shard and key
@@ -63,30 +63,30 @@ class TextSamples:
         engine: Engine,
         monitor: Monitor,
         world: World,
-        beginnings: list[Beginning],
+        prompts: list[SamplePrompt],
         folder: Path,
         codec: Codec | None,
         end_of_text: torch.Tensor | None,
     ) -> None:
-        """Prepare; see `open_samples`. Only the main process has beginnings, the model's folder and a codec."""
+        """Prepare; see `open_samples`. Only the main process has prompts, the model's folder and a codec."""
         self._config = config
         self._file = file
         self._engine = engine
         self._monitor = monitor
         self._world = world
-        self._beginnings = beginnings
+        self._prompts = prompts
         self._folder = folder
         self._codec = codec
         self._end_of_text = end_of_text
 
-    def due(self, step: int, validating: bool) -> bool:
-        """See `Look.due`."""
+    def should_run(self, step: int, validating: bool) -> bool:
+        """See `Callback.should_run`."""
         every = self._config.train.samples.every
         return validating if every is None else step % every == 0
 
     @torch.no_grad()
-    def look(self, progress: Progress) -> dict[str, Any]:
-        """See `Look.look`; the texts go to `samples.jsonl` and to where texts are shown."""
+    def run(self, state: TrainState) -> dict[str, Any]:
+        """See `Callback.run`; the texts go to `samples.jsonl` and to where texts are shown."""
         self._world.at("writing samples")
         average, wanted = self._engine.average, self._world.is_main and self._codec is not None
         trained = {}
@@ -101,14 +101,14 @@ class TextSamples:
             written = list(self._write(self._model(trained)))
             with self._file.open("a", encoding="utf-8") as file:
                 for sample in written:
-                    file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
+                    file.write(json.dumps({"step": state.step, **sample}, ensure_ascii=False) + "\n")
         except (LexaError, RuntimeError, ValueError, OSError) as error:
-            logger.warning("no samples at step %d", progress.step, exc_info=error)
+            logger.warning("no samples at step %d", state.step, exc_info=error)
             self._monitor.display.note(f"no more samples of text: {error}")
             self._codec = None
             return {}
         for number, sample in enumerate(written):
-            self._monitor.text(progress.step, f"samples/{number}", markdown(sample))
+            self._monitor.text(state.step, f"samples/{number}", markdown(sample))
         return {}
 
     def _model(self, trained: dict[str, torch.Tensor]) -> LCM:
@@ -129,13 +129,13 @@ class TextSamples:
         options = writer.options(max_sentences=self._config.train.samples.sentences)
         if self._end_of_text is None:
             options = options.model_copy(update={"stop_similarity": None})
-        prompts = [Prompt(tuple(one.prompt), one.lang, one.lang, SEED, one.concepts) for one in self._beginnings]
-        continuations = writer.write_all(prompts, options)
-        written: list[list[str]] = [[] for _ in prompts]
+        inputs = [Prompt(tuple(one.prompt), one.lang, one.lang, SEED, one.concepts) for one in self._prompts]
+        continuations = writer.write_all(inputs, options)
+        written: list[list[str]] = [[] for _ in inputs]
         for round_ in continuations:
             for number, sentence in round_:
                 written[number].append(sentence.text)
-        for one, sentences, stop in zip(self._beginnings, written, continuations.stops, strict=True):
+        for one, sentences, stop in zip(self._prompts, written, continuations.stops, strict=True):
             known = {"document": one.name, "lang": one.lang, "prompt": one.prompt, "followed": one.followed}
             yield {**known, "written": sentences, "stop": stop}
 
@@ -143,7 +143,7 @@ class TextSamples:
 def open_samples(
     config: RunConfig, file: Path, engine: Engine, monitor: Monitor, world: World, mixture: Mixture
 ) -> TextSamples | None:
-    """Make ready to write samples, or say why there will be none; every process must call it.
+    """Prepare to write samples, or note why there will be none; every process must call it.
 
     Args:
         config: the run's settings.
@@ -155,13 +155,13 @@ def open_samples(
     """
     settings = config.train.samples
     dataset = mixture.datasets[0]
-    beginnings: list[Beginning] = []
+    prompts: list[SamplePrompt] = []
     codec: Codec | None = None
     end_of_text: torch.Tensor | None = None
     folder = Path()
 
     def prepare() -> bool:
-        nonlocal beginnings, codec, end_of_text, folder
+        nonlocal prompts, codec, end_of_text, folder
         record = dataset.manifest.codec
         try:
             large = CODECS.load(record.name).configurable
@@ -171,8 +171,8 @@ def open_samples(
                 )
                 return False
             prefix = special_vectors(dataset, config.data.all_sets[0].prefix)
-            beginnings = find_beginnings(dataset, settings.documents, settings.prompt, settings.sentences, prefix)
-            if not beginnings:
+            prompts = find_sample_prompts(dataset, settings.documents, settings.prompt, settings.sentences, prefix)
+            if not prompts:
                 monitor.display.note(
                     f"no samples of text: {dataset.address} has no {SPLIT} documents with text "
                     f"of more than {settings.prompt} sentences"
@@ -190,13 +190,13 @@ def open_samples(
 
     if settings.every == 0 or not world.from_main(prepare):
         return None
-    return TextSamples(config, file, engine, monitor, world, beginnings, folder, codec, end_of_text)
+    return TextSamples(config, file, engine, monitor, world, prompts, folder, codec, end_of_text)
 
 
-def find_beginnings(
+def find_sample_prompts(
     dataset: Dataset, documents: int, prompt: int, sentences: int, prefix: np.ndarray
-) -> list[Beginning]:
-    """Beginnings of documents of the validation split, always the same ones, spread over it.
+) -> list[SamplePrompt]:
+    """Prompts from documents of the validation split, always the same ones, spread over it.
 
     Args:
         dataset: with or without text.
@@ -211,26 +211,26 @@ def find_beginnings(
     sources = dataset.columns(SPLIT, ["source"]).get("source")
     candidates = np.flatnonzero(split.lengths > prompt)
     spread = candidates[np.arange(documents) * len(candidates) // documents] if len(candidates) else candidates
-    found: list[Beginning] = []
-    for i in dict.fromkeys([*spread.tolist(), *candidates[:LOOKED_AT].tolist()]):
+    found: list[SamplePrompt] = []
+    for i in dict.fromkeys([*spread.tolist(), *candidates[:CANDIDATES].tolist()]):
         if len(found) == documents:
             break
         read = int(sources[i]) if sources is not None and sources[i] else prompt
-        if (made := _beginning(dataset, split, i, read, sentences, prefix)) is not None:
+        if (made := _sample_prompt(dataset, split, i, read, sentences, prefix)) is not None:
             found.append(made)
     return found
 
 
-def _beginning(
+def _sample_prompt(
     dataset: Dataset, split: Split, i: int, read: int, sentences: int, prefix: np.ndarray
-) -> Beginning | None:
+) -> SamplePrompt | None:
     document = split.document(i)
     text = document.get("sentences") or []
     if len(text) <= read:
         return None
     concepts = torch.from_numpy(np.concatenate([prefix, split.embeddings(i)[:read]]).astype(np.float32))
     name = f"{dataset.address} {split.where(i)}"
-    return Beginning(name, document["lang"], text[:read], text[read : read + sentences], concepts)
+    return SamplePrompt(name, document["lang"], text[:read], text[read : read + sentences], concepts)
 
 
 def markdown(sample: dict[str, Any]) -> str:

@@ -6,10 +6,10 @@ from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 
 
 class WatchSettings(Settings):
-    """Looking at every weight, for those that do not move or are not finite."""
+    """Checking every weight, for those that do not move or are not finite."""
 
     every: NonNegativeInt | None = None
-    """Steps between two looks; null: at validations; 0: never."""
+    """Steps between two checks; null: at validations; 0: never."""
 
 
 class SampleSettings(Settings):

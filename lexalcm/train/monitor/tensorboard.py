@@ -11,7 +11,7 @@ AGAIN = 60.0  # seconds from one writer to the next: each begins a file
 
 
 class TensorBoard:
-    """See `Elsewhere`."""
+    """See `MetricsWriter`."""
 
     def __init__(self, folder: Path, step: int) -> None:
         """Write into a folder; what it holds of steps beyond `step` is hidden."""
@@ -20,13 +20,13 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """See `Elsewhere.scalars`."""
+        """See `MetricsWriter.scalars`."""
         with self._begun_anew_after_failing():
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
 
     def text(self, step: int, name: str, text: str) -> None:
-        """See `Elsewhere.text`."""
+        """See `MetricsWriter.text`."""
         with self._begun_anew_after_failing():
             self._writer.add_text(name, text, step)
 
@@ -42,5 +42,5 @@ class TensorBoard:
             raise
 
     def close(self) -> None:
-        """See `Elsewhere.close`."""
+        """See `MetricsWriter.close`."""
         self._writer.close()

@@ -1,32 +1,31 @@
-"""What is measured of a run beside its loss; `lexalcm.train.monitor.callbacks` puts it together from the settings."""
+"""What is measured and done beside training itself; `lexalcm.train.monitor.callbacks` builds it from the settings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lexalcm.data.batches.batch import Batch
-from lexalcm.train.checkpoint.format import Progress
+from lexalcm.train.checkpoint.format import TrainState
 from lexalcm.train.monitor.timestep_loss import TimestepBuckets
 
 
-class Look(Protocol):
-    """Looks at the model now and then; every process calls it at the same steps."""
+class Callback(Protocol):
+    """Runs after some steps; every process calls it at the same ones."""
 
-    def due(self, step: int, validating: bool) -> bool:
-        """Whether to look after a step."""
+    def should_run(self, step: int, validating: bool) -> bool:
+        """Whether to run after a step."""
 
-    def look(self, progress: Progress) -> dict[str, Any]:
-        """Look, and give what is to stand in the next line of metrics."""
+    def run(self, state: TrainState) -> dict[str, Any]:
+        """Run, and give what to add to the next line of metrics."""
 
 
 @dataclass(frozen=True)
-class Gauges:
-    """By default nothing is measured that could not be had from the loop itself."""
+class TrainingMetrics:
+    """What is measured beside the loss; by default nothing but what the loop itself knows."""
 
     buckets: TimestepBuckets | None = None  # of a diffusion model
     flops_of: Callable[[Batch], float] | None = None  # operations that a micro-batch needs
     peak_flops: float | None = None  # operations a second that one process's device can do
-    looks: Sequence[Look] = ()
 
     def speed(self, seconds: float, concepts: int, flops: float, processes: int) -> dict[str, float]:
         """Concepts a second, and where it can be known the share of what the devices can do."""

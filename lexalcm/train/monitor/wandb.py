@@ -29,8 +29,8 @@ def check_wandb(settings: WandbSettings) -> None:
         import_extra("wandb", "wandb", PURPOSE)
 
 
-class WandbLog:
-    """See `Elsewhere`."""
+class WeightsAndBiases:
+    """See `MetricsWriter`."""
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
         """Start, or go on with, the run that belongs to a run's folder.
@@ -62,17 +62,17 @@ class WandbLog:
             raise ConfigError(f"Weights & Biases says: {reason}; or set train.wandb.mode=offline") from error
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """See `Elsewhere.scalars`."""
+        """See `MetricsWriter.scalars`."""
         self._run.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
 
     def text(self, step: int, name: str, text: str) -> None:
-        """See `Elsewhere.text`; alerts are also sent as such."""
+        """See `MetricsWriter.text`; alerts are also sent as such."""
         if name == "alerts":
             self._run.alert(title="training", text=f"step {step}: {text}", level="WARN")
         self._run.log({name: self._html(f"<pre>{_escaped(text)}</pre>")}, step=step)
 
     def close(self) -> None:
-        """See `Elsewhere.close`."""
+        """See `MetricsWriter.close`."""
         self._run.finish()
 
 

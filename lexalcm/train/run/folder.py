@@ -120,7 +120,7 @@ def run_folder(config: RunConfig) -> RunFolder:
     """The folder of a run: `runs/` and its name, by default the model folder's.
 
     Raises:
-        ConfigError: a name that is no plain folder name.
+        ConfigError: a name that is not a plain folder name.
     """
     name = config.name if config.name is not None else Path(config.model).name
     if not name or name in (".", "..") or Path(name).name != name:

@@ -29,21 +29,27 @@ from lexalcm.model.storage.codec_match import check_codec
 from lexalcm.model.storage.folder import load_model
 from lexalcm.objective import Objective, create_objective
 from lexalcm.train.checkpoint.export import export_model
-from lexalcm.train.checkpoint.format import Progress, load_weights, restore_engine
-from lexalcm.train.checkpoint.manager import CheckpointSaver
+from lexalcm.train.checkpoint.format import TrainState, load_weights, restore_engine
+from lexalcm.train.checkpoint.manager import CheckpointManager
 from lexalcm.train.engines.choose import EngineChoice, agreed_engine, choose_engine, start_engine
 from lexalcm.train.layers import freeze
 from lexalcm.train.memory.allocator import keep_freed_memory
 from lexalcm.train.memory.choice import planned_bytes
 from lexalcm.train.memory.peak import peak_bytes
-from lexalcm.train.monitor.callbacks import make_gauges, open_monitor
+from lexalcm.train.monitor.callbacks import build_callbacks, build_training_metrics, open_monitor
 from lexalcm.train.monitor.log_file import LogFile
-from lexalcm.train.monitor.run_monitor import Display, Logged, Monitor, Silent
+from lexalcm.train.monitor.run_monitor import Display, LoggingDisplay, Monitor, NullDisplay
 from lexalcm.train.monitor.wandb import check_wandb
 from lexalcm.train.run.bad_step import BadStep, dump_bad_step
 from lexalcm.train.run.folder import Fingerprints, RunFolder, run_folder, saved_run
 from lexalcm.train.run.lock import check_shared, locked
-from lexalcm.train.run.resume import check_apart, decide_start, prepare, put_back, record_export
+from lexalcm.train.run.resume import (
+    check_inputs_outside_run,
+    prepare_run_folder,
+    record_export,
+    recreate_run_folder,
+    resolve_resume,
+)
 from lexalcm.train.settings import RunConfig
 from lexalcm.train.trainer import Trainer
 
@@ -109,7 +115,7 @@ def read_run_config(file: Path | None, overrides: Iterable[str | tuple[str, Any]
 
     Raises:
         ConfigError: an unknown key, a wrong type, an unreadable file.
-        UserError: the path to resume from is no run.
+        UserError: the path to resume from is not a run.
     """
     base: dict[str, Any] = {}
     if resume not in ("auto", "never"):
@@ -143,8 +149,8 @@ def train(
     parts = _assemble(config)
     world = parts.world
     run, checkpoint = (run_folder(config), None) if resume in ("auto", "never") else saved_run(resume)
-    check_apart(run, config)
-    display = Logged(display if display is not None and world.is_main else Silent())
+    check_inputs_outside_run(run, config)
+    display = LoggingDisplay(display if display is not None and world.is_main else NullDisplay())
     group = joined(world, process_group=parts.choice.engine.needs_process_group, timeout=config.train.timeout)
     with (
         LogFile(world) as log,
@@ -156,47 +162,45 @@ def train(
         check_shared(run, world)
         fingerprints = world.from_main(lambda: _fingerprints(parts))
         start = world.from_main(
-            lambda: decide_start(
+            lambda: resolve_resume(
                 run, config, fingerprints, resume=resume, checkpoint=checkpoint, overwrite=overwrite, note=display.note
             )
         )
         if start.complete:
-            return _result("complete", run, start.progress, start.checkpoint)
+            return _result("complete", run, start.state, start.checkpoint)
         if world.sum([stop.requested])[0]:  # while all was loaded: as long again would pass before the first step
-            return _result("stopped", run, start.progress, start.checkpoint)
+            return _result("stopped", run, start.state, start.checkpoint)
         if start.checkpoint is not None:
             load_weights(start.checkpoint, parts.model)
         choice = _agreed_choice(parts, config, display)
         with closing(start_engine(choice, parts.objective, config.train, world.device)) as engine:
             if start.checkpoint is not None:
-                restore_engine(start.checkpoint, engine, start.progress.updates)
-                display.note(f"going on from step {start.progress.step} ({start.checkpoint})")
+                restore_engine(start.checkpoint, engine, start.state.updates)
+                display.note(f"going on from step {start.state.step} ({start.checkpoint})")
             if parts.validation is None:
                 display.note(f"{config.data.names} has no {VALIDATION_SPLIT} split: there will be no validation loss")
             for bad in parts.mixture.bad_shards() if config.data.on_bad_shard == "skip" else ():
                 display.note(f"skipping documents: {bad}")
-            world.from_main(lambda: prepare(run, config, fingerprints, start, display.note))
+            world.from_main(lambda: prepare_run_folder(run, config, fingerprints, start, display.note))
             log.open(run.logs)
-            logger.info("engine %s in %s, from step %d", engine.name, engine.precision, start.progress.step)
-            saver = CheckpointSaver(
+            logger.info("engine %s in %s, from step %d", engine.name, engine.precision, start.state.step)
+            checkpoints = CheckpointManager(
                 run.checkpoints,
                 engine,
                 config.train.checkpoint,
                 world,
                 display.note,
                 start.checkpoint,
-                partial(put_back, run, config, fingerprints),
+                partial(recreate_run_folder, run, config, fingerprints),
             )
 
             def dump(bad: BadStep) -> str:
                 return dump_bad_step(run.path, bad, config, engine, parts.batches, parts.mixture, world)
 
-            objective, step = parts.objective, start.progress.step
-            with closing(saver), open_monitor(config, objective, run, display, step, world) as monitor:
+            objective, step = parts.objective, start.state.step
+            with closing(checkpoints), open_monitor(config, objective, run, display, step, world) as monitor:
                 planned = _planned(parts, config, choice)
-                gauges = make_gauges(
-                    config, objective, parts.mixture, engine, monitor, run, start.progress, world, planned
-                )
+                callbacks = build_callbacks(config, parts.mixture, engine, monitor, run, start.state, world, planned)
                 trainer = Trainer(
                     engine,
                     parts.batches,
@@ -204,25 +208,26 @@ def train(
                     config.train,
                     world,
                     monitor,
-                    saver.save,
+                    checkpoints.save,
                     dump,
-                    gauges,
+                    build_training_metrics(config, objective, engine, world),
+                    callbacks,
                     choice.compiled_parts,
                 )
-                progress = trainer.run(start.progress, stop)
-            if progress.step < config.train.steps:
-                return _result("stopped", run, progress, saver.last)
+                state = trainer.run(start.state, stop)
+            if state.step < config.train.steps:
+                return _result("stopped", run, state, checkpoints.last)
             dataset = parts.mixture.datasets[0].path
-            world.from_main(lambda: export_model(_saved(saver), config.model, dataset, run.model))
-            world.from_main(lambda: record_export(run, fingerprints, progress))
-            return _result("finished", run, progress, saver.last)
+            world.from_main(lambda: export_model(_saved(checkpoints), config.model, dataset, run.model))
+            world.from_main(lambda: record_export(run, fingerprints, state))
+            return _result("finished", run, state, checkpoints.last)
 
 
 def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequest | None = None) -> DryRunResult:
     """Make two steps and measure memory; nothing is written. Arguments and errors are those of `train`."""
     parts = _assemble(config)
     world = parts.world
-    display = display if display is not None and world.is_main else Silent()
+    display = display if display is not None and world.is_main else NullDisplay()
     settings = config.train.model_copy(update={"steps": DRY_RUN_STEPS})
     model_parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     with (
@@ -235,7 +240,7 @@ def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequ
             monitor, compiled = Monitor(None, display), choice.compiled_parts
             trainer = Trainer(engine, parts.batches, None, settings, world, monitor, _save_nothing, compiled=compiled)
             began = time.perf_counter()
-            progress = trainer.run(Progress(), stop)
+            state = trainer.run(TrainState(), stop)
             seconds = time.perf_counter() - began
             memory = engine.memory()
             return DryRunResult(
@@ -248,7 +253,7 @@ def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequ
                 gradients_bytes=memory.gradients,
                 optimizer_bytes=memory.optimizer,
                 peak_bytes=peak_bytes(world.device),
-                loss=progress.train_loss if progress.train_loss is not None else float("nan"),
+                loss=state.train_loss if state.train_loss is not None else float("nan"),
                 seconds_per_step=seconds / DRY_RUN_STEPS,
             )
 
@@ -300,26 +305,26 @@ def _fingerprints(parts: _Parts) -> Fingerprints:
     return Fingerprints(weights=digest.hexdigest(), dataset=data)
 
 
-def _save_nothing(progress: Progress, *, must: bool) -> None:
+def _save_nothing(state: TrainState, *, required: bool) -> None:
     """Of a dry run."""
 
 
-def _saved(saver: CheckpointSaver) -> Path:
-    assert saver.last is not None  # the last step must be saved, or there is an error
-    return saver.last
+def _saved(checkpoints: CheckpointManager) -> Path:
+    assert checkpoints.last is not None  # the last step must be saved, or there is an error
+    return checkpoints.last
 
 
-def _result(status: str, run: RunFolder, progress: Progress, checkpoint: Path | None) -> RunResult:
+def _result(status: str, run: RunFolder, state: TrainState, checkpoint: Path | None) -> RunResult:
     return RunResult(
         status=status,
         run=run.path,
-        step=progress.step,
-        train_loss=progress.train_loss,
-        validation_loss=progress.validation_loss,
-        skipped_steps=progress.step - progress.updates,
-        skipped_documents=progress.skipped_documents,
-        concepts=progress.concepts,
-        seconds=progress.seconds,
+        step=state.step,
+        train_loss=state.train_loss,
+        validation_loss=state.validation_loss,
+        skipped_steps=state.step - state.updates,
+        skipped_documents=state.skipped_documents,
+        concepts=state.concepts,
+        seconds=state.seconds,
         model=run.model if run.model.is_dir() else None,
         checkpoint=checkpoint,
     )

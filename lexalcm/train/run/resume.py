@@ -18,7 +18,7 @@ from typing import Any
 from lexalcm.errors import ConfigError, TrainingError, UserError
 from lexalcm.io.atomic import atomic_folder, check_output, remove_folder, write_text
 from lexalcm.io.folders import entries
-from lexalcm.train.checkpoint.format import Progress, list_checkpoints, read_progress
+from lexalcm.train.checkpoint.format import TrainState, list_checkpoints, read_train_state
 from lexalcm.train.run.folder import Fingerprints, RunFolder
 from lexalcm.train.settings import RunConfig
 
@@ -45,19 +45,19 @@ MAY_CHANGE = (
 MAY_GROW = "train.steps"
 
 Note = Callable[[str], None]
-"""Says something to the user, one line."""
+"""Prints one line for the user."""
 
 
 @dataclass(frozen=True)
-class Start:
+class StartPoint:
     """Where a run begins or goes on."""
 
-    progress: Progress
+    state: TrainState
     checkpoint: Path | None = None  # none: from the initial weights
     complete: bool = False  # all steps done and the model exported
 
 
-def check_apart(run: RunFolder, config: RunConfig) -> None:
+def check_inputs_outside_run(run: RunFolder, config: RunConfig) -> None:
     """Make sure that a run does not train on what is in its own folder, which beginning anew would remove.
 
     Raises:
@@ -72,7 +72,7 @@ def check_apart(run: RunFolder, config: RunConfig) -> None:
             )
 
 
-def decide_start(
+def resolve_resume(
     run: RunFolder,
     config: RunConfig,
     fingerprints: Fingerprints,
@@ -81,8 +81,8 @@ def decide_start(
     checkpoint: Path | None = None,
     overwrite: bool = False,
     note: Note,
-) -> Start:
-    """Decide how a run starts, changing nothing on disk.
+) -> StartPoint:
+    """Decide from where a run starts or resumes, changing nothing on disk.
 
     Args:
         run: its folder.
@@ -91,7 +91,7 @@ def decide_start(
         resume: `auto`: go on where there is something to go on from; `never`: begin anew.
         checkpoint: go on from this one and no other.
         overwrite: `never` may replace an earlier run.
-        note: where to say that a damaged checkpoint is passed over.
+        note: prints that a damaged checkpoint is skipped.
 
     Raises:
         ConfigError: the settings are not those that the run began with.
@@ -101,16 +101,16 @@ def decide_start(
         raise ConfigError("--overwrite goes with --resume never; without them a run goes on where it stopped")
     if resume == "never":
         check_output(run.path, overwrite=overwrite, marker=run.config.name)
-        return Start(Progress())
+        return StartPoint(TrainState())
     if not run.config.is_file():
         if run.path.exists() and any(run.path.iterdir()):
-            raise UserError(f"{run.path} holds no {run.config.name}, so it is no run: choose another --name")
+            raise UserError(f"{run.path} holds no {run.config.name}, so it is not a run: choose another --name")
         check_output(run.path)
-        return Start(Progress())
+        return StartPoint(TrainState())
     check_unchanged(run, config, fingerprints)
     if checkpoint is not None:
         try:
-            return _start_from(checkpoint, run, config)
+            return _start_point(checkpoint, run, config)
         except TrainingError as error:
             raise UserError(
                 f"{checkpoint} cannot be used ({error}): choose another checkpoint, or --resume {run.path} to go on "
@@ -119,9 +119,9 @@ def decide_start(
     candidates = list_checkpoints(run.checkpoints)
     for candidate in candidates:
         try:
-            return _start_from(candidate, run, config)
+            return _start_point(candidate, run, config)
         except TrainingError as error:
-            note(f"passing over the checkpoint {candidate.name}: {error}")
+            note(f"skipping the checkpoint {candidate.name}: {error}")
     if candidates:
         raise UserError(f"no checkpoint in {run.checkpoints} can be used: begin anew with --resume never --overwrite")
     if run.latest.exists():  # a disk that is not mounted must not cost what was trained
@@ -129,14 +129,14 @@ def decide_start(
             f"{run.path} has saved checkpoints, but {run.checkpoints} holds none: put one back, or begin anew with "
             "--resume never --overwrite"
         )
-    return Start(Progress())
+    return StartPoint(TrainState())
 
 
-def _start_from(checkpoint: Path, run: RunFolder, config: RunConfig) -> Start:
+def _start_point(checkpoint: Path, run: RunFolder, config: RunConfig) -> StartPoint:
     """The start from a checkpoint; raises `TrainingError` where it cannot be used."""
-    progress = read_progress(checkpoint)
-    exported = run.model.is_dir() and run.saved_fingerprints().exported == progress.step
-    return Start(progress, checkpoint, exported and progress.step >= config.train.steps)
+    state = read_train_state(checkpoint)
+    exported = run.model.is_dir() and run.saved_fingerprints().exported == state.step
+    return StartPoint(state, checkpoint, exported and state.step >= config.train.steps)
 
 
 def check_unchanged(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> None:
@@ -171,7 +171,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             yield f"{prefix}{key}", value, new[key]
 
 
-def prepare(run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start: Start, note: Note) -> None:
+def prepare_run_folder(
+    run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start: StartPoint, note: Note
+) -> None:
     """Make the run's folder as it is to be at this start: the first change on disk.
 
     A run that begins has nothing in it; one that goes on has no step beyond the one it goes on from.
@@ -181,17 +183,17 @@ def prepare(run: RunFolder, config: RunConfig, fingerprints: Fingerprints, start
         with atomic_folder(run.path) as folder:
             new = RunFolder(folder)
             new.checkpoints.mkdir()
-            _write_beginning(new, config, fingerprints)
+            _write_settings(new, config, fingerprints)
         return
     for leftover in _leftovers(run):
         with suppress(OSError):  # it costs nothing but room
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     later = [path for path in list_checkpoints(run.checkpoints) if path.name > start.checkpoint.name]
     if later:
-        note(f"what is beyond {start.checkpoint.name} is set aside in {_set_aside(run, later)}")
+        note(f"what is beyond {start.checkpoint.name} is set aside in {_move_to_set_aside(run, later)}")
     for lines in (run.metrics, run.samples):
-        keep_lines_until(lines, start.progress.step)
-    _write_beginning(run, config, fingerprints)
+        keep_lines_until(lines, start.state.step)
+    _write_settings(run, config, fingerprints)
 
 
 def _leftovers(run: RunFolder) -> list[Path]:
@@ -200,25 +202,25 @@ def _leftovers(run: RunFolder) -> list[Path]:
     return in_checkpoints + [path for path in entries(run.path) if path.match(".*.tmp")]
 
 
-def put_back(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> str | None:
+def recreate_run_folder(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> str | None:
     """Make the folder of a run at work again if somebody has removed it, so that the run can be gone on with.
 
     Returns:
-        what to say of it; none: the folder is there.
+        a note of it; none: the folder is there.
     """
     if run.config.is_file():
         return None
     run.path.mkdir(parents=True, exist_ok=True)
-    _write_beginning(run, config, fingerprints)
+    _write_settings(run, config, fingerprints)
     return f"{run.path} was removed: it is there again, from this checkpoint on"
 
 
-def record_export(run: RunFolder, fingerprints: Fingerprints, progress: Progress) -> None:
+def record_export(run: RunFolder, fingerprints: Fingerprints, state: TrainState) -> None:
     """Note which step's weights the exported model has: a run may be made longer, and stop before its next end."""
-    _write_fingerprints(run, fingerprints.model_copy(update={"exported": progress.step}))
+    _write_fingerprints(run, fingerprints.model_copy(update={"exported": state.step}))
 
 
-def _write_beginning(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> None:
+def _write_settings(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> None:
     _write_fingerprints(run, fingerprints)
     write_text(run.config, config.to_yaml())
 
@@ -227,19 +229,19 @@ def _write_fingerprints(run: RunFolder, fingerprints: Fingerprints) -> None:
     write_text(run.fingerprints, fingerprints.model_dump_json(indent=2) + "\n")
 
 
-def _set_aside(run: RunFolder, checkpoints: list[Path]) -> Path:
+def _move_to_set_aside(run: RunFolder, checkpoints: list[Path]) -> Path:
     """Move checkpoints into a folder that is a run of its own, with the lines until now; gives that folder."""
     run.set_aside.mkdir(exist_ok=True)
     numbers = [int(path.name) for path in entries(run.set_aside) if path.name.isdecimal()]
-    aside = RunFolder(run.set_aside / str(max(numbers, default=0) + 1))
-    with atomic_folder(aside.path) as folder:
+    moved = RunFolder(run.set_aside / str(max(numbers, default=0) + 1))
+    with atomic_folder(moved.path) as folder:
         for file in (run.config, run.fingerprints, run.metrics, run.samples):
             if file.exists():
                 shutil.copyfile(file, folder / file.name)
         RunFolder(folder).checkpoints.mkdir()
     for checkpoint in checkpoints:
-        checkpoint.rename(aside.checkpoints / checkpoint.name)
-    return aside.path
+        checkpoint.rename(moved.checkpoints / checkpoint.name)
+    return moved.path
 
 
 def keep_lines_until(file: Path, step: int) -> None:

@@ -16,9 +16,9 @@ import pytest
 
 from lexalcm.config import load_settings
 from lexalcm.errors import ConfigError, TrainingError, UserError
-from lexalcm.train.checkpoint.format import Progress, checkpoint_name, read_progress
+from lexalcm.train.checkpoint.format import TrainState, checkpoint_name, read_train_state
 from lexalcm.train.run.folder import Fingerprints, RunFolder
-from lexalcm.train.run.resume import Start, check_unchanged, decide_start, keep_lines_until, prepare
+from lexalcm.train.run.resume import StartPoint, check_unchanged, keep_lines_until, prepare_run_folder, resolve_resume
 from lexalcm.train.settings import RunConfig
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "os.chmod"}
@@ -43,7 +43,7 @@ def with_checkpoints() -> None:
 
 
 def begin() -> None:
-    prepare(RUN, CONFIG, FINGERPRINTS, Start(Progress()), print)
+    prepare_run_folder(RUN, CONFIG, FINGERPRINTS, StartPoint(TrainState()), print)
 
 
 def kill_at_change(number: int) -> bool:
@@ -89,8 +89,8 @@ def test_a_start_that_is_killed_can_be_made_again(
         Path("runs").mkdir()
         before()
         killed = kill_at_change(number)
-        again = decide_start(RUN, CONFIG, FINGERPRINTS, resume=resume, overwrite=resume == "never", note=lambda _: None)
-        assert again.checkpoint is None
+        start = resolve_resume(RUN, CONFIG, FINGERPRINTS, resume=resume, overwrite=resume == "never", note=print)
+        assert start.checkpoint is None
         begin()
         assert {path.name for path in RUN.path.iterdir()} == {"config.yaml", "run.json", "checkpoints"}
         assert [path.name for path in Path("runs").iterdir()] == ["x"]
@@ -106,7 +106,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path: Path, monk
     RUN.checkpoints.rmdir()
     RUN.checkpoints.symlink_to("/not/mounted")
     with pytest.raises(UserError, match=r"^runs/x has saved checkpoints, but runs/x/checkpoints holds none: put one"):
-        decide_start(RUN, CONFIG, FINGERPRINTS, resume="auto", note=print)
+        resolve_resume(RUN, CONFIG, FINGERPRINTS, resume="auto", note=print)
 
 
 def test_lines_are_kept_whatever_their_text_and_the_end_of_one_is_no_line(tmp_path: Path) -> None:
@@ -128,7 +128,8 @@ def test_what_a_killed_writer_left_is_cleared_away_whoever_it_was(
     machine = re.sub(r"\W", "-", socket.gethostname())
     for left in (f".model.{machine}.{os.getpid()}.tmp", ".model.elsewhere.1.tmp"):
         (RUN.path / left).mkdir()
-    prepare(RUN, CONFIG, FINGERPRINTS, Start(Progress(step=1), RUN.checkpoints / checkpoint_name(1)), print)
+    start = StartPoint(TrainState(step=1), RUN.checkpoints / checkpoint_name(1))
+    prepare_run_folder(RUN, CONFIG, FINGERPRINTS, start, print)
     assert {path.name for path in RUN.path.iterdir()} == {"config.yaml", "run.json", "checkpoints"}
 
 
@@ -136,7 +137,7 @@ def test_a_run_moves_to_nvme_and_away_from_it(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     nvme = load_settings(RunConfig, None, ["name=x", "deepspeed=configs/zero3_nvme.json", "train.nvme_path=/scratch"])
     for before, after in ((CONFIG, nvme), (nvme, CONFIG)):
-        prepare(RUN, before, FINGERPRINTS, Start(Progress()), print)
+        prepare_run_folder(RUN, before, FINGERPRINTS, StartPoint(TrainState()), print)
         check_unchanged(RUN, after, FINGERPRINTS)
     with pytest.raises(ConfigError, match=r"begun with train\.lr"):
         check_unchanged(RUN, load_settings(RunConfig, None, ["name=x", "train.lr=1"]), FINGERPRINTS)
@@ -168,7 +169,7 @@ def test_checkpoints_that_may_not_be_read_are_no_reason_to_begin_anew(tmp_path, 
     closed(place)
     notes: list[str] = []
     with pytest.raises(UserError, match=f"^cannot read {place}: Permission denied$"):
-        decide_start(RUN, CONFIG, FINGERPRINTS, resume="auto", note=notes.append)
+        resolve_resume(RUN, CONFIG, FINGERPRINTS, resume="auto", note=notes.append)
     assert notes == []
 
 
@@ -177,7 +178,7 @@ def test_what_a_run_began_with_is_not_missing_where_it_may_not_be_read(tmp_path,
     with_checkpoints()
     closed(RUN.fingerprints)
     with pytest.raises(UserError, match=f"^cannot read {RUN.fingerprints}: Permission denied$"):
-        decide_start(RUN, CONFIG, FINGERPRINTS, resume="auto", note=print)
+        resolve_resume(RUN, CONFIG, FINGERPRINTS, resume="auto", note=print)
 
 
 def test_a_checkpoint_whose_files_are_elsewhere_cannot_be_used(tmp_path, monkeypatch):
@@ -186,7 +187,7 @@ def test_a_checkpoint_whose_files_are_elsewhere_cannot_be_used(tmp_path, monkeyp
     (tmp_path / "x").touch()
     checkpoint = tmp_path / "a/b/step_00000001"
     checkpoint.mkdir(parents=True)
-    state = {"format_version": 1, "progress": Progress().model_dump(mode="json"), "files": files}
+    state = {"format_version": 1, "progress": TrainState().model_dump(mode="json"), "files": files}
     (checkpoint / "state.json").write_text(json.dumps(state))
     with pytest.raises(TrainingError, match=r"state.json is missing or damaged"):
-        read_progress(checkpoint)
+        read_train_state(checkpoint)
