@@ -58,7 +58,7 @@ class MissingExtraError(UserError):
 
 
 class TrainingError(LexaError):
-    """A training run that cannot go on."""
+    """A training run that cannot continue."""
 
 
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:

@@ -48,7 +48,9 @@ def train(
     resume: Annotated[
         str,
         typer.Option(
-            "--resume", metavar="auto|PATH|never", help="Go on where the run stopped, from a checkpoint, or begin anew."
+            "--resume",
+            metavar="auto|PATH|never",
+            help="Resume where the run stopped or from a checkpoint, or start over.",
         ),
     ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="With --resume never: replace the run.")] = False,
@@ -61,11 +63,15 @@ def train(
     ] = False,
     gpus: Annotated[
         int | None,
-        typer.Option("--gpus", metavar="N", min=1, help="With --plan: how many.  \\[default: those here, or 1]"),
+        typer.Option(
+            "--gpus", metavar="N", min=1, help="With --plan: number of GPUs.  \\[default: those of this machine, or 1]"
+        ),
     ] = None,
     gpu_memory: Annotated[
         str | None,
-        typer.Option("--gpu-memory", metavar="12GB", help="With --plan: of each.  \\[default: that of the one here]"),
+        typer.Option(
+            "--gpu-memory", metavar="12GB", help="With --plan: memory of each GPU.  \\[default: this machine's]"
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -89,13 +95,13 @@ def train(
             "--stop-code",
             min=0,
             max=255,
-            help="Exit code when asked to stop; not 0 where a launcher is to start it again.",
+            help="Exit code when asked to stop; not 0 where a launcher is to start the run again.",
         ),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     local_rank: Annotated[int, typer.Option("--local_rank", "--local-rank", hidden=True)] = 0,
 ) -> None:
-    """Train a model; the same line again goes on where it stopped.
+    """Train a model; the same command again resumes where it stopped.
 
     The run's folder holds its settings, checkpoints, metrics.jsonl, TensorBoard
     files (tensorboard --logdir runs) and, at the end, the exported model that
@@ -110,16 +116,16 @@ def train(
       lcm train --data data/mine --model models/mine --set train.lr=3e-4
       lcm train --config my.yaml --name second --dry-run     # does it fit?
       lcm train --plan --model two-tower-1.6b --gpus 8 --gpu-memory 80GB
-      lcm train --resume runs/base --steps 2000              # go on, longer
+      lcm train --resume runs/base --steps 2000              # resume, for longer
       lcm train --nproc 2 --set data.global_batch=4          # on 2 GPUs
       lcm train --nproc gpu --set data.global_batch=8        # on all of 8
       torchrun --nproc-per-node 2 -m lexalcm train \\
         --deepspeed configs/zero3.json --set data.global_batch=4
     """
     if not plan and (gpus is not None or gpu_memory is not None):
-        raise ConfigError("--gpus and --gpu-memory go with --plan; processes are started with --nproc or a launcher")
+        raise ConfigError("--gpus and --gpu-memory go with --plan; start processes with --nproc or a launcher")
     if plan and nproc is not None:
-        raise ConfigError("--nproc starts processes, and --plan needs none: say how many GPUs with --gpus")
+        raise ConfigError("--nproc starts processes, and --plan needs none: give the number of GPUs with --gpus")
     if nproc is not None:
         raise typer.Exit(_launch(nproc, max_restarts, stop_code, context.obj))
     if max_restarts:
@@ -136,7 +142,7 @@ def train(
     }
     options = [(key, value) for key, value in named.items() if value is not None]
     if plan:
-        _plan(config, [*(overrides or ()), *options], gpus, gpu_memory, as_json)
+        _plan_memory(config, [*(overrides or ()), *options], gpus, gpu_memory, as_json)
         return
     try:
         stop = StopRequest(context.obj, SCHEDULERS, stop_code)
@@ -166,13 +172,15 @@ def _launch(nproc: str, restarts: int, stop_code: int, stop: StopRequest | None)
     )
 
 
-def _plan(config: Path | None, overrides: Overrides, gpus: int | None, gpu_memory: str | None, as_json: bool) -> None:
+def _plan_memory(
+    config: Path | None, overrides: Overrides, gpus: int | None, gpu_memory: str | None, as_json: bool
+) -> None:
     from lexalcm.cli.memory_table import print_memory_plan
     from lexalcm.config import load_settings
-    from lexalcm.train.memory.choice import plan_run
+    from lexalcm.train.memory.choice import plan_run_memory
     from lexalcm.train.settings import RunConfig
 
-    print_memory_plan(plan_run(load_settings(RunConfig, config, overrides), gpus, gpu_memory), as_json)
+    print_memory_plan(plan_run_memory(load_settings(RunConfig, config, overrides), gpus, gpu_memory), as_json)
 
 
 def _train(
@@ -213,11 +221,13 @@ def _print_result(result: "RunResult", as_json: bool) -> None:
         print_json(dataclasses.asdict(result))
         return
     if result.status == "complete":
-        err.print(f"{result.run} is complete: all {result.step} steps are done (more: --steps, another run: --name)")
+        err.print(
+            f"{result.run} is complete: all {result.step} steps are done (train longer: --steps, another run: --name)"
+        )
     elif result.status == "stopped" and result.checkpoint is None:
-        err.print("stopped before the first step: the same command begins")
+        err.print("stopped before the first step: the same command starts it")
     elif result.status == "stopped":
-        err.print(f"stopped at step {result.step}, saved in {result.checkpoint}: the same command goes on from there")
+        err.print(f"stopped at step {result.step}, saved in {result.checkpoint}: the same command resumes from there")
     else:
         skipped = f", {result.skipped_steps} steps skipped" if result.skipped_steps else ""
         if result.skipped_documents:
@@ -243,7 +253,9 @@ def _print_dry_run(report: "DryRunResult", as_json: bool) -> None:
     for part in ("parameters", "gradients", "optimizer", "peak"):
         table.add_row(part, f"{getattr(report, part + '_bytes') / 2**20:,.1f}")
     out.print(table)
-    out.print(f"{report.seconds_per_step:.2f} s a step (the first ones are slow); loss {report.loss:.4f}; nothing kept")
+    out.print(
+        f"{report.seconds_per_step:.2f} s a step (the first ones are slow); loss {report.loss:.4f}; nothing saved"
+    )
 
 
 def _loss(value: Any) -> str:

@@ -103,7 +103,7 @@ def run_processes(
                 return USER_ERROR
             if forwarding.last is not None:
                 if -forwarding.last in bad.values():
-                    _say("stopped before all processes were there: nothing is lost, the same command goes on")
+                    _say("stopped before all processes were there: nothing is lost, the same command resumes")
                     return INTERRUPTED if forwarding.last == signal.SIGINT else stop_code
                 return max(1, *bad.values())
             rank, code = next(iter(bad.items()))

@@ -81,7 +81,7 @@ class StopRequest:
             while caught := os.read(reader, 64):
                 if any(number in self._signals for number in caught) and not over.wait(SECONDS_TO_END):
                     if nothing_is_lost:
-                        _say(f"stopped while {work}: nothing is lost, the same command goes on")
+                        _say(f"stopped while {work}: nothing is lost, the same command resumes")
                         os._exit(self.exit_code)
                     _say(f"asked to stop while {work}: saving once that is done")
 

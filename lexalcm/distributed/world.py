@@ -29,7 +29,7 @@ from lexalcm.errors import ConfigError, LexaError, TrainingError
 
 T = TypeVar("T")
 
-LOST = "has lost another process of this run, which ended or was killed: the same command goes on from the checkpoint"
+LOST = "has lost another process of this run, which ended or was killed: the same command resumes from the checkpoint"
 
 
 @dataclass

@@ -63,7 +63,7 @@ class DiskCache:
         """The cache that `LEXALCM_CACHE` and `LEXALCM_CACHE_SIZE` ask for.
 
         Raises:
-            ConfigError: a size that is none, or a folder that cannot be made.
+            ConfigError: a size that is not valid, or a folder that cannot be made.
         """
         return cls(os.environ.get(CACHE_VARIABLE) or DEFAULT_FOLDER, size_from_environment(SIZE_VARIABLE, DEFAULT_SIZE))
 
@@ -238,7 +238,7 @@ def size_from_environment(variable: str, default: str) -> int:
     """Bytes that an environment variable asks for.
 
     Raises:
-        ConfigError: its value is no size.
+        ConfigError: its value is not a valid size.
     """
     text = os.environ.get(variable) or default
     try:

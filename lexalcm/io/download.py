@@ -1,7 +1,7 @@
-"""Files of many gigabytes over HTTP: an interrupted download goes on where it stopped, and a file appears whole.
+"""Files of many gigabytes over HTTP: an interrupted download resumes where it stopped, and a file appears whole.
 
 What has come lies in `.NAME.part` beside the goal, with the server's tag for it in `.NAME.tag`. The next try asks for
-the rest only, and begins anew if the server's file is another by now. A page instead of the file, such as the login
+the rest only, and starts over if the server's file is another by now. A page instead of the file, such as the login
 page of a network, never gets the file's name.
 """
 
@@ -92,7 +92,9 @@ def _fetch(url: str, path: Path, report: ReportProgress) -> None:
             )
             _copy(response, part, have, total, report)
     except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # what is here is no beginning of the file
+        if (
+            error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+        ):  # what is here is not the beginning of the file
             part.unlink()
             return _fetch(url, path, report)
         raise DownloadError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from error
@@ -101,12 +103,12 @@ def _fetch(url: str, path: Path, report: ReportProgress) -> None:
         raise DownloadError(f"{url} cannot be downloaded: {reason}") from error
     size = part.stat().st_size
     if total is not None and size != total:
-        raise DownloadError(f"{url} ended after {size:,} of {total:,} bytes: try again, it goes on from there")
+        raise DownloadError(f"{url} ended after {size:,} of {total:,} bytes: try again, it resumes from there")
     if words := page_instead(part):
         part.unlink()
         tag_file.unlink(missing_ok=True)
         raise DownloadError(
-            f"{url} cannot be downloaded: what answers is no file of weights ({words}): log in to the "
+            f"{url} cannot be downloaded: the server's answer is not a file of weights ({words}): log in to the "
             "network, or use another one"
         )
     fsync_path(part)

@@ -23,10 +23,10 @@ def inside(folder: Path, name: str) -> Path:
     """The path of a name in a folder; the name may have parts, `codec/lsa.json`, each of them plain.
 
     Raises:
-        DataError: the name leads out of the folder, or is none.
+        DataError: the name leads out of the folder, or is not a valid one.
     """
     if not all(map(is_plain_name, name.split("/"))):
-        raise DataError(f"{name!r} is no name of a file in {folder}")
+        raise DataError(f"{name!r} is not the name of a file in {folder}")
     return folder / name
 
 

@@ -25,6 +25,6 @@ class Counter:
         self.done = 0
 
     def __call__(self, more: int) -> None:
-        """ReportProgress that so many more are done."""
+        """Report that `more` further units are done."""
         self.done += more
         self.report(self.done, self.total)

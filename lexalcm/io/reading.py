@@ -1,7 +1,7 @@
 """Reading a file that may be missing, closed or damaged: one line that says which of these it is.
 
-A file that the system does not give is not damaged, and who is told to build it again may lose it: the cause that is
-told is the cause. What cannot be read for any other reason does not hold what it should.
+A file that the system does not give is not damaged, and advice to build it again may cost it: the cause that is
+reported is the cause. What cannot be read for any other reason does not hold what it should.
 """
 
 from collections.abc import Iterator

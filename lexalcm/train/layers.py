@@ -73,7 +73,7 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
             parts = ", ".join(
                 f"{name}.*" for name, part in model.named_children() if any(True for _ in part.parameters())
             )
-            raise ConfigError(f"train.freeze: {pattern} is the name of no parameter; there are {parts}")
+            raise ConfigError(f"train.freeze: {pattern} matches no parameter; there are {parts}")
         for name in names:
             parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):

@@ -80,7 +80,7 @@ class TrainSettings(Settings):
     nvme_path: str | None = None
     """A folder on a fast local disk, for DeepSpeed files that offload to NVMe."""
     activation_checkpointing: ActivationCheckpointing = "none"
-    """Layers whose activations are computed again instead of kept: none, all, or one of every so many."""
+    """Layers whose activations are computed again instead of kept: none, all, or every N-th."""
     compile: Literal["auto", True, False] = "auto"
     """Compile the layers with torch.compile; auto: on a GPU, for models where it pays."""
     freeze: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class TrainSettings(Settings):
     clip_norm: PositiveFloat = 1.0
     """The largest norm of the whole gradient; longer ones are scaled down to it."""
     schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    """How the learning rate falls after the warm-up."""
     warmup_steps: NonNegativeInt = 40
     """Steps in which the learning rate rises linearly from zero."""
     decay_steps: PositiveInt | None = None

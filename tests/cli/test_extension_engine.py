@@ -40,7 +40,7 @@ def test_it_trains_and_goes_on_from_a_checkpoint(train: Lcm) -> None:
     assert begun.code == 0, begun.err
     resumed = train("--engine", "timed", "--name", "timed")
     assert resumed.code == 0, resumed.err
-    assert f"going on from step {CHECKPOINT_EVERY}" in resumed.err
+    assert f"resuming from step {CHECKPOINT_EVERY}" in resumed.err
     log = Path("runs/timed/logs/rank_00000.log").read_text()
     assert f"engine timed in fp32, from step {CHECKPOINT_EVERY}" in log
     updates = re.findall(r"(\d+) updates in \d+\.\d{3} s", log)

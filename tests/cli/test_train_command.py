@@ -152,7 +152,7 @@ def test_logging_engine_and_checkpoints_may_change(lcm_train: Lcm) -> None:
         "--steps", "4", "--set", zero(1), "--set", "train.log_every=2", "--set", "data.num_workers=1"
     )
     assert code == 0
-    assert "going on from step 3" in err
+    assert "resuming from step 3" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP], ids=lambda number: number.name)
@@ -174,7 +174,7 @@ def test_a_signal_while_the_run_is_loaded_ends_it_well(
         code, _, err = lcm_train()
         assert code == 0
         assert err.startswith("stopped at step 3, saved in runs/base/checkpoints/step_00000003: ")
-    assert "going on from step 3" in lcm_train()[2]
+    assert "resuming from step 3" in lcm_train()[2]
 
 
 def test_a_signal_before_the_command_line_is_loaded_ends_it_well_too(
@@ -402,7 +402,7 @@ def test_damaged_checkpoints_alone(lcm_train: Lcm, workspace: Path) -> None:
     code, _, err = lcm_train("--steps", "6")
     assert code == 2
     assert "skipping the checkpoint step_00000003" in err
-    assert "begin anew with --resume never --overwrite" in err
+    assert "start over with --resume never --overwrite" in err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from training_workspace import CHECKPOINT_EVERY, ROOT, STEPS, curve, largest_dif
 
 from lexalcm.config import load_settings
 from lexalcm.model.presets import preset_names
-from lexalcm.train.memory.choice import plan_run
+from lexalcm.train.memory.choice import plan_run_memory
 from lexalcm.train.settings import RunConfig
 
 CONFIGS = ROOT / "configs"
@@ -93,7 +93,7 @@ def test_a_recipes_table_is_what_the_plan_says(recipe: Path) -> None:
     gpus, memory, model = (words[words.index(option) + 1] for option in ("--gpus", "--gpu-memory", "--preset"))
     assert model in preset_names()
     config = load_settings(RunConfig, recipe, [f"model={model}"])
-    planned = {(one.engine, one.checkpointing): one for one in plan_run(config, int(gpus), memory).estimates}
+    planned = {(one.engine, one.checkpointing): one for one in plan_run_memory(config, int(gpus), memory).estimates}
     header = next(line.split() for line in comment if line.startswith("engine "))
     table = [line.split() for line in comment if line.startswith(("single ", "zero", "fsdp", "ddp "))]
     assert table

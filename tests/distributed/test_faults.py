@@ -78,7 +78,7 @@ def test_a_process_that_is_killed_ends_the_other_and_costs_nothing(
             assert "in write_checkpoint" in (run.folder / "logs/rank_00000.log").read_text()
     last = forks.train(name, [*SETTINGS, ENGINES[engine]], 2)
     assert last.wait() == [0, 0], last.output
-    assert f"going on from step {2 * EVERY} " in last.output
+    assert f"resuming from step {2 * EVERY} " in last.output
     assert "Traceback" not in last.output
     assert largest_difference(undisturbed(engine), last.folder) < 1e-6
     assert [line[0] for line in curve(last.folder)] == list(range(1, STEPS + 1))
@@ -97,7 +97,7 @@ def test_shards_are_gathered_to_their_end_where_they_cannot_be_written(
     resource.prlimit(run.ids[full], resource.RLIMIT_FSIZE, (-1, -1))
     assert run.wait() == [0, 0], run.output
     assert f"process {full} on " in run.output
-    assert "File too large; the run goes on, no checkpoint is there yet" in run.output
+    assert "File too large; the run continues, no checkpoint is there yet" in run.output
     assert largest_difference(undisturbed("fsdp"), run.folder) < 1e-6
 
 
@@ -152,7 +152,7 @@ def test_a_loader_process_that_is_killed_ends_the_run_with_one_line(forks: ForkS
     (line,) = said(run)
     assert line == (
         f"lcm: a loader process of process {processes - 1} was ended (Killed); where memory was full, lower "
-        "data.num_workers; the same command goes on from the last checkpoint"
+        "data.num_workers; the same command resumes from the last checkpoint"
     )
     assert "Traceback" not in run.output
 

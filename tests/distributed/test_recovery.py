@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_is_passed_over(here: Path, damage: Callable, file:
     notes = notes_of([f"name={name}-again"])
     assert "skipping the checkpoint step_00000006" in notes[0]
     assert file in notes[0]
-    assert "going on from step 3" in notes[1]
+    assert "resuming from step 3" in notes[1]
     assert largest_difference(first, again) < 1e-6
 
 
@@ -216,7 +216,7 @@ def test_resume_from_a_given_checkpoint_sets_aside_what_came_after(here: Path) -
     before = [json.loads(line)["loss"] for line in (first / "metrics.jsonl").read_text().splitlines()]
     weights = {path.name: (path / "weights.safetensors").read_bytes() for path in (first / "checkpoints").iterdir()}
     assert notes_of([], resume="runs/back/checkpoints/step_00000003") == [
-        "going on from step 3 (runs/back/checkpoints/step_00000003)",
+        "resuming from step 3 (runs/back/checkpoints/step_00000003)",
         "what is beyond step_00000003 is set aside in runs/back/set_aside/1",
     ]
     assert [json.loads(line)["loss"] for line in (first / "metrics.jsonl").read_text().splitlines()] == before
@@ -224,7 +224,7 @@ def test_resume_from_a_given_checkpoint_sets_aside_what_came_after(here: Path) -
     assert [json.loads(line)["loss"] for line in (aside / "metrics.jsonl").read_text().splitlines()] == before
     kept = {path.name: (path / "weights.safetensors").read_bytes() for path in (aside / "checkpoints").iterdir()}
     assert kept == {f"step_{step:08d}": weights[f"step_{step:08d}"] for step in (4, 5, 6)}
-    train(read_run_config(None, [], str(aside)), resume=str(aside))  # it is a run that can be gone on with
+    train(read_run_config(None, [], str(aside)), resume=str(aside))  # it is a run that can be resumed
     assert final_weights(aside).keys() == final_weights(first).keys()
     notes_of([], resume="runs/back/checkpoints/step_00000003")
     assert (first / "set_aside/2/checkpoints/step_00000006").is_dir()
@@ -238,7 +238,7 @@ def test_a_given_checkpoint_that_is_damaged_is_the_one_that_is_named(here: Path)
         UserError, match=rf"^{given} cannot be used .*truncated.* or --resume runs/given to go on"
     ) as raised:
         notes_of([], resume=given)
-    assert "begin anew" not in str(raised.value)
+    assert "start over" not in str(raised.value)
     assert sorted(path.name for path in Path("runs/given/checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
 
 

@@ -90,7 +90,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(here: Path, background: 
     assert result.status == "finished"
     failures = [note for note in display.notes if "could not be saved" in note]
     assert len(failures) == 3
-    assert "File too large; the run goes on, step_00000001 stays" in failures[0]
+    assert "File too large; the run continues, step_00000001 stays" in failures[0]
     assert checkpoints(name) == ["step_00000005", "step_00000006"]
     run("disk-with-room", "train.checkpoint.every=1") if not Path("runs/disk-with-room").exists() else None
     assert largest_difference(Path("runs/disk-with-room"), Path("runs", name)) == 0
@@ -113,7 +113,7 @@ def test_a_folder_that_takes_nothing_costs_a_checkpoint_and_not_the_run(here: Pa
     assert run("read-only", "train.checkpoint.every=1", display=display).status == "finished"
     failures = [note for note in display.notes if "could not be saved" in note]
     assert len(failures) == 3
-    assert failures[0].endswith("the run goes on, step_00000001 stays")
+    assert failures[0].endswith("the run continues, step_00000001 stays")
     assert checkpoints("read-only") == ["step_00000001", "step_00000005", "step_00000006"]
 
 

@@ -20,7 +20,7 @@ from lexalcm.train.engines import choose
 from lexalcm.train.engines.choose import EngineChoice, Limits, agreed_engine, choose_engine, start_engine
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine
-from lexalcm.train.memory.choice import choose_by_memory, options_of, plan_run, read_size, warn_by_memory
+from lexalcm.train.memory.choice import choose_by_memory, options_of, plan_run_memory, read_size, warn_by_memory
 from lexalcm.train.memory.compiled import can_partition
 from lexalcm.train.memory.plan import MemoryEstimate, plan_memory, usable
 from lexalcm.train.settings import RunConfig
@@ -187,7 +187,7 @@ def test_the_largest_micro_batch_fits_and_one_row_more_does_not() -> None:
 
 def test_what_needs_the_fewest_tricks_is_recommended() -> None:
     def best(model: str, gpus: int, memory: str, *overrides: str) -> tuple[str, str] | None:
-        found = plan_run(load_settings(RunConfig, None, [f"model={model}", *overrides]), gpus, memory).best
+        found = plan_run_memory(load_settings(RunConfig, None, [f"model={model}", *overrides]), gpus, memory).best
         return None if found is None else (found.engine, found.checkpointing)
 
     assert best("two-tower-medium", 1, "12GB") == ("single", "none")
@@ -200,12 +200,12 @@ def test_what_needs_the_fewest_tricks_is_recommended() -> None:
 def test_a_7b_model_is_planned_without_its_memory() -> None:
     """The trace of a training step makes no tensor with numbers, whatever the sizes."""
     config = load_settings(RunConfig, None, ["model=two-tower-7b", "data.micro_batch=512"])
-    assert allocated_at_most(lambda: plan_run(config, 8, "80GB") and None) < 2**20
+    assert allocated_at_most(lambda: plan_run_memory(config, 8, "80GB") and None) < 2**20
 
 
 def test_recomputing_and_offloading_take_less() -> None:
     for name in ("base-1.6b", "one-tower-medium", "two-tower-7b"):
-        plan = plan_run(load_settings(RunConfig, None, [f"model={name}"]), 1, "80GB")
+        plan = plan_run_memory(load_settings(RunConfig, None, [f"model={name}"]), 1, "80GB")
         assert plan.parameters > 0
         assert {one.checkpointing for one in plan.estimates} == {"none", "full"}
         for one in plan.estimates:
@@ -230,7 +230,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such model"):
-        plan_run(load_settings(RunConfig, None, [f"model={tmp_path / 'none'}"]))
+        plan_run_memory(load_settings(RunConfig, None, [f"model={tmp_path / 'none'}"]))
 
 
 def test_auto_takes_the_simplest_engine_that_fits() -> None:
@@ -339,7 +339,7 @@ def test_the_table_of_presets_in_the_documentation(name: str) -> None:
     _, _, _, held, kept, checkpointed, *most, cpu, _ = (cell.strip() for cell in row.split("|"))
     config = load_settings(RunConfig, None, [f"model={name}", "data.micro_batch=8", "data.global_batch=64"])
     for memory, rows in zip(("12GB", "24GB", "80GB"), most, strict=True):
-        planned = {(one.engine, one.checkpointing): one for one in plan_run(config, 1, memory).estimates}
+        planned = {(one.engine, one.checkpointing): one for one in plan_run_memory(config, 1, memory).estimates}
         cases = [("single", "none"), ("single", "full"), ("zero2_offload", "none")]
         assert rows == " / ".join(str(planned[case].largest_micro_batch or "-") for case in cases)
         single = planned["single", "none"]

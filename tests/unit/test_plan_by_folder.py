@@ -19,7 +19,7 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.model.storage.folder import read_config
 from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
-from lexalcm.train.memory.choice import plan_run
+from lexalcm.train.memory.choice import plan_run_memory
 from lexalcm.train.memory.plan import layouts, plan_memory
 from lexalcm.train.settings import RunConfig
 
@@ -84,7 +84,7 @@ def test_the_plan_by_folder_is_the_plan_by_preset(dataset: Dataset, tmp_path: Pa
     by_folder, by_preset = (load_settings(RunConfig, None, [f"model={model}"]) for model in (folder, name))
     assert read_config(folder).codec == dataset.manifest.codec
     for gpus, memory in ((1, "12GB"), (8, "80GB"), (2, None)):
-        assert plan_run(by_folder, gpus, memory) == plan_run(by_preset, gpus, memory)
+        assert plan_run_memory(by_folder, gpus, memory) == plan_run_memory(by_preset, gpus, memory)
     of_every_engine = [
         plan_memory(by_folder, model, processes=2, precision=precision, engines=tuple(layouts()))
         for precision in ("bf16", "fp32")
@@ -102,7 +102,7 @@ def test_the_plan_of_another_objective(dataset: Dataset, tmp_path: Path, name: s
     config = load_settings(RunConfig, None, [f"model={folder}"])
     without = read_config(folder).model_copy(update={"codec": None, "preset": None})
     planned = plan_memory(config, without, processes=1, precision="bf16", memory=12 * 2**30)
-    assert plan_run(config, 1, "12GB") == planned
+    assert plan_run_memory(config, 1, "12GB") == planned
     assert planned.best is not None
 
 

@@ -234,7 +234,7 @@ def read(tmp_path: Path, content: str | dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_a_key_that_deepspeed_would_pass_over_is_refused(tmp_path: Path, key: str, near: str) -> None:
-    with pytest.raises(ConfigError, match=rf"ds\.json: DeepSpeed knows no {key}: did you mean {near}\?$"):
+    with pytest.raises(ConfigError, match=rf"ds\.json: DeepSpeed does not know {key}: did you mean {near}\?$"):
         read(tmp_path, {"train_batch_size": "auto", key: 1})
 
 

@@ -88,7 +88,7 @@ def test_frozen_parameters_are_those_that_a_pattern_names() -> None:
     [
         (
             ["encoder.*"],
-            r"train\.freeze: encoder\.\* is the name of no parameter; there are contextualizer\.\*, denoiser",
+            r"train\.freeze: encoder\.\* matches no parameter; there are contextualizer\.\*, denoiser",
         ),
         (["*"], "train.freeze leaves no parameter to train"),
     ],

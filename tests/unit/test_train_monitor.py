@@ -58,7 +58,7 @@ def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
         monitor.write(LINE)
         monitor.write(LINE | {"step": 30})
     assert [note for note in notes if "metrics.jsonl" in note] == [
-        "cannot write metrics.jsonl, the run goes on: [Errno 28] No space left on device"
+        "cannot write metrics.jsonl, the run continues: [Errno 28] No space left on device"
     ]
 
 

@@ -77,7 +77,7 @@ def test_work_that_no_signal_interrupts_ends_within_ten_seconds_where_nothing_is
     _, said = process.communicate()
     assert time.monotonic() - began < 10
     assert process.returncode == 7
-    assert said == "lcm: stopped while compiling: nothing is lost, the same command goes on\n"
+    assert said == "lcm: stopped while compiling: nothing is lost, the same command resumes\n"
 
 
 def test_work_that_must_not_end_says_what_is_waited_for() -> None:

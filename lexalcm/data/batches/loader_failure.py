@@ -40,5 +40,5 @@ def report_worker_death(rank: int) -> Iterator[None]:
             else "where memory was full, lower data.num_workers"
         )
         raise TrainingError(
-            f"a loader process of process {rank} {died}; {why}; the same command goes on from the last checkpoint"
+            f"a loader process of process {rank} {died}; {why}; the same command resumes from the last checkpoint"
         ) from error

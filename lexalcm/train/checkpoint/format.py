@@ -10,13 +10,13 @@ Several processes write a file each of every kind, weights-00001-of-00004.safete
 tensors are in which does not matter: whoever reads looks for a name in all files of a kind.
 
 There is no generator state: every micro-batch seeds its own, and the batch plan and the learning rate are functions
-of the step. Frozen parameters are the initial model's. So this is all, and a run goes on under another engine, ZeRO
+of the step. Frozen parameters are the initial model's. So this is all, and a run resumes under another engine, ZeRO
 stage or number of processes. The price, with AdamW, is 12 bytes a parameter on disk (16 with the average). Each process
 writes its share of that: in every round it gets one tensor, and all write theirs. Tensors go by size into rounds, so
 that those of a round take equally long.
 
 A checkpoint is written beside its place, and renamed when all have written, so that one with a name is complete. It is
-still checked against its hashes before it is used, because disks fail; a damaged one is passed over for the one before.
+still checked against its hashes before it is used, because disks fail; a damaged one is skipped for the one before.
 """
 
 import math
@@ -286,7 +286,7 @@ def read_train_state(path: Path) -> TrainState:
         record = StateFile.model_validate_json((path / STATE).read_bytes())
         with ThreadPoolExecutor() as pool:
             list(pool.map(_check_file, [inside(path, name) for name in record.files], record.files.values()))
-    except PermissionError as error:  # no reason to pass it over, nor to begin anew
+    except PermissionError as error:  # no reason to skip it, nor to start over
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     except (FileNotFoundError, ValidationError, DataError) as error:
         raise TrainingError(f"{path / STATE} is missing or damaged") from error

@@ -1,10 +1,10 @@
-"""Saving checkpoints as a run goes on: at once or in the background, over a full disk, the older ones cleared away.
+"""Saving checkpoints during a run: at once or in the background, over a full disk, the older ones cleared away.
 
 Every process takes part in gathering the state and writes a share of it (`format.py` says what). In the background,
 each copies its share into its own memory, with AdamW 12 bytes a parameter divided by the processes, and a thread writes
-it while the training goes on. The threads meet in a group of their own.
+it while the training continues. The threads communicate in a group of their own.
 
-A checkpoint that cannot be written costs nothing but itself: the run says so and goes on, and the one before stays.
+A checkpoint that cannot be written costs nothing but itself: the run notes it and continues, and the one before stays.
 Only the last one of a run must succeed, because nothing would be left of the steps since. An old one that cannot be
 removed costs room, and the next save tries again.
 """
@@ -55,8 +55,8 @@ class CheckpointManager:
             engine: whose state it is.
             settings: which are kept, and whether they are written in the background.
             world: this process's place.
-            note: says that one could not be saved.
-            last: the checkpoint that the run goes on from.
+            note: prints that one could not be saved.
+            last: the checkpoint that the run resumes from.
             recreate_folder: makes the run's folder again where it is gone, and gives a note of that.
         """
         self.last = last
@@ -88,7 +88,7 @@ class CheckpointManager:
         if required and (self.last is None or self.last.name != checkpoint_name(state.step)):
             raise TrainingError(
                 f"step {state.step} could not be saved in {self._folder}: make room, and give the same command "
-                "again to go on from the last checkpoint that was"
+                "again to resume from the last checkpoint that was saved"
             )
 
     def finish(self) -> None:
@@ -108,7 +108,7 @@ class CheckpointManager:
             message = write()
         except UserError as error:
             kept = "no checkpoint is there yet" if self.last is None else f"{self.last.name} stays"
-            self._note(f"a checkpoint could not be saved in {self._folder}: {error}; the run goes on, {kept}")
+            self._note(f"a checkpoint could not be saved in {self._folder}: {error}; the run continues, {kept}")
         else:
             if message is not None:
                 self._note(message)

@@ -13,4 +13,4 @@ class CheckpointSettings(Settings):
     keep_every: PositiveInt | None = None
     """Also keep, for good, the checkpoints of steps divisible by this; null: no others."""
     background: bool = False
-    """Write while the training goes on, from a copy in memory."""
+    """Write while the training continues, from a copy in memory."""

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lexalcm.objective import Objective
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine, whole
-from lexalcm.train.memory.layout import Layout, Training, Use
+from lexalcm.train.memory.layout import Layout, MemoryInputs, PlannedMemory
 from lexalcm.train.settings import TrainSettings
 
 BUFFERS_SENT_AROUND = (
@@ -22,7 +22,7 @@ BUFFERS_SENT_AROUND = (
 )
 
 
-def replicated(training: Training) -> Use:
+def replicated(training: MemoryInputs) -> PlannedMemory:
     """As of one process; with several micro-batches a step, their sum beside the buckets: 4 bytes a gradient."""
     use = whole(training)
     # Buckets stay. A sum over micro-batches is beside them until the last one, as are the first gradients of all.

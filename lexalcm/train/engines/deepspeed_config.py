@@ -84,7 +84,7 @@ def read_deepspeed_json(file: str | Path | None) -> dict[str, Any]:
     `comment`, are left out, as are those that are null.
 
     Raises:
-        ConfigError: there is no such file, it holds no JSON object, a key that is unknown, or a value of another type.
+        ConfigError: no such file, not a JSON object, an unknown key, or a value of another type.
     """
     if file is None:
         return {}
@@ -105,7 +105,7 @@ def read_deepspeed_json(file: str | Path | None) -> dict[str, Any]:
     }
     for key, value in tree.items():
         if key not in KEYS:
-            raise ConfigError(f"{file}: DeepSpeed knows no {key}{nearest(key, KEYS)}")
+            raise ConfigError(f"{file}: DeepSpeed does not know {key}{nearest(key, KEYS)}")
         if not _is(KEYS[key], value) and (value != AUTO or KEYS[key] is _OBJECT):
             raise ConfigError(f"{file} has {key} = {json.dumps(value)}: {key} must be {KEYS[key]}")
     for name, package in MONITORS.items():
@@ -147,7 +147,7 @@ def fill(tree: dict[str, Any], config: RunConfig, *, world_size: int, width: int
     precision = _fill_precision(filled, config, best)
     _fill_zero(filled, config, width)
     for name in filled.open_names():
-        raise ConfigError(f'{file}: no setting says what "auto" is for {name}: write a value')
+        raise ConfigError(f'{file}: no setting gives the value of "auto" for {name}: write a value')
     return DeepSpeedSetup(precision, _layout(filled.tree["zero_optimization"]), filled.tree, str(file))
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from math import ceil
 
 from lexalcm.train.engines.deepspeed_config import ZERO_STAGES, bucket_size, layout_name, swap_buffer_size
-from lexalcm.train.memory.layout import OFFLOADS_TO, Layout, OffloadsTo, Training, Use
+from lexalcm.train.memory.layout import OFFLOADS_TO, Layout, MemoryInputs, OffloadsTo, PlannedMemory
 
 BUCKET = 500_000_000
 """Numbers that DeepSpeed sends together where its file names none: zero0.json."""
@@ -42,12 +42,12 @@ WITHOUT_A_FILE = {"zero1_offload", "zero1_nvme", "zero2_nvme"}
 """Layouts that no file in configs/ asks for."""
 
 
-def _stage_0(training: Training) -> Use:
+def _stage_0(training: MemoryInputs) -> PlannedMemory:
     sizes, number = training.sizes, training.number
     trained = sizes.trained
     message = number * min(trained, BUCKET)
     masters = 0 if number == 4 else 4 * trained
-    return Use(
+    return PlannedMemory(
         number * sizes.parameters,
         number * trained,
         masters + 8 * trained,
@@ -56,10 +56,10 @@ def _stage_0(training: Training) -> Use:
     )
 
 
-def _stage(stage: int, offloads_to: OffloadsTo) -> Callable[[Training], Use]:
+def _stage(stage: int, offloads_to: OffloadsTo) -> Callable[[MemoryInputs], PlannedMemory]:
     """What stages 1 to 3 take; the optimizer is offloaded, and by stage 3 the weights too."""
 
-    def use(training: Training) -> Use:
+    def planned(training: MemoryInputs) -> PlannedMemory:
         sizes, processes, number, once = training.sizes, training.processes, training.number, training.once
         share = ceil(sizes.trained / processes)
         bucket = number * bucket_size(sizes.width)
@@ -82,7 +82,7 @@ def _stage(stage: int, offloads_to: OffloadsTo) -> Callable[[Training], Use]:
             buffers += gathered
             step += gathered + 2 * number * updating
         if not offloads_to:
-            return Use(weights, gradients, masters, average, buffers, max(0, step))
+            return PlannedMemory(weights, gradients, masters, average, buffers, max(0, step))
         cpu = 4 * share + (0 if once else number * share) + average  # the gradients that update
         nvme = 0
         if offloads_to == "cpu":
@@ -94,16 +94,16 @@ def _stage(stage: int, offloads_to: OffloadsTo) -> Callable[[Training], Use]:
             cpu, weights = cpu + weights, 0
         elif stage == 3:
             cpu, nvme, weights = cpu + SWAP_BUFFERS * number * swap_buffer_size(sizes.width), nvme + weights, 0
-        return Use(weights, 0, 0, 0, buffers, 0, cpu, nvme)
+        return PlannedMemory(weights, 0, 0, 0, buffers, 0, cpu, nvme)
 
-    return use
+    return planned
 
 
 def _layout(stage: int, offloads_to: OffloadsTo) -> Layout:
     name = layout_name(stage, offloads_to)
     return Layout(
         options=f"--deepspeed configs/{name}.json",
-        use=_stage(stage, offloads_to) if stage else _stage_0,
+        memory=_stage(stage, offloads_to) if stage else _stage_0,
         shards=stage,
         offloads_to=offloads_to,
         gradients_appear=stage < 2 and not offloads_to,

@@ -23,11 +23,11 @@ from lexalcm.objective import Objective
 from lexalcm.train.engines.gathering import gathered
 from lexalcm.train.engines.protocol import Setup
 from lexalcm.train.engines.single import SingleEngine
-from lexalcm.train.memory.layout import Layout, Training, Use
+from lexalcm.train.memory.layout import Layout, MemoryInputs, PlannedMemory
 from lexalcm.train.settings import TrainSettings
 
 
-def sharded(training: Training) -> Use:
+def sharded(training: MemoryInputs) -> PlannedMemory:
     """A share of what one process holds, in float32; beside it, layers gathered in the run's precision.
 
     These terms were read off FSDP2 at work on a CPU.
@@ -38,14 +38,16 @@ def sharded(training: Training) -> Use:
     layer, leaving = sizes.largest_layer, 1 if training.once else 2
     buffers = number * sizes.outside_layers + 3 * number * layer + leaving * (number + 4) * layer
     weights, gradients = 4 * ceil(sizes.parameters / processes), 4 * ceil(sizes.trained / processes)
-    return Use(weights, gradients, ceil(sizes.state / processes), training.average(processes), buffers=buffers)
+    return PlannedMemory(
+        weights, gradients, ceil(sizes.state / processes), training.average(processes), buffers=buffers
+    )
 
 
-def offloaded(training: Training) -> Use:
+def offloaded(training: MemoryInputs) -> PlannedMemory:
     """The same with the shards in the CPU's memory."""
     use = sharded(training)
     held = use.weights + use.gradients + use.optimizer + use.average
-    return Use(0, 0, 0, 0, buffers=use.buffers, cpu=held)
+    return PlannedMemory(0, 0, 0, 0, buffers=use.buffers, cpu=held)
 
 
 class FSDPEngine(SingleEngine):

@@ -20,7 +20,7 @@ from lexalcm.to_host import ToHost
 from lexalcm.train.ema import MovingAverage
 from lexalcm.train.engines.precision import chosen_precision
 from lexalcm.train.engines.protocol import Gather, MemoryUse, ReadTensor, Setup, Update
-from lexalcm.train.memory.layout import Layout, Training, Use
+from lexalcm.train.memory.layout import Layout, MemoryInputs, PlannedMemory
 from lexalcm.train.optimizer import create_state, make_optimizers, set_learning_rate, state_tensors
 from lexalcm.train.settings import RunConfig, TrainSettings
 
@@ -28,12 +28,12 @@ CLIP_EPS = 1e-6
 """Added to the norm by torch's own clipping, and by DeepSpeed's."""
 
 
-def whole(training: Training) -> Use:
+def whole(training: MemoryInputs) -> PlannedMemory:
     """All in float32: 4 bytes of a weight and of a gradient, AdamW's 8; autocast's copies are among the activations."""
     sizes = training.sizes
     # Adafactor and Muon compute an update in a few matrices of its size, one parameter at a time.
     step = 0 if training.settings.optimizer == "adamw" else 4 * 3 * sizes.largest
-    return Use(4 * sizes.parameters, 4 * sizes.trained, sizes.state, training.average(1), step_buffers=step)
+    return PlannedMemory(4 * sizes.parameters, 4 * sizes.trained, sizes.state, training.average(1), step_buffers=step)
 
 
 class SingleEngine:

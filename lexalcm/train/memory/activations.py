@@ -1,8 +1,8 @@
 """What the micro-batches of a model take beyond weights and gradients, for any number of layers and rows.
 
-A model with two layers in each tower is traced (`memory_trace`), so that a 7B model costs no more than a tiny one: what
+A model with two layers in each tower is traced (`memory.trace`), so that a 7B model costs no more than a tiny one: what
 a further layer leaves behind is what the first one left, and rows are linear from one trace to one of twice as many.
-Where layers are compiled, what each keeps is the compiler's choice (`memory_compiled`).
+Where layers are compiled, what each keeps is the compiler's choice (`memory.compiled`).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Line:
     """Bytes that grow evenly with the rows of a micro-batch."""
 
     rows: int
-    bytes: float  # at so many rows
+    bytes: float  # at `rows` rows
     per_row: float
 
     def at(self, rows: int) -> float:
@@ -93,7 +93,7 @@ def _at(
     checkpointing: str,
     compiled: Sequence[Kept] | None,
 ) -> tuple[float, float]:
-    """The two peaks of `Activations` at so many rows; what compiled layers keep of each tower, if they are."""
+    """The two peaks of `Activations` at a number of rows; what compiled layers keep of each tower, if they are."""
     towers = _towers(config)
 
     def trace(recomputed: bool) -> MemoryTrace:

@@ -1,4 +1,4 @@
-"""What a plan of memory decides: which engine `auto` is on GPUs, and what to say of a run that will not fit."""
+"""What a memory plan decides: which engine `auto` is on GPUs, and what to note of a run that will not fit."""
 
 import re
 from functools import partial
@@ -29,7 +29,7 @@ class MemoryChoice(NamedTuple):
 def choose_by_memory(
     config: RunConfig, model: ModelConfig, processes: int, precision: str, memory: int | None
 ) -> MemoryChoice:
-    """The engine that `auto` means, without a DeepSpeed file: the one with the fewest tricks that fits.
+    """The engine that `auto` means, without a DeepSpeed file: the simplest that fits.
 
     One process: `single`. Several: `ddp`, or `fsdp` where the whole model does not fit on each GPU. Where that does not
     fit either, with all layers recomputed; none of it changes the curve. Without a GPU nothing is planned. Engines of
@@ -61,29 +61,29 @@ def choose_by_memory(
     plan = planned(engines=tuple(engines), checkpointing=tuple(dict.fromkeys((asked, "full"))))
     chosen = plan.best or min(plan.estimates, key=lambda estimate: estimate.total)
     engine = engines[chosen.engine].name
-    tricks = [f"engine {engine}"] if chosen.engine != simplest else []
+    changes = [f"engine {engine}"] if chosen.engine != simplest else []
     if chosen.checkpointing != asked:
-        tricks.append(f"train.activation_checkpointing={chosen.checkpointing}")
+        changes.append(f"train.activation_checkpointing={chosen.checkpointing}")
     warning = _warning(chosen, memory, config, model, processes, precision) if plan.best is None else ""
-    if not tricks:
+    if not changes:
         return MemoryChoice(engine, warning)
     why = f"{simplest} would take {gib(first.total)} of a GPU's {gib(memory)}"
     takes = f"; {warning}" if warning else f", which takes about {gib(chosen.total)}"
     recomputed = None if chosen.checkpointing == asked else chosen.checkpointing
-    return MemoryChoice(engine, f"{why}, so this run has {' and '.join(tricks)}{takes}", recomputed)
+    return MemoryChoice(engine, f"{why}, so this run has {' and '.join(changes)}{takes}", recomputed)
 
 
 def warn_by_memory(
     config: RunConfig, model: ModelConfig, processes: int, precision: str, engine: str, memory: int | None
 ) -> str | None:
-    """What to tell the user of an engine that was asked for and will not fit on the run's GPUs, by the plan.
+    """What to tell the user of an engine that was asked for and will not fit on the run's GPUs, by the memory plan.
 
     Args:
         config: the settings.
         model: the model's sizes.
         processes: of the run.
         precision: `fp32` or `bf16`.
-        engine: a name of `memory_plan.layouts()`.
+        engine: a name of `memory.plan.layouts()`.
         memory: bytes of the smallest GPU of the run; none: there is no GPU.
     """
     if memory is None:
@@ -121,7 +121,7 @@ def _estimate(
     return estimate
 
 
-def plan_run(config: RunConfig, gpus: int | None = None, memory: str | None = None) -> MemoryPlan:
+def plan_run_memory(config: RunConfig, gpus: int | None = None, memory: str | None = None) -> MemoryPlan:
     """The plan of a run on GPUs, which need not be here.
 
     Args:
@@ -130,7 +130,7 @@ def plan_run(config: RunConfig, gpus: int | None = None, memory: str | None = No
         memory: of each, e.g. `12GB`; none: that of this machine's, if there is one.
 
     Raises:
-        ConfigError: `memory` is no size; sizes of the model that contradict each other.
+        ConfigError: `memory` is not a valid size; sizes of the model that contradict each other.
         UserError: no such model.
     """
     limit = gpu_memory() if memory is None else read_size(memory)

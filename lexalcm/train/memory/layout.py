@@ -36,8 +36,8 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Training:
-    """A training whose memory is asked for."""
+class MemoryInputs:
+    """What the memory of a training depends on."""
 
     sizes: Sizes
     settings: TrainSettings
@@ -51,8 +51,8 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Use:
-    """Bytes that an engine holds for each process."""
+class PlannedMemory:
+    """Bytes that an engine will hold for each process."""
 
     weights: int
     gradients: int
@@ -69,7 +69,7 @@ class Layout:
     """Who holds what where: a way to train that an engine has."""
 
     options: str  # what to say to `lcm train` for it
-    use: Callable[[Training], Use]
+    memory: Callable[[MemoryInputs], PlannedMemory]
     shards: int = 0  # over processes, by ZeRO's stages: 1 the optimizer's state, 2 gradients too, 3 weights too
     offloads_to: OffloadsTo = ""
     casts_weights: bool = True  # in bf16, weights are bf16 when they multiply; else autocast makes copies
@@ -78,7 +78,7 @@ class Layout:
     listed_from: int | None = 1  # processes from which a plan lists it; none: never
 
     @property
-    def tricks(self) -> tuple[int, int]:
+    def complexity(self) -> tuple[int, int]:
         """How much it does to save memory: what does less is tried first."""
         return OFFLOADS_TO.index(self.offloads_to), self.shards
 

@@ -1,7 +1,7 @@
 """What a training takes in memory under every engine, before anything is allocated.
 
 Weights, gradients and optimizer state follow from the parameters' number and from who shards what; activations are
-counted by `memory_activations`. What the engines take besides (`buffers`) is said by their layouts.
+counted by `memory.activations`. What the engines take besides (`buffers`) is said by their layouts.
 
 A GPU's memory is not all for tensors: CUDA's own context and kernels take most of a GiB, and the allocator loses a few
 percent to gaps. `usable` takes both off.
@@ -17,7 +17,7 @@ from lexalcm.registries import ENGINES
 from lexalcm.train.engines.protocol import Engine
 from lexalcm.train.layers import plans_to_compile
 from lexalcm.train.memory.activations import Activations, activations
-from lexalcm.train.memory.layout import Layout, Sizes, Training, model_sizes
+from lexalcm.train.memory.layout import Layout, MemoryInputs, Sizes, model_sizes
 from lexalcm.train.settings import RunConfig
 
 CONTEXT = 768 * 2**20
@@ -68,11 +68,11 @@ class MemoryPlan:
 
 
 def layouts() -> dict[str, tuple[type[Engine], Layout]]:
-    """Every engine's ways to train, by name, those with the fewest tricks first."""
+    """Every engine's ways to train, by name, the simplest first."""
     found = {
         name: (engine, layout) for engine in ENGINES.load_all().values() for name, layout in engine.layouts().items()
     }
-    return dict(sorted(found.items(), key=lambda item: item[1][1].tricks))
+    return dict(sorted(found.items(), key=lambda item: item[1][1].complexity))
 
 
 def usable(memory: int) -> int:
@@ -104,7 +104,7 @@ def plan_memory(
         checkpointing: choices to compare; none: `none`, `full` and what the settings say.
 
     Returns:
-        The estimates, those with the fewest tricks first: without recomputing and offloading, then recomputing, then
+        The estimates, the simplest first: without recomputing and offloading, then recomputing, then
         offloading.
     """
     sizes = model_sizes(model, config.train)
@@ -146,12 +146,14 @@ def _estimate(
     shape = (data.micro_batch, data.row_length)
     acts = activations(model, config.train.objective, *shape, device_type, kind, checkpointing, compiled=compiled)
     once = data.global_batch <= processes  # a step is one micro-batch, and its gradients need not be there before
-    use = layout.use(Training(sizes, config.train, processes, number=2 if precision == "bf16" else 4, once=once))
-    held = use.weights + use.gradients + use.optimizer + use.average
-    beyond = _beyond(acts, use.gradients, appear=once and layout.gradients_appear)
+    planned = layout.memory(
+        MemoryInputs(sizes, config.train, processes, number=2 if precision == "bf16" else 4, once=once)
+    )
+    held = planned.weights + planned.gradients + planned.optimizer + planned.average
+    beyond = _beyond(acts, planned.gradients, appear=once and layout.gradients_appear)
 
     def total(rows: int) -> int:
-        return round(held + max(beyond(rows) + use.buffers, use.step_buffers))
+        return round(held + max(beyond(rows) + planned.buffers, planned.step_buffers))
 
     activation_bytes = round(beyond(data.micro_batch))
     whole = total(data.micro_batch)
@@ -160,15 +162,15 @@ def _estimate(
         engine=name,
         checkpointing=checkpointing,
         compiled=compiled,
-        weights=use.weights,
-        gradients=use.gradients,
-        optimizer=use.optimizer,
-        average=use.average,
+        weights=planned.weights,
+        gradients=planned.gradients,
+        optimizer=planned.optimizer,
+        average=planned.average,
         activations=activation_bytes,
         buffers=whole - held - activation_bytes,
         total=whole,
-        cpu=use.cpu,
-        nvme=use.nvme,
+        cpu=planned.cpu,
+        nvme=planned.nvme,
         largest_micro_batch=None if limit is None else _largest(total, limit),
         fits=None if limit is None else whole <= limit,
     )

@@ -23,7 +23,7 @@ class MemoryWatch:
         Args:
             planned: bytes.
             device: the process's GPU.
-            first_step: where the run begins or goes on.
+            first_step: where the run starts or resumes.
             monitor: shows the note.
         """
         self._planned, self._device, self._monitor = planned, device, monitor

@@ -48,7 +48,7 @@ class WeightWatch:
             monitor: where norms of layers and alerts go.
             learning_rate: of the update that is step `n`, from 0.
             every: steps between checks; none: at validations.
-            state: where the run begins or goes on.
+            state: where the run starts or resumes.
         """
         self._engine = engine
         self._monitor = monitor
@@ -65,7 +65,7 @@ class WeightWatch:
     def run(self, state: TrainState) -> dict[str, Any]:
         """See `Callback.run`; alerts are given, and shown, when they differ from those of the check before."""
         now = weight_statistics(self._engine)
-        alerts = [_sentence("not finite", _not_finite(now), "stop, and go on from a checkpoint before")]
+        alerts = [_sentence("not finite", _not_finite(now), "stop, and resume from an earlier checkpoint")]
         updates = state.updates - self._began.updates
         travel = sum(self._learning_rate(step) for step in range(self._began.step, state.step))
         if updates >= MIN_UPDATES and travel >= MIN_TRAVEL:

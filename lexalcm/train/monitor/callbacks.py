@@ -82,7 +82,7 @@ def build_callbacks(
         engine: the model in training.
         monitor: where alerts and samples go.
         run: the run's folder.
-        state: where the run begins or goes on.
+        state: where the run starts or resumes.
         world: this process's place.
         planned_bytes: of each GPU's memory; none: there is no plan.
     """

@@ -1,6 +1,6 @@
 """A log of each process: `runs/NAME/logs/rank_00000.log`.
 
-On the terminal only the main process speaks. In its file each process notes, with the time, what it is, the warnings
+On the terminal only the main process prints. In its file each process notes, with the time, what it is, the warnings
 of Python and of libraries, steps that were skipped, and the traceback of what ended it; the main one also every line
 of metrics. What comes before the run's folder is made is kept in memory and written when it is there.
 """
@@ -94,7 +94,7 @@ class LogFile:
 
     def _log_end_of_thread(self, end: threading.ExceptHookArgs) -> None:
         logger.error("a thread was ended by %s", end.exc_type.__name__, exc_info=end.exc_value)
-        if not isinstance(end.exc_value, OSError):  # of a library that writes: who asked it to is told, too
+        if not isinstance(end.exc_value, OSError):  # of a library that writes: whoever asked it to gets the error, too
             self._thread_hook(end)
 
     def _show_warning(

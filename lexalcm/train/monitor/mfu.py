@@ -61,7 +61,7 @@ def peak_flops(device: torch.device, precision: str, peak_tflops: float | None) 
     Args:
         device: of this process.
         precision: `"bf16"` or `"fp32"`.
-        peak_tflops: the setting, which goes before what is known.
+        peak_tflops: the setting, which takes precedence over what is known.
     """
     if peak_tflops is not None:
         return peak_tflops * 1e12

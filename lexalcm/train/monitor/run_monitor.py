@@ -116,7 +116,7 @@ class LoggingDisplay:
             if not output_is_closed(error):
                 raise
             self._display = NullDisplay()
-            logger.warning("the output is closed: the run goes on")
+            logger.warning("the output is closed: the run continues")
 
 
 class MetricsWriter(Protocol):
@@ -214,7 +214,7 @@ class Monitor:
         except OSError as error:
             if what not in self._failed:
                 self._failed.add(what)
-                self.display.note(f"cannot write {what}, the run goes on: {error}")
+                self.display.note(f"cannot write {what}, the run continues: {error}")
 
     def _scalars(self, metrics: Metrics) -> Iterator[tuple[str, float]]:
         for name, value in metrics.items():

@@ -1,6 +1,6 @@
 """Weights & Biases (https://docs.wandb.ai), for those who want it: the extra `wandb`.
 
-A run goes on as the same run there: its id is kept in `runs/NAME/wandb.json`. What a resumed run computes again (the
+A resumed run is the same run there: its id is kept in `runs/NAME/wandb.json`. What a resumed run computes again (the
 steps since its checkpoint) is the same, and Weights & Biases keeps the first of two values for a step.
 """
 
@@ -33,7 +33,7 @@ class WeightsAndBiases:
     """See `MetricsWriter`."""
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
-        """Start, or go on with, the run that belongs to a run's folder.
+        """Start, or resume, the run that belongs to a run's folder.
 
         Raises:
             ConfigError: Weights & Biases refuses, e.g. because nobody is logged in.

@@ -96,7 +96,7 @@ class RunFolder:
         """
         settings = load_settings(RunConfig, self.config)
         if not self.config.read_bytes().strip():  # never written so by a run
-            raise ConfigError(f"{self.config} is empty, so that the run cannot go on: put its settings back")
+            raise ConfigError(f"{self.config} is empty, so the run cannot resume: put its settings back")
         return settings
 
     def saved_fingerprints(self) -> Fingerprints:
@@ -109,7 +109,7 @@ class RunFolder:
             return Fingerprints.model_validate_json(self.fingerprints.read_bytes())
         except (FileNotFoundError, ValidationError) as error:
             raise UserError(
-                f"{self.fingerprints} is missing or damaged, so that the run cannot go on: put it back, or make a "
+                f"{self.fingerprints} is missing or damaged, so the run cannot resume: put it back, or make a "
                 "model of a checkpoint (lcm bootstrap --from-checkpoint) and train that under another --name"
             ) from error
         except OSError as error:

@@ -44,7 +44,7 @@ def locked(run: RunFolder, world: World, note: Callable[[str], None] = lambda _:
             free = lock.acquire(PATIENCE)
             holder, host = _holder(path)
             if not free and host not in (None, socket.gethostname()):
-                note(f"{holder} is at work in {run.path}: waiting up to {LEASE:.0f} s, should that machine have died")
+                note(f"{holder} is at work in {run.path}: waiting up to {LEASE:.0f} s in case that machine has died")
                 free = lock.acquire(LEASE)
                 holder, _ = _holder(path)
         except OSError as error:

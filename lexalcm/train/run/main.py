@@ -136,8 +136,8 @@ def train(
 
     Args:
         config: the settings.
-        resume: `auto`: go on where an earlier run of this name stopped; `never`: begin anew; else the folder of a run,
-            or one of its checkpoints, to go on from.
+        resume: `auto`: resume where an earlier run of this name stopped; `never`: start over; else the folder of a run,
+            or one of its checkpoints, to resume from.
         overwrite: with `never`, replace an earlier run of this name.
         display: shows the run; asked on the main process only.
         stop: has caught signals since before all this was loaded.
@@ -176,7 +176,7 @@ def train(
         with closing(start_engine(choice, parts.objective, config.train, world.device)) as engine:
             if start.checkpoint is not None:
                 restore_engine(start.checkpoint, engine, start.state.updates)
-                display.note(f"going on from step {start.state.step} ({start.checkpoint})")
+                display.note(f"resuming from step {start.state.step} ({start.checkpoint})")
             if parts.validation is None:
                 display.note(f"{config.data.names} has no {VALIDATION_SPLIT} split: there will be no validation loss")
             for bad in parts.mixture.bad_shards() if config.data.on_bad_shard == "skip" else ():
@@ -199,7 +199,7 @@ def train(
 
             objective, step = parts.objective, start.state.step
             with closing(checkpoints), open_monitor(config, objective, run, display, step, world) as monitor:
-                planned = _planned(parts, config, choice)
+                planned = _planned_bytes(parts, config, choice)
                 callbacks = build_callbacks(config, parts.mixture, engine, monitor, run, start.state, world, planned)
                 trainer = Trainer(
                     engine,
@@ -259,7 +259,7 @@ def dry_run(config: RunConfig, *, display: Display | None = None, stop: StopRequ
 
 
 def _assemble(config: RunConfig) -> _Parts:
-    """Open and check everything that a training needs; what fits together first, the plan last."""
+    """Open and check everything that a training needs; what fits together first, the memory plan last."""
     world = find_world()
     check_wandb(config.train.wandb)
     if world.device.type == "cpu":
@@ -276,7 +276,7 @@ def _assemble(config: RunConfig) -> _Parts:
 
 
 def _agreed_choice(parts: _Parts, config: RunConfig, display: Display) -> EngineChoice:
-    """The engine that suits all processes, which have met; tells the user of it."""
+    """The engine that suits all processes, which have joined; notes why it was chosen."""
     choice = agreed_engine(parts.choice, config, parts.world, parts.model.config)
     if choice.note is not None:
         display.note(choice.note)
@@ -286,7 +286,7 @@ def _agreed_choice(parts: _Parts, config: RunConfig, display: Display) -> Engine
     return choice
 
 
-def _planned(parts: _Parts, config: RunConfig, choice: EngineChoice) -> int | None:
+def _planned_bytes(parts: _Parts, config: RunConfig, choice: EngineChoice) -> int | None:
     """Bytes of each GPU's memory."""
     if parts.world.device.type != "cuda":
         return None

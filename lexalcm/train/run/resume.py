@@ -1,10 +1,10 @@
-"""The start of a run: whether it begins, goes on, or is done; and its folder made ready for that.
+"""The start of a run: whether it begins, resumes, or is complete; and its folder made ready for that.
 
-A run goes on only with the settings that it began with: mixing two would give a loss curve that no settings explain.
+A run resumes only with the settings that it began with: mixing two would give a loss curve that no settings explain.
 What cannot change the curve may change (engine, logging, checkpoints, loader processes), and `train.steps` may grow.
 
 A folder that a run begins in appears whole, so that a kill at any moment leaves a run or nothing. What lies beyond the
-checkpoint that a run goes on from is set aside: whoever goes back may want to return.
+checkpoint that a run resumes from is set aside: whoever goes back may want to return.
 """
 
 import json
@@ -50,7 +50,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class StartPoint:
-    """Where a run begins or goes on."""
+    """Where a run starts or resumes."""
 
     state: TrainState
     checkpoint: Path | None = None  # none: from the initial weights
@@ -88,8 +88,8 @@ def resolve_resume(
         run: its folder.
         config: the settings asked for.
         fingerprints: of the model and data set that the settings name.
-        resume: `auto`: go on where there is something to go on from; `never`: begin anew.
-        checkpoint: go on from this one and no other.
+        resume: `auto`: resume where there is something to resume from; `never`: start over.
+        checkpoint: resume from this one and no other.
         overwrite: `never` may replace an earlier run.
         note: prints that a damaged checkpoint is skipped.
 
@@ -98,7 +98,7 @@ def resolve_resume(
         UserError: the folder is taken; the one checkpoint, or all there are, cannot be used.
     """
     if overwrite and resume != "never":
-        raise ConfigError("--overwrite goes with --resume never; without them a run goes on where it stopped")
+        raise ConfigError("--overwrite goes with --resume never; without them a run resumes where it stopped")
     if resume == "never":
         check_output(run.path, overwrite=overwrite, marker=run.config.name)
         return StartPoint(TrainState())
@@ -113,7 +113,7 @@ def resolve_resume(
             return _start_point(checkpoint, run, config)
         except TrainingError as error:
             raise UserError(
-                f"{checkpoint} cannot be used ({error}): choose another checkpoint, or --resume {run.path} to go on "
+                f"{checkpoint} cannot be used ({error}): choose another checkpoint, or --resume {run.path} to resume "
                 "from the newest one that is whole"
             ) from error
     candidates = list_checkpoints(run.checkpoints)
@@ -123,10 +123,10 @@ def resolve_resume(
         except TrainingError as error:
             note(f"skipping the checkpoint {candidate.name}: {error}")
     if candidates:
-        raise UserError(f"no checkpoint in {run.checkpoints} can be used: begin anew with --resume never --overwrite")
+        raise UserError(f"no checkpoint in {run.checkpoints} can be used: start over with --resume never --overwrite")
     if run.latest.exists():  # a disk that is not mounted must not cost what was trained
         raise UserError(
-            f"{run.path} has saved checkpoints, but {run.checkpoints} holds none: put one back, or begin anew with "
+            f"{run.path} has saved checkpoints, but {run.checkpoints} holds none: put one back, or start over with "
             "--resume never --overwrite"
         )
     return StartPoint(TrainState())
@@ -140,13 +140,13 @@ def _start_point(checkpoint: Path, run: RunFolder, config: RunConfig) -> StartPo
 
 
 def check_unchanged(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> None:
-    """Make sure that a run goes on with what it began with.
+    """Make sure that a run resumes with what it began with.
 
     Raises:
         ConfigError: names the first setting that differs, and what to do.
         UserError: what it began with cannot be read.
     """
-    advice = "use --name NEW for another run, or --resume never --overwrite to begin this one anew"
+    advice = "use --name NEW for another run, or --resume never --overwrite to start this one over"
     saved = run.saved_settings().model_dump(mode="json")
     for key, old, new in differences(saved, config.model_dump(mode="json")):
         if any(key == allowed or key.startswith(allowed + ".") for allowed in MAY_CHANGE):
@@ -176,7 +176,7 @@ def prepare_run_folder(
 ) -> None:
     """Make the run's folder as it is to be at this start: the first change on disk.
 
-    A run that begins has nothing in it; one that goes on has no step beyond the one it goes on from.
+    A run that begins has nothing in it; one that resumes has no step beyond the one it resumes from.
     """
     if start.checkpoint is None:
         remove_folder(run.path)
@@ -203,7 +203,7 @@ def _leftovers(run: RunFolder) -> list[Path]:
 
 
 def recreate_run_folder(run: RunFolder, config: RunConfig, fingerprints: Fingerprints) -> str | None:
-    """Make the folder of a run at work again if somebody has removed it, so that the run can be gone on with.
+    """Make the folder of a run at work again if somebody has removed it, so that it can be resumed.
 
     Returns:
         a note of it; none: the folder is there.
