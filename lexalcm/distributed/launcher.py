@@ -57,7 +57,7 @@ def check_not_launched(processes: int, environment: Mapping[str, str]) -> None:
         if name in environment and not (launcher == "srun" and environment[name] == "1"):
             raise ConfigError(
                 f"--nproc {processes} starts the processes itself, but {launcher} has started this one ({name} is "
-                f"{environment[name]}): leave out one of them"
+                f"{environment[name]}): omit one of them"
             )
 
 
@@ -103,7 +103,7 @@ def run_processes(
                 return USER_ERROR
             if forwarding.last is not None:
                 if -forwarding.last in bad.values():
-                    _say("stopped before all processes were there: nothing is lost, the same command resumes")
+                    _say("stopped before all processes had started: nothing is lost, the same command resumes")
                     return INTERRUPTED if forwarding.last == signal.SIGINT else stop_code
                 return max(1, *bad.values())
             rank, code = next(iter(bad.items()))

@@ -77,4 +77,4 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
         for name in names:
             parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise ConfigError("train.freeze leaves no parameter to train: take a pattern out")
+        raise ConfigError("train.freeze leaves no parameter to train: remove a pattern")

@@ -257,7 +257,7 @@ class Trainer:
         raise TrainingError(
             f"the loss or its gradient was not finite in {state.bad_steps} steps in a row (up to step "
             f"{state.step}, learning rate {step.bad.lr:.3g}){where and f'; {where}'}: lower train.lr or raise "
-            "train.warmup_steps, and look at grad_norm in metrics.jsonl before; if it fails from the first step, check "
+            "train.warmup_steps, and check grad_norm in metrics.jsonl before; if it fails from the first step, check "
             "the data: lcm verify data"
         )
 

@@ -75,7 +75,7 @@ def test_a_run_goes_on_with_it_and_with_no_other(train):
     assert "objective: cosine" in Path("runs/parts/config.yaml").read_text()
     other = train("--objective", "squared_l2", "--steps", 9, name="parts")
     assert other.code == 2
-    assert "was begun with train.objective = cosine, not squared_l2" in other.err
+    assert "was started with train.objective = cosine, not squared_l2" in other.err
 
 
 @pytest.mark.parametrize(

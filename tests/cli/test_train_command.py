@@ -244,7 +244,7 @@ BAD = {
     "no such model": (["--model", "nowhere"], "nowhere"),
     "a name that is a path": (["--name", "../up"], "plain folder name"),
     "no such DeepSpeed file": (["--deepspeed", "nowhere.json"], "no such DeepSpeed file: nowhere.json"),
-    "single with a DeepSpeed file": (["--engine", "single", "--deepspeed", "x.json"], "leave out one of them"),
+    "single with a DeepSpeed file": (["--engine", "single", "--deepspeed", "x.json"], "omit one of them"),
     "nothing to resume": (["--resume", "runs/none"], "neither the folder of a run nor one of its checkpoints"),
     "overwrite alone": (["--overwrite"], "--overwrite goes with --resume never"),
     "a plan in several processes": (["--plan", "--nproc", "2"], "--plan needs none: say how many GPUs with --gpus"),
@@ -326,10 +326,10 @@ def test_a_data_set_of_another_codec(lcm_train: Lcm, workspace: Path, change: di
 
 def test_a_setting_that_changed(lcm_train: Lcm, workspace: Path) -> None:
     lcm_train()
-    refused(lcm_train, workspace, ["--set", "train.lr=0.5"], "begun with train.lr = 0.01, not 0.5: use --name NEW")
-    refused(lcm_train, workspace, ["--steps", "5"], "begun with train.steps = 6, not 5")
-    refused(lcm_train, workspace, ["--set", "train.ema.decay=null"], "begun with train.ema.decay = 0.4, not null")
-    refused(lcm_train, workspace, ["--set", "data.micro_batch=1"], "begun with data.micro_batch = 2, not 1")
+    refused(lcm_train, workspace, ["--set", "train.lr=0.5"], "started with train.lr = 0.01, not 0.5: use --name NEW")
+    refused(lcm_train, workspace, ["--steps", "5"], "started with train.steps = 6, not 5")
+    refused(lcm_train, workspace, ["--set", "train.ema.decay=null"], "started with train.ema.decay = 0.4, not null")
+    refused(lcm_train, workspace, ["--set", "data.micro_batch=1"], "started with data.micro_batch = 2, not 1")
 
 
 def test_a_model_or_data_set_that_changed(lcm_train: Lcm, workspace: Path) -> None:
@@ -338,12 +338,12 @@ def test_a_model_or_data_set_that_changed(lcm_train: Lcm, workspace: Path) -> No
     lcm_train()
     weights = load_file("models/base/model.safetensors")
     save_file({name: weight + 1 for name, weight in weights.items()}, "models/base/model.safetensors")
-    refused(lcm_train, workspace, [], "begun from other weights than models/base holds now")
+    refused(lcm_train, workspace, [], "started from other weights than models/base holds now")
     save_file(weights, "models/base/model.safetensors")
     assert lcm_train()[0] == 0
     manifest = Path("data/dataset.json")
     manifest.write_text(manifest.read_text() + "\n")
-    refused(lcm_train, workspace, [], "begun on another data set than data is now")
+    refused(lcm_train, workspace, [], "started on another data set than data is now")
 
 
 def test_a_run_is_replaced_only_when_asked(lcm_train: Lcm, workspace: Path) -> None:
@@ -421,4 +421,4 @@ def test_processes_without_a_common_engine(lcm_train: Lcm, workspace: Path, monk
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
     refused(lcm_train, workspace, ["--engine", "single"], "3 processes were started, but train.engine is single")
-    refused(lcm_train, workspace, [], "data.global_batch=2 micro-batches cannot be shared out evenly to 3 processes")
+    refused(lcm_train, workspace, [], "data.global_batch=2 micro-batches cannot be divided evenly over 3 processes")

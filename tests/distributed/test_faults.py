@@ -97,7 +97,7 @@ def test_shards_are_gathered_to_their_end_where_they_cannot_be_written(
     resource.prlimit(run.ids[full], resource.RLIMIT_FSIZE, (-1, -1))
     assert run.wait() == [0, 0], run.output
     assert f"process {full} on " in run.output
-    assert "File too large; the run continues, no checkpoint is there yet" in run.output
+    assert "File too large; the run continues, there is no checkpoint yet" in run.output
     assert largest_difference(undisturbed("fsdp"), run.folder) < 1e-6
 
 

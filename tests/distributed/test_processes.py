@@ -37,7 +37,7 @@ def test_two_trainings_of_one_name_do_not_disturb_each_other(forks: ForkServer) 
     second = forks.train("taken", LONG, options=["--resume", "never", "--overwrite"])
     assert second.wait() == [2]
     holder = f"another lcm train (process {first.ids[0]} on {socket.gethostname()})"
-    assert f"lcm: {holder} is at work in runs/taken: wait for its end, or choose another --name\n" in first.output
+    assert f"lcm: {holder} is running in runs/taken: wait for its end, or choose another --name\n" in first.output
     steps = len(curve(first.folder))
     assert wait_until(lambda: len(curve(first.folder)) > steps)
     first.send(signal.SIGKILL)
@@ -53,7 +53,7 @@ def test_an_error_of_all_processes_is_said_once(forks: ForkServer) -> None:
     assert run.wait() == [99, 99], run.output
     again = forks.train("wrong", [*TWO, "train.lr=2.0"], 2)
     assert again.wait() == [2, 2]
-    assert run.output.count("was begun with train.lr = 1.0, not 2.0") == 1
+    assert run.output.count("was started with train.lr = 1.0, not 2.0") == 1
 
 
 def test_an_error_of_one_process_is_said_by_it_and_ends_the_others(forks: ForkServer, workspace: Path) -> None:

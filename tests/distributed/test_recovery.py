@@ -217,7 +217,7 @@ def test_resume_from_a_given_checkpoint_sets_aside_what_came_after(here: Path) -
     weights = {path.name: (path / "weights.safetensors").read_bytes() for path in (first / "checkpoints").iterdir()}
     assert notes_of([], resume="runs/back/checkpoints/step_00000003") == [
         "resuming from step 3 (runs/back/checkpoints/step_00000003)",
-        "what is beyond step_00000003 is set aside in runs/back/set_aside/1",
+        "checkpoints after step_00000003 were moved to runs/back/set_aside/1",
     ]
     assert [json.loads(line)["loss"] for line in (first / "metrics.jsonl").read_text().splitlines()] == before
     aside = first / "set_aside/1"

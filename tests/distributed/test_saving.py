@@ -144,7 +144,7 @@ def test_a_folder_that_is_removed_is_there_again_with_the_next_checkpoint(here: 
     display.at_step = {4: partial(shutil.rmtree, folder)}
     settings = ["train.checkpoint.every=2", "train.schedule=constant"]
     assert run("removed", *settings, "train.steps=7", display=display).status == "finished"
-    again = "runs/removed was removed: it is there again, from this checkpoint on"
+    again = "runs/removed was removed: it is created again, with this checkpoint"
     assert display.notes.count(again) == 1
     assert checkpoints("removed") == [f"step_{step:08d}" for step in (4, 6, 7)]
     assert [line[0] for line in curve(folder)] == [5, 6, 7]

@@ -91,7 +91,7 @@ def test_a_signal_that_the_processes_do_not_hear_yet_is_a_stop_too(
     send_when_ready(number, tmp_path)
     ready = f"open('{tmp_path}/ready' + os.environ['RANK'], 'w')\ntime.sleep(100)"
     assert run(ready, restarts=3, stop_code=75) == code
-    assert "lcm: stopped before all processes were there: nothing is lost" in capfd.readouterr().err
+    assert "lcm: stopped before all processes had started: nothing is lost" in capfd.readouterr().err
 
 
 def test_a_signal_from_before_the_start_is_a_stop_too(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_run_moves_to_nvme_and_away_from_it(tmp_path: Path, monkeypatch: pytes
     for before, after in ((CONFIG, nvme), (nvme, CONFIG)):
         prepare_run_folder(RUN, before, FINGERPRINTS, StartPoint(TrainState()), print)
         check_unchanged(RUN, after, FINGERPRINTS)
-    with pytest.raises(ConfigError, match=r"begun with train\.lr"):
+    with pytest.raises(ConfigError, match=r"started with train\.lr"):
         check_unchanged(RUN, load_settings(RunConfig, None, ["name=x", "train.lr=1"]), FINGERPRINTS)
 
 

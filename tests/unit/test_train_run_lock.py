@@ -30,7 +30,7 @@ def test_the_folder_is_free_again_afterwards(run: RunFolder) -> None:
 
 def test_who_has_it_on_this_machine_is_named_at_once(run: RunFolder) -> None:
     notes: list[str] = []
-    here = rf"another lcm train \(process {os.getpid()} on {socket.gethostname()}\) is at work in .*runs/x: wait for"
+    here = rf"another lcm train \(process {os.getpid()} on {socket.gethostname()}\) is running in .*runs/x: wait for"
     with locked(run, World()), pytest.raises(UserError, match=here), locked(run, World(), notes.append):
         pass
     assert not notes
@@ -49,6 +49,6 @@ def test_another_machine_that_has_died_is_waited_for(run: RunFolder) -> None:
     with locked(run, World(), notes.append):
         assert file.read_text().startswith(f"{os.getpid()} ")
     (note,) = notes
-    assert note.startswith("another lcm train (process 17 on elsewhere) is at work in ")
+    assert note.startswith("another lcm train (process 17 on elsewhere) is running in ")
     assert "waiting up to 150 s" in note
     end_of_lease.join()

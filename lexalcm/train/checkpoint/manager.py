@@ -107,7 +107,7 @@ class CheckpointManager:
         try:
             message = write()
         except UserError as error:
-            kept = "no checkpoint is there yet" if self.last is None else f"{self.last.name} stays"
+            kept = "there is no checkpoint yet" if self.last is None else f"{self.last.name} stays"
             self._note(f"a checkpoint could not be saved in {self._folder}: {error}; the run continues, {kept}")
         else:
             if message is not None:

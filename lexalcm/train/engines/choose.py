@@ -95,14 +95,14 @@ def _named_engine(config: RunConfig) -> str | None:
     name = next(iter(asked), None) if config.train.engine == "auto" else config.train.engine
     for other, option in asked.items():
         if other != name:
-            raise ConfigError(f"train.engine is {name}, but {option} is given: leave out one of them")
+            raise ConfigError(f"train.engine is {name}, but {option} is given: omit one of them")
     return name
 
 
 def _check_suits(engine: type[Engine], config: RunConfig, world: World) -> None:
     name, optimizer = engine.name, config.train.optimizer
     if engine.one_process and world.size > 1:
-        raise ConfigError(f"{world.size} processes were started, but train.engine is {name}: leave it out")
+        raise ConfigError(f"{world.size} processes were started, but train.engine is {name}: omit it")
     if optimizer not in engine.optimizers:
         able = ", ".join(other for other, its in ENGINES.load_all().items() if optimizer in its.optimizers)
         shards = any(layout.shards for layout in engine.layouts().values())
@@ -113,7 +113,7 @@ def _check_suits(engine: type[Engine], config: RunConfig, world: World) -> None:
         )
     if config.data.global_batch % world.size:
         raise ConfigError(
-            f"data.global_batch={config.data.global_batch} micro-batches cannot be shared out evenly to {world.size} "
+            f"data.global_batch={config.data.global_batch} micro-batches cannot be divided evenly over {world.size} "
             f"processes: make it a multiple of {world.size}"
         )
 

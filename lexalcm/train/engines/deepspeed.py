@@ -75,7 +75,7 @@ class DeepSpeedEngine:
         if config.train.compile is True and not LAYOUTS[setup.layout].compiles:
             raise ConfigError(
                 f"train.compile goes with the other engines and ZeRO stages, but {setup.file} asks for stage 3, which "
-                "gathers weights inside the layers: leave one of them out, or take --engine fsdp"
+                "gathers weights inside the layers: omit one of them, or use --engine fsdp"
             )
         import_deepspeed(world.device)
         return setup
@@ -115,7 +115,7 @@ class DeepSpeedEngine:
                 raise
             raise ConfigError(
                 f"{setup.file} offloads to NVMe, and what reads from it cannot be built here: install g++ "
-                "and libaio-dev (libaio-devel), or take configs/zero3_offload.json"
+                "and libaio-dev (libaio-devel), or use configs/zero3_offload.json"
             ) from error
         self._deepspeed = deepspeed
         self._skipped = False  # the last step

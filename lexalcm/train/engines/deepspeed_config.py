@@ -225,7 +225,7 @@ def _check_optimizer(filled: _Filling, config: RunConfig) -> None:
         return
     kind = filled.get("optimizer.type", AUTO)
     if kind not in (AUTO, "AdamW", "Adam"):  # DeepSpeed's "Adam" is AdamW too, unless adam_w_mode is false
-        raise ConfigError(f"{filled.file} has optimizer.type = {kind!r}, but this trainer has AdamW: leave it out")
+        raise ConfigError(f"{filled.file} has optimizer.type = {kind!r}, but this trainer has AdamW: omit it")
     filled.agree_if_given("optimizer.params.adam_w_mode", True, "the trainer's decoupled weight decay")
     for name in ("lr", "betas", "eps", "weight_decay"):
         filled.agree_if_given(f"optimizer.params.{name}", getattr(config.train, name), f"train.{name}")
@@ -240,12 +240,12 @@ def _check_scheduler(filled: _Filling, config: RunConfig) -> None:
     if kind != AUTO and SCHEDULERS.get(str(kind)) != train.schedule:
         raise ConfigError(
             f"{filled.file} has scheduler.type = {kind!r}, but train.schedule is {train.schedule!r}: "
-            "leave the section out, or set train.schedule"
+            "omit the section, or set train.schedule"
         )
     if kind == "WarmupDecayLR" and train.min_lr_ratio > 0:
         raise ConfigError(
             f"{filled.file} has scheduler.type = {kind!r}, which ends at a learning rate of 0, but train.min_lr_ratio "
-            f"is {train.min_lr_ratio}: set that to 0, or leave the section out"
+            f"is {train.min_lr_ratio}: set that to 0, or omit the section"
         )
     for name, value, setting in (
         ("warmup_max_lr", train.lr, "train.lr"),
@@ -268,7 +268,7 @@ def _check_activation_checkpointing(filled: _Filling, config: RunConfig) -> None
         if value:
             raise ConfigError(
                 f"{filled.file} has activation_checkpointing.{name} = {json.dumps(value)}, but layers are recomputed "
-                f"as train.activation_checkpointing says, {config.train.activation_checkpointing!r}: leave it out"
+                f"as train.activation_checkpointing says, {config.train.activation_checkpointing!r}: omit it"
             )
     filled.tree.pop("activation_checkpointing", None)
 
@@ -339,7 +339,7 @@ def _fill_offload(filled: _Filling, config: RunConfig, stage: int) -> None:
         if part == "offload_optimizer" and config.train.ema.decay is not None:
             raise ConfigError(
                 f'{filled.file} has {name}.device = "nvme", but train.ema.decay is {config.train.ema.decay}: the '
-                "average needs the optimizer's weights in memory: leave one of them out"
+                "average needs the optimizer's weights in memory: omit one of them"
             )
         if path is not None:
             filled.agree(f"{name}.nvme_path", path, "train.nvme_path")
@@ -350,11 +350,11 @@ def _fill_offload(filled: _Filling, config: RunConfig, stage: int) -> None:
             )
     if path is not None and not uses_nvme:
         raise ConfigError(
-            f"train.nvme_path is {path}, but {filled.file} offloads nothing to NVMe: leave it out, or take "
+            f"train.nvme_path is {path}, but {filled.file} offloads nothing to NVMe: omit it, or use "
             "configs/zero3_nvme.json"
         )
     if config.train.fsdp.offload:
         raise ConfigError(
-            f"train.fsdp.offload is for the engine fsdp, but {filled.file} is DeepSpeed's: leave it out, or take "
+            f"train.fsdp.offload is for the engine fsdp, but {filled.file} is DeepSpeed's: omit it, or use "
             "configs/zero3_offload.json"
         )

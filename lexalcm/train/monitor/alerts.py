@@ -75,7 +75,7 @@ class WeightWatch:
                 for name, one in now.items()
                 if name not in still and _only_decays(self._before[name], one, updates)
             }
-            advice = "the loss does not reach these weights; train.freeze says that this is meant"
+            advice = "the loss does not reach these weights; train.freeze marks this as intended"
             alerts += [
                 _sentence(f"not moved in {updates} updates", still, advice),
                 _sentence(f"moved by weight decay alone in {updates} updates", decays, advice),

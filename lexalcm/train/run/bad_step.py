@@ -93,7 +93,7 @@ def dump_bad_step(
         try:
             write_text(path, json.dumps(_speakable(content), indent=1, ensure_ascii=False) + "\n")
         except OSError as error:
-            return f"what there is to know of it could not be written to {path}: {error.strerror}"
+            return f"its details could not be written to {path}: {error.strerror}"
         return f"{path} has its documents, losses, and the norms of weights and gradients by layer"
 
     return world.from_main(write)

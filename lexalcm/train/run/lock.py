@@ -44,13 +44,13 @@ def locked(run: RunFolder, world: World, note: Callable[[str], None] = lambda _:
             free = lock.acquire(PATIENCE)
             holder, host = _holder(path)
             if not free and host not in (None, socket.gethostname()):
-                note(f"{holder} is at work in {run.path}: waiting up to {LEASE:.0f} s in case that machine has died")
+                note(f"{holder} is running in {run.path}: waiting up to {LEASE:.0f} s in case that machine has died")
                 free = lock.acquire(LEASE)
                 holder, _ = _holder(path)
         except OSError as error:
             raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
         if not free:
-            raise UserError(f"{holder} is at work in {run.path}: wait for its end, or choose another --name")
+            raise UserError(f"{holder} is running in {run.path}: wait for its end, or choose another --name")
         with suppress(OSError):
             path.write_text(f"{os.getpid()} {socket.gethostname()}\n")
 

@@ -114,7 +114,7 @@ def resolve_resume(
         except TrainingError as error:
             raise UserError(
                 f"{checkpoint} cannot be used ({error}): choose another checkpoint, or --resume {run.path} to resume "
-                "from the newest one that is whole"
+                "from the newest one that is complete"
             ) from error
     candidates = list_checkpoints(run.checkpoints)
     for candidate in candidates:
@@ -154,12 +154,12 @@ def check_unchanged(run: RunFolder, config: RunConfig, fingerprints: Fingerprint
         if key == MAY_GROW and new > old:
             continue
         before, now = ("null" if value is None else value for value in (old, new))  # as settings are written
-        raise ConfigError(f"{run.path} was begun with {key} = {before}, not {now}: {advice}")
+        raise ConfigError(f"{run.path} was started with {key} = {before}, not {now}: {advice}")
     began = run.saved_fingerprints()
     if began.weights != fingerprints.weights:
-        raise ConfigError(f"{run.path} was begun from other weights than {config.model} holds now: {advice}")
+        raise ConfigError(f"{run.path} was started from other weights than {config.model} holds now: {advice}")
     if began.dataset != fingerprints.dataset:
-        raise ConfigError(f"{run.path} was begun on another data set than {config.data.names} is now: {advice}")
+        raise ConfigError(f"{run.path} was started on another data set than {config.data.names} is now: {advice}")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -190,7 +190,7 @@ def prepare_run_folder(
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     later = [path for path in list_checkpoints(run.checkpoints) if path.name > start.checkpoint.name]
     if later:
-        note(f"what is beyond {start.checkpoint.name} is set aside in {_move_to_set_aside(run, later)}")
+        note(f"checkpoints after {start.checkpoint.name} were moved to {_move_to_set_aside(run, later)}")
     for lines in (run.metrics, run.samples):
         keep_lines_until(lines, start.state.step)
     _write_settings(run, config, fingerprints)
@@ -212,7 +212,7 @@ def recreate_run_folder(run: RunFolder, config: RunConfig, fingerprints: Fingerp
         return None
     run.path.mkdir(parents=True, exist_ok=True)
     _write_settings(run, config, fingerprints)
-    return f"{run.path} was removed: it is there again, from this checkpoint on"
+    return f"{run.path} was removed: it is created again, with this checkpoint"
 
 
 def record_export(run: RunFolder, fingerprints: Fingerprints, state: TrainState) -> None:
