@@ -1,4 +1,4 @@
-"""How a training shows itself: a live line in a terminal, a plain line now and then elsewhere."""
+"""What `lcm train` shows while it runs: a progress bar in a terminal, elsewhere a line for every line of metrics."""
 
 import time
 from typing import TYPE_CHECKING

@@ -22,11 +22,11 @@ FIRST_PAUSE = 0.5  # seconds; doubles with each attempt
 EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "http": ("aiohttp", "http"), "https": ("aiohttp", "http")}
 """What fsspec needs for an address, and the extra of this project that brings it."""
 
-_CALM = {408, 425, 429}
+_TRANSIENT = {408, 425, 429}
 """HTTP answers below 500 that may be another the next time."""
 
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError"}
-_HOPELESS = {"InvalidURL", "UnsupportedProtocol"}
+_PERMANENT = {"InvalidURL", "UnsupportedProtocol"}
 
 T = TypeVar("T")
 
@@ -106,11 +106,11 @@ class RemoteFolder:
                     raise DataError(f"{address} does not exist") from error
                 if status == 416:  # the file ends before the range begins
                     raise DataError(f"{address} is shorter than expected") from error
-                hopeless = type(error).__name__ in _HOPELESS or (
-                    status is not None and 400 <= status < 500 and status not in _CALM
+                permanent = type(error).__name__ in _PERMANENT or (
+                    status is not None and 400 <= status < 500 and status not in _TRANSIENT
                 )
-                if hopeless or attempt == ATTEMPTS:
-                    asked = "" if hopeless else f" (asked {attempt} times)"
+                if permanent or attempt == ATTEMPTS:
+                    asked = "" if permanent else f" (asked {attempt} times)"
                     raise RemoteError(f"cannot read {address}{asked}: {_reason(error)}") from error
                 time.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))
         raise AssertionError("unreachable")

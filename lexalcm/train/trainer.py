@@ -158,7 +158,7 @@ class Trainer:
                     with stop.ending("validating", nothing_is_lost=False):
                         line |= self._validation_metrics()
                 self.monitor.write(line)
-                state = state.begin_line(line["loss"], line.get("validation_loss"))
+                state = state.after_line(line["loss"], line.get("validation_loss"))
                 totals, observed = _LineTotals(), {}
             if stopping:
                 here = "no signal" if stop.signal is None else stop.signal.name

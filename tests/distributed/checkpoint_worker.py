@@ -19,7 +19,7 @@ from lexalcm.distributed.world import find_world, joined
 from lexalcm.model.config import ModelConfig
 from lexalcm.model.create import create_model
 from lexalcm.objective import create_objective
-from lexalcm.train.checkpoint.format import AVERAGE, OPTIMIZER, WEIGHTS, TrainState, stored
+from lexalcm.train.checkpoint.format import AVERAGE, OPTIMIZER, WEIGHTS, TrainState, stored_tensors
 from lexalcm.train.checkpoint.manager import CheckpointManager
 from lexalcm.train.checkpoint.settings import CheckpointSettings
 from lexalcm.train.engines.choose import choose_engine, start_engine
@@ -57,7 +57,7 @@ def save_and_compare(name: str, overrides: list[str]) -> dict[str, Any]:
             with closing(CheckpointManager(folder, engine, saving, world, print)) as manager:
                 manager.save(TrainState(step=2), required=True)
     at_once, later = ({file.name: file for file in folder.glob("step_*/*")} for folder in folders.values())
-    found = {kind: stored(folders[False] / "step_00000002", kind) for kind in expected}
+    found = {kind: stored_tensors(folders[False] / "step_00000002", kind) for kind in expected}
     return {
         "files": {file.name: file.stat().st_size for file in at_once.values()},
         "names": all(found[kind].keys() == expected[kind].keys() for kind in expected),

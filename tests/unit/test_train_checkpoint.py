@@ -1,4 +1,4 @@
-"""How the tensors of a checkpoint are shared out to processes."""
+"""How the tensors of a checkpoint are distributed over processes."""
 
 from itertools import pairwise
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from lexalcm.io.safetensors_writer import TensorSpec
-from lexalcm.train.checkpoint.format import file_name, share_out
+from lexalcm.train.checkpoint.format import assign_rounds, file_name
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5, 64])
 def test_each_process_writes_about_as_much_as_any_other_in_every_round(processes: int) -> None:
     rng = np.random.default_rng(0)
     layout = {str(number): TensorSpec(torch.Size((int(size),))) for number, size in enumerate(rng.integers(1, 99, 203))}
-    rounds = share_out(layout, processes)
+    rounds = assign_rounds(layout, processes)
     assert sorted(name for names in rounds for name in names) == sorted(layout)
     sizes = [[layout[name].nbytes for name in names] for names in rounds]
     assert all(len(of_round) == processes for of_round in sizes[:-1])

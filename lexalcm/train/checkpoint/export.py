@@ -9,7 +9,7 @@ from lexalcm.io.atomic import atomic_folder
 from lexalcm.io.safetensors_writer import TensorSpec, write_tensors
 from lexalcm.model.storage.folder import load_model, write_model
 from lexalcm.model.storage.sidecar_files import copy_companions
-from lexalcm.train.checkpoint.format import stored_result
+from lexalcm.train.checkpoint.format import final_weights
 
 
 def export_model(checkpoint: Path, model: str, dataset: Path, out: Path) -> None:
@@ -24,7 +24,7 @@ def export_model(checkpoint: Path, model: str, dataset: Path, out: Path) -> None
     begun = load_model(model)  # its tensors are pages of a file, read when they are asked for
     state = begun.state_dict()
     layout = {name: TensorSpec(tensor.shape, tensor.dtype) for name, tensor in state.items()}
-    trained = stored_result(checkpoint)
+    trained = final_weights(checkpoint)
     with atomic_folder(out, overwrite=True) as folder:
         tensors = (trained.get(name, tensor) for name, tensor in state.items())
         write_model(folder, begun.config, lambda file: write_tensors(file, layout, tensors), begun.generation_config)

@@ -92,7 +92,7 @@ class TrainState(Settings):
             open_targets_by_timestep=_add(self.open_targets_by_timestep, targets_by_timestep if counted else ()),
         )
 
-    def begin_line(self, train_loss: float, validation_loss: float | None) -> "TrainState":
+    def after_line(self, train_loss: float, validation_loss: float | None) -> "TrainState":
         """A line of metrics has been written with these losses, the latter only where there was a validation."""
         if validation_loss is None:
             validation_loss = self.validation_loss
@@ -190,7 +190,7 @@ def gather(engine: Engine, state: TrainState, world: World) -> Content:
         source: Mapping[str, Gather],
         in_place: AbstractContextManager[None] = nullcontext(),  # noqa: B008  it holds nothing
     ) -> None:
-        rounds = share_out(layout, world.size)
+        rounds = assign_rounds(layout, world.size)
         file = file_name(kind, world.rank, world.size)
         layouts[file] = {names[world.rank]: layout[names[world.rank]] for names in rounds if world.rank < len(names)}
         tensors[file] = _in_rounds(rounds, source, world, in_place)
@@ -202,7 +202,7 @@ def gather(engine: Engine, state: TrainState, world: World) -> Content:
     return Content(state, layouts, tensors)
 
 
-def share_out(layout: Mapping[str, TensorSpec], processes: int) -> list[list[str]]:
+def assign_rounds(layout: Mapping[str, TensorSpec], processes: int) -> list[list[str]]:
     """Names of tensors in rounds, one for each process, from the largest tensors to the smallest."""
     names = sorted(layout, key=lambda name: -layout[name].nbytes)
     return [names[first : first + processes] for first in range(0, len(names), processes)]
@@ -307,21 +307,21 @@ def _check_file(file: Path, record: FileRecord) -> None:
 def load_weights(path: Path, model: nn.Module) -> None:
     """Copy a checkpoint's weights into a model that no engine holds yet."""
     with torch.no_grad():
-        for name, weight in stored(path, WEIGHTS).items():
+        for name, weight in stored_tensors(path, WEIGHTS).items():
             model.get_parameter(name).copy_(weight)
 
 
-def stored(path: Path, kind: str) -> StoredTensors:
+def stored_tensors(path: Path, kind: str) -> StoredTensors:
     """A checkpoint's tensors of one kind; none where it has no average and that is asked for."""
     return StoredTensors(file for file in entries(path) if file.match(f"{kind}*.safetensors"))
 
 
-def stored_result(path: Path) -> StoredTensors:
+def final_weights(path: Path) -> StoredTensors:
     """What a checkpoint's training has come to: the weights' average, or the weights without one."""
-    return stored(path, AVERAGE) or stored(path, WEIGHTS)
+    return stored_tensors(path, AVERAGE) or stored_tensors(path, WEIGHTS)
 
 
 def restore_engine(path: Path, engine: Engine, updates: int) -> None:
     """Give an engine a checkpoint's weights, optimizer state and average."""
-    weights, state, average = (stored(path, kind) for kind in (WEIGHTS, OPTIMIZER, AVERAGE))
+    weights, state, average = (stored_tensors(path, kind) for kind in (WEIGHTS, OPTIMIZER, AVERAGE))
     engine.restore(weights.__getitem__, state.__getitem__, average.__getitem__ if average else None, updates)

@@ -90,7 +90,7 @@ def choose_engine(config: RunConfig, world: World, model: ModelConfig, limits: L
 
 def _named_engine(config: RunConfig) -> str | None:
     """The engine of `train.engine`, or that another setting asks for; none: `auto` has the choice."""
-    options = {name: engine.asked_by(config) for name, engine in ENGINES.load_all().items()}
+    options = {name: engine.requested_by(config) for name, engine in ENGINES.load_all().items()}
     asked = {name: option for name, option in options.items() if option is not None}
     name = next(iter(asked), None) if config.train.engine == "auto" else config.train.engine
     for other, option in asked.items():

@@ -15,7 +15,7 @@ from lexalcm.train.engines.single import SingleEngine, whole
 from lexalcm.train.memory.layout import Layout, MemoryInputs, PlannedMemory
 from lexalcm.train.settings import TrainSettings
 
-BUFFERS_SENT_AROUND = (
+BUFFER_BROADCAST_OPTION = (
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else "broadcast_buffers"  # its name before torch 2.13
@@ -47,12 +47,12 @@ class DDPEngine(SingleEngine):
         try:
             super().__init__(objective, settings, device, setup)
         except BaseException:
-            self._let_go_of_the_group()
+            self._release_process_group()
             raise
 
     def _wrap(self, objective: Objective) -> nn.Module:
         # Every process has loaded the same weights and buffers, so none are sent around.
-        options: dict[str, Any] = {BUFFERS_SENT_AROUND: False}
+        options: dict[str, Any] = {BUFFER_BROADCAST_OPTION: False}
         self._replica = DistributedDataParallel(
             super()._wrap(objective), init_sync=False, gradient_as_bucket_view=True, **options
         )
@@ -64,10 +64,10 @@ class DDPEngine(SingleEngine):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._let_go_of_the_group()
+        self._release_process_group()
         del self._replica, self._objective
 
-    def _let_go_of_the_group(self) -> None:
+    def _release_process_group(self) -> None:
         """Let go of what holds the process group, also where the replica lives on.
 
         It may: it is in a cycle, and a traceback that comes out of it holds it too. Were it the last to hold the group,

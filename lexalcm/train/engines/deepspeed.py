@@ -63,8 +63,8 @@ class DeepSpeedEngine:
         """See `Engine.auto_layout`; what it is to do, a file says."""
 
     @classmethod
-    def asked_by(cls, config: RunConfig) -> str | None:
-        """See `Engine.asked_by`."""
+    def requested_by(cls, config: RunConfig) -> str | None:
+        """See `Engine.requested_by`."""
         return f"--deepspeed {config.deepspeed}" if config.deepspeed else None
 
     @classmethod

@@ -82,7 +82,7 @@ class Engine(Protocol):
         """The layout that these settings mean if `auto` takes this engine; none: it does not, it must be asked for."""
 
     @classmethod
-    def asked_by(cls, config: RunConfig) -> str | None:
+    def requested_by(cls, config: RunConfig) -> str | None:
         """What of the settings beside `train.engine` asks for this engine, as it is typed; none: nothing."""
 
     @classmethod

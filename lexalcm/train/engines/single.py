@@ -55,8 +55,8 @@ class SingleEngine:
         return cls.name
 
     @classmethod
-    def asked_by(cls, config: RunConfig) -> str | None:
-        """See `Engine.asked_by`."""
+    def requested_by(cls, config: RunConfig) -> str | None:
+        """See `Engine.requested_by`."""
         return None
 
     @classmethod

@@ -80,7 +80,7 @@ class WeightWatch:
                 _sentence(f"not moved in {updates} updates", still, advice),
                 _sentence(f"moved by weight decay alone in {updates} updates", decays, advice),
             ]
-            self._monitor.details(state.step, dict(_layers(self._before, now, updates)))
+            self._monitor.scalars(state.step, dict(_layers(self._before, now, updates)))
             self._before, self._began = now, state
         found = [alert for alert in alerts if alert]
         new = [alert for alert in found if alert not in self._reported]

@@ -187,10 +187,10 @@ class Monitor:
                 self._file.write(text + "\n")
                 self._file.flush()
             logger.info(text)
-        self.details(metrics["step"], dict(self._scalars(metrics)))
+        self.scalars(metrics["step"], dict(self._scalars(metrics)))
         self.display.line(metrics)
 
-    def details(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers that are too many for a line of metrics."""
         for writer in self._writers:
             with self._going_on(type(writer).__name__):

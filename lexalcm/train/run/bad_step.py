@@ -91,7 +91,7 @@ def dump_bad_step(
             "grad_norms": dict(bad.grad_norms),
         }
         try:
-            write_text(path, json.dumps(_speakable(content), indent=1, ensure_ascii=False) + "\n")
+            write_text(path, json.dumps(_json_ready(content), indent=1, ensure_ascii=False) + "\n")
         except OSError as error:
             return f"its details could not be written to {path}: {error.strerror}"
         return f"{path} has its documents, losses, and the norms of weights and gradients by layer"
@@ -166,12 +166,12 @@ def _range(norms: np.ndarray) -> dict[str, float | None]:
     return {"smallest_norm": found[0], "largest_norm": found[1]}
 
 
-def _speakable(value: Any) -> Any:
+def _json_ready(value: Any) -> Any:
     """The same with words in place of numbers that JSON does not have."""
     if isinstance(value, dict):
-        return {name: _speakable(one) for name, one in value.items()}
+        return {name: _json_ready(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_speakable(one) for one in value]
+        return [_json_ready(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
