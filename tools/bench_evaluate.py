@@ -27,7 +27,7 @@ from lexalcm.evaluate.run.models import evaluate
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.generate.text import TextModel
 from lexalcm.text.segment import segment
-from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
+from lexalcm.train.bootstrap import BootstrapRequest, bootstrap_model
 
 SENTENCES = 15  # of a document: five are given, ten are written
 EVERY = 10  # of the packaged documents, one in so many gives sentences
@@ -63,7 +63,7 @@ def make(folder: Path, documents: int, preset: str) -> None:
         for _ in range(documents):
             file.write("\n".join(drawn.sample(known, SENTENCES)) + "\n\n")
     built = build_from_paths([folder / "documents.txt"], folder / "data", BuildSettings(validation=0))
-    bootstrap(BootstrapRequest.of(preset, built.dataset, 0, ()), built.dataset, folder / "model")
+    bootstrap_model(BootstrapRequest.of(preset, built.dataset, 0, ()), built.dataset, folder / "model")
 
 
 def measure(folder: Path, documents: int, batch: int) -> dict[str, float]:

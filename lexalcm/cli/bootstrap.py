@@ -80,8 +80,8 @@ def bootstrap(
         BootstrapRequest,
         bootstrap_from_checkpoint,
         bootstrap_from_fairseq2,
+        bootstrap_model,
     )
-    from lexalcm.train.bootstrap import bootstrap as make
 
     if from_checkpoint is not None:
         _reject_conflicting("--from-checkpoint", preset, overrides, normalizer)
@@ -102,7 +102,7 @@ def bootstrap(
     if to is None and not overwrite and request.is_fulfilled(folder):
         err.print(f"{folder} is already this model: nothing to do. Next: lcm train")
         return
-    model = make(request, dataset, folder, normalizer=normalizer, overwrite=overwrite)
+    model = bootstrap_model(request, dataset, folder, normalizer=normalizer, overwrite=overwrite)
     _print_result(model, folder, as_json)
 
 

@@ -77,7 +77,7 @@ class BootstrapRequest(Settings):
             return False
 
 
-def bootstrap(
+def bootstrap_model(
     request: BootstrapRequest,
     dataset: Dataset,
     out: Path,

@@ -31,7 +31,7 @@ def compiles(settings: TrainSettings, model: ModelConfig, device: torch.device) 
     return settings.compile
 
 
-def plans_to_compile(settings: TrainSettings, model: ModelConfig, device_type: str) -> bool:
+def would_compile(settings: TrainSettings, model: ModelConfig, device_type: str) -> bool:
     """The same for a GPU that need not be here, and is then taken to have a compiler."""
     if settings.compile != "auto":
         return settings.compile

@@ -8,7 +8,7 @@ from lexalcm.data.normalizer.fit import NormalizerSettings, fit_normalizer, read
 from lexalcm.data.normalizer.refit import fit_mixture, parse_weighted, refit_normalizer
 from lexalcm.errors import CodecError, ConfigError, DataError, UserError
 from lexalcm.model.presets import DEFAULT_PRESET
-from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
+from lexalcm.train.bootstrap import BootstrapRequest, bootstrap_model
 
 
 def documents(seed: int, center: float) -> list[tuple[str, np.ndarray]]:
@@ -35,11 +35,11 @@ def test_a_model_is_made_with_the_normalizer_of_a_mixture(make_dataset: Any, tmp
     file, stats = fit_mixture([str(dataset.path)], NormalizerSettings(quantiles=(0.1, 0.9)), tmp_path / "n")
     request = BootstrapRequest.of(DEFAULT_PRESET, dataset, 0, (), file)
     assert request != BootstrapRequest.of(DEFAULT_PRESET, dataset, 0, ())
-    model = bootstrap(request, dataset, tmp_path / "model", normalizer=file)
+    model = bootstrap_model(request, dataset, tmp_path / "model", normalizer=file)
     np.testing.assert_allclose(model.normalizer.scale.numpy(), stats["scale"])
     other = make_dataset({"train": [("eng_Latn", vectors[:, :3]) for _, vectors in documents(0, 0.0)]})
     with pytest.raises(DataError, match=r"is for 4 dimensions, .* has 3"):
-        bootstrap(request, other, tmp_path / "other", normalizer=file)
+        bootstrap_model(request, other, tmp_path / "other", normalizer=file)
 
 
 def test_refitting_replaces_the_data_sets_normalizer(make_dataset: Any) -> None:

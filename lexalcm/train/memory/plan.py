@@ -15,7 +15,7 @@ import torch
 from lexalcm.model.config import ModelConfig
 from lexalcm.registries import ENGINES
 from lexalcm.train.engines.protocol import Engine
-from lexalcm.train.layers import plans_to_compile
+from lexalcm.train.layers import would_compile
 from lexalcm.train.memory.activations import Activations, activations
 from lexalcm.train.memory.layout import Layout, MemoryInputs, Sizes, model_sizes
 from lexalcm.train.settings import RunConfig
@@ -142,7 +142,7 @@ def _estimate(
 ) -> MemoryEstimate:
     data = config.data
     kind = "bf16-weights" if precision == "bf16" and layout.casts_weights else precision
-    compiled = layout.compiles and plans_to_compile(config.train, model, device_type)
+    compiled = layout.compiles and would_compile(config.train, model, device_type)
     shape = (data.micro_batch, data.row_length)
     acts = activations(model, config.train.objective, *shape, device_type, kind, checkpointing, compiled=compiled)
     once = data.global_batch <= processes  # a step is one micro-batch, and its gradients need not be there before

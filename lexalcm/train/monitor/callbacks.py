@@ -84,7 +84,7 @@ def build_callbacks(
         run: the run's folder.
         state: where the run starts or resumes.
         world: this process's place.
-        planned_bytes: of each GPU's memory; none: there is no plan.
+        planned_bytes: of each GPU's memory; none: there is no memory plan.
     """
     train = config.train
     callbacks: list[Callback] = []

@@ -18,7 +18,7 @@ from lexalcm.config import Settings, load_settings
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.model.presets import PUBLISHED_DIM, preset
 from lexalcm.model.storage.folder import read_config
-from lexalcm.train.bootstrap import BootstrapRequest, bootstrap
+from lexalcm.train.bootstrap import BootstrapRequest, bootstrap_model
 from lexalcm.train.memory.choice import plan_run_memory
 from lexalcm.train.memory.plan import layouts, plan_memory
 from lexalcm.train.settings import RunConfig
@@ -80,7 +80,7 @@ def dataset(request: pytest.FixtureRequest, make_dataset: Callable[..., Dataset]
 @pytest.mark.parametrize("name", ["base-tiny", "one-tower-tiny", "two-tower-tiny"])
 def test_the_plan_by_folder_is_the_plan_by_preset(dataset: Dataset, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "model"
-    bootstrap(BootstrapRequest.of(name, dataset, 0, ()), dataset, folder)
+    bootstrap_model(BootstrapRequest.of(name, dataset, 0, ()), dataset, folder)
     by_folder, by_preset = (load_settings(RunConfig, None, [f"model={model}"]) for model in (folder, name))
     assert read_config(folder).codec == dataset.manifest.codec
     for gpus, memory in ((1, "12GB"), (8, "80GB"), (2, None)):
@@ -98,7 +98,7 @@ def test_the_plan_by_folder_is_the_plan_by_preset(dataset: Dataset, tmp_path: Pa
 @pytest.mark.parametrize("name", ["one-tower-tiny", "two-tower-tiny"])
 def test_the_plan_of_another_objective(dataset: Dataset, tmp_path: Path, name: str, objective: str) -> None:
     folder = tmp_path / "model"
-    bootstrap(BootstrapRequest.of(name, dataset, 0, OBJECTIVES[objective]), dataset, folder)
+    bootstrap_model(BootstrapRequest.of(name, dataset, 0, OBJECTIVES[objective]), dataset, folder)
     config = load_settings(RunConfig, None, [f"model={folder}"])
     without = read_config(folder).model_copy(update={"codec": None, "preset": None})
     planned = plan_memory(config, without, processes=1, precision="bf16", memory=12 * 2**30)
