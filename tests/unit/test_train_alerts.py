@@ -63,70 +63,70 @@ def train(weights: Weights, names: list[str], decay: float = 0.1) -> None:
                 weight.add_(LR * torch.randn(weight.shape, generator=generator).clamp(-1, 1))
 
 
-class Looking:
+class WatchedWeights:
     def __init__(self, lr: float = LR) -> None:
-        self.weights, self.display, self.elsewhere = Weights(), Notes(), Scalars()
-        monitor = Monitor(None, self.display, elsewhere=[self.elsewhere])
+        self.weights, self.display, self.writer = Weights(), Notes(), Scalars()
+        monitor = Monitor(None, self.display, writers=[self.writer])
         self.watch = WeightWatch(self.weights, monitor, lambda _: lr, None, TrainState())
 
-    def look(self, updates: int = UPDATES) -> list[str]:
+    def check(self, updates: int = UPDATES) -> list[str]:
         return self.watch.run(TrainState(step=updates, updates=updates)).get("alerts", [])
 
 
 @pytest.fixture
-def looking() -> Looking:
-    return Looking()
+def watched() -> WatchedWeights:
+    return WatchedWeights()
 
 
-def test_healthy_weights_raise_no_alert(looking: Looking) -> None:
-    train(looking.weights, list(looking.weights.tensors))
-    assert looking.look() == []
-    assert looking.display.notes == []
+def test_healthy_weights_raise_no_alert(watched: WatchedWeights) -> None:
+    train(watched.weights, list(watched.weights.tensors))
+    assert watched.check() == []
+    assert watched.display.notes == []
 
 
-def test_weights_that_move_very_slowly_raise_no_alert(looking: Looking) -> None:
+def test_weights_that_move_very_slowly_raise_no_alert(watched: WatchedWeights) -> None:
     generator = torch.Generator().manual_seed(1)
-    for weight in looking.weights.tensors.values():
+    for weight in watched.weights.tensors.values():
         weight.mul_(1 + 1e-6 * torch.randn(weight.shape, generator=generator) - 1e-6)
-    assert looking.look() == []
+    assert watched.check() == []
 
 
-def test_weights_that_only_decay_or_do_not_move_are_named(looking: Looking) -> None:
-    train(looking.weights, ["layers.0.alive.weight", "layers.1.alive.weight"])
-    still, decaying = looking.look()
+def test_weights_that_only_decay_or_do_not_move_are_named(watched: WatchedWeights) -> None:
+    train(watched.weights, ["layers.0.alive.weight", "layers.1.alive.weight"])
+    still, decaying = watched.check()
     assert still.startswith("weights not moved in 20 updates: layers.1.gain (")
     assert decaying.startswith("weights moved by weight decay alone in 20 updates: layers.0.cut_off.weight (")
-    assert looking.display.notes == [f"step 20: {still}", f"step 20: {decaying}"]
-    assert looking.elsewhere.texts == [still, decaying]
+    assert watched.display.notes == [f"step 20: {still}", f"step 20: {decaying}"]
+    assert watched.writer.texts == [still, decaying]
 
 
-def test_a_weight_that_is_not_finite_is_named_at_once(looking: Looking) -> None:
-    looking.weights.tensors["layers.1.alive.weight"][699, 2] = torch.nan
-    (alert,) = looking.look(updates=1)
+def test_a_weight_that_is_not_finite_is_named_at_once(watched: WatchedWeights) -> None:
+    watched.weights.tensors["layers.1.alive.weight"][699, 2] = torch.nan
+    (alert,) = watched.check(updates=1)
     assert alert.startswith("weights not finite: layers.1.alive.weight (")
 
 
-def test_an_alert_is_said_again_only_when_it_changes(looking: Looking) -> None:
-    looking.weights.tensors["layers.1.gain"][0] = torch.inf
-    assert len(looking.look(updates=1)) == 1
-    assert looking.look(updates=2) == []
-    looking.weights.tensors["layers.0.alive.weight"][0] = torch.inf
-    assert "layers.0.alive.weight, layers.1.gain" in looking.look(updates=3)[0]
+def test_an_alert_is_said_again_only_when_it_changes(watched: WatchedWeights) -> None:
+    watched.weights.tensors["layers.1.gain"][0] = torch.inf
+    assert len(watched.check(updates=1)) == 1
+    assert watched.check(updates=2) == []
+    watched.weights.tensors["layers.0.alive.weight"][0] = torch.inf
+    assert "layers.0.alive.weight, layers.1.gain" in watched.check(updates=3)[0]
 
 
-def test_a_few_updates_or_a_tiny_learning_rate_prove_nothing(looking: Looking) -> None:
-    assert looking.look(updates=9) == []
-    assert Looking(lr=1e-9).look() == []
+def test_a_few_updates_or_a_tiny_learning_rate_prove_nothing(watched: WatchedWeights) -> None:
+    assert watched.check(updates=9) == []
+    assert WatchedWeights(lr=1e-9).check() == []
 
 
-def test_layers_have_norms_and_the_size_of_their_updates(looking: Looking) -> None:
-    weight = looking.weights.tensors["layers.0.alive.weight"]
-    other = looking.weights.tensors["layers.0.cut_off.weight"]
+def test_layers_have_norms_and_the_size_of_their_updates(watched: WatchedWeights) -> None:
+    weight = watched.weights.tensors["layers.0.alive.weight"]
+    other = watched.weights.tensors["layers.0.cut_off.weight"]
     before = torch.cat([weight.flatten(), other.flatten()])
-    train(looking.weights, list(looking.weights.tensors))
+    train(watched.weights, list(watched.weights.tensors))
     after = torch.cat([weight.flatten(), other.flatten()])
-    looking.look()
-    values = looking.elsewhere.values
+    watched.check()
+    values = watched.writer.values
     assert values["weight_norm/layers.0"] == pytest.approx(float(after.norm()), rel=1e-5)
     ratio = float((after - before).norm() / after.norm()) / UPDATES
     assert values["update_ratio/layers.0"] == pytest.approx(ratio, rel=0.1)  # from 256 numbers of each

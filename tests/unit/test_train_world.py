@@ -74,13 +74,13 @@ def test_half_a_launcher_is_an_error(environment: dict[str, str]) -> None:
     ("wrong", "message"),
     [
         ({"RANK": "5"}, "RANK=5, LOCAL_RANK=0 and WORLD_SIZE=2 are not the place"),
-        ({"RANK": "2"}, "no place"),
-        ({"RANK": "-1"}, "no place"),
-        ({"LOCAL_RANK": "-1"}, "no place"),
-        ({"WORLD_SIZE": "0"}, "no place"),
+        ({"RANK": "2"}, "not the place"),
+        ({"RANK": "-1"}, "not the place"),
+        ({"LOCAL_RANK": "-1"}, "not the place"),
+        ({"WORLD_SIZE": "0"}, "not the place"),
         ({"MASTER_PORT": "abc"}, "MASTER_PORT=abc is not a port"),
-        ({"MASTER_PORT": "65536"}, "no port"),
-        ({"MASTER_PORT": ""}, "no port"),
+        ({"MASTER_PORT": "65536"}, "not a port"),
+        ({"MASTER_PORT": ""}, "not a port"),
     ],
 )
 def test_a_place_that_is_none_and_a_port_that_is_none_are_named(wrong: dict[str, str], message: str) -> None:
