@@ -166,7 +166,7 @@ def test_a_signal_while_the_run_is_loaded_ends_it_well(
     with monkeypatch.context() as patch:
         patch.setattr(run, "load_model", load_and_signal)
         code, out, err = lcm_train("--stop-code", "75")
-        assert (code, out, err) == (75, "", "stopped before the first step: the same command begins\n")
+        assert (code, out, err) == (75, "", "stopped before the first step: the same command starts it\n")
         assert not list(Path("runs").iterdir())
     assert lcm_train("--steps", "3")[0] == 0
     with monkeypatch.context() as patch:
@@ -189,7 +189,7 @@ def test_a_signal_before_the_command_line_is_loaded_ends_it_well_too(
     with pytest.raises(SystemExit) as end:
         entry.main()
     assert not end.value.code
-    assert capsys.readouterr().err == "stopped before the first step: the same command begins\n"
+    assert capsys.readouterr().err == "stopped before the first step: the same command starts it\n"
 
 
 @pytest.mark.parametrize("line", [["data", "build", "train"], ["train", "--plan"], ["train", "--help"], []])
@@ -247,7 +247,10 @@ BAD = {
     "single with a DeepSpeed file": (["--engine", "single", "--deepspeed", "x.json"], "omit one of them"),
     "nothing to resume": (["--resume", "runs/none"], "neither the folder of a run nor one of its checkpoints"),
     "overwrite alone": (["--overwrite"], "--overwrite goes with --resume never"),
-    "a plan in several processes": (["--plan", "--nproc", "2"], "--plan needs none: say how many GPUs with --gpus"),
+    "a plan in several processes": (
+        ["--plan", "--nproc", "2"],
+        "--plan needs none: give the number of GPUs with --gpus",
+    ),
     "compiling, perhaps": (["--set", "train.compile=maybe"], "train.compile: expected 'auto', True or False"),
     "no number of processes": (["--nproc", "many"], "give a number of processes, at least 1, or gpu"),
     "no processes": (["--nproc", "0"], "give a number of processes, at least 1, or gpu"),
@@ -392,7 +395,7 @@ def test_a_run_whose_files_are_damaged(
 def test_a_folder_that_is_no_run_is_left_alone(lcm_train: Lcm, workspace: Path) -> None:
     Path("runs/base").mkdir(parents=True)
     Path("runs/base/thesis.txt").write_text("years of work")
-    refused(lcm_train, workspace, [], "holds no config.yaml, so it is no run")
+    refused(lcm_train, workspace, [], "holds no config.yaml, so it is not a run")
     refused(lcm_train, workspace, ["--resume", "never", "--overwrite"], "--overwrite does not replace such a folder")
 
 

@@ -135,7 +135,7 @@ def test_no_room(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_page_is_no_file(server, tmp_path: Path, page: bytes, words: str) -> None:
     path = tmp_path / "weights.pt"
     server.content = page
-    with pytest.raises(DownloadError, match="no file of weights") as raised:
+    with pytest.raises(DownloadError, match="not a file of weights") as raised:
         download(server.url, path)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
