@@ -42,7 +42,7 @@ def cosines(trajectories: Sequence[Trajectory]) -> Figure:
 
 def trajectory_plane(trajectories: Sequence[Trajectory]) -> Figure:
     """Trajectories in the plane of projection on, and residual from, the line from the mean to the true concept."""
-    figure, axes = new_axes("projection on mean → true concept (0 → 1)", "residual norm (same unit)")
+    figure, axes = new_axes("projection (mean: 0, true concept: 1)", "residual norm (same unit)")
     for number, trajectory in enumerate(trajectories):
         for sample in range(trajectory.projection.shape[1]):
             axes.plot(

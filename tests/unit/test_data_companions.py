@@ -56,7 +56,7 @@ def test_the_manifest_notes_them_however_the_set_is_made(folder: Path, tmp_path:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_flipped_bit_among_the_numbers_is_found_by_verify_and_before_any_use(folder: Path, name: str) -> None:
     flip(folder / name, -1)
-    assert findings(folder) == [("error", name, "other content than when it was built (SHA-256)")]
+    assert findings(folder) == [("error", name, "content has changed since it was built (SHA-256)")]
     with pytest.raises(DataError, match=f"{folder}/{name} is not the one that dataset.json notes") as caught:
         Dataset.open(folder)
     assert "\n" not in str(caught.value)
@@ -117,4 +117,4 @@ def test_of_a_remote_set_a_damaged_copy_is_fetched_anew_and_a_damaged_original_n
         copy.unlink()
         with pytest.raises(DataError, match=f"{address}/{NAMES[0]} is not the one .*: upload it again"):
             Dataset.open(address)
-        assert findings(address)[0] == ("error", NAMES[0], "other content than when it was built (SHA-256)")
+        assert findings(address)[0] == ("error", NAMES[0], "content has changed since it was built (SHA-256)")

@@ -298,7 +298,7 @@ def test_verify_reads_what_lies_at_the_address_not_what_is_cached(local, server,
         (0, "SHA-256"),
         (1, "5000 bytes, the manifest says"),
         (2, "does not exist"),
-        (3, "stands where"),
+        (3, "found where"),
     ):
         assert any(where.startswith(f"train-00000{shard}.tar") and what in said for where, said in found), shard
     assert not any(where.startswith("train-000005") for where, _ in found)

@@ -1,6 +1,6 @@
 """Check a data set against its manifest, down to the numbers, and go on after what is found.
 
-    files      every shard is there, of its size and SHA-256; no shard is there that the manifest does not know
+    files      every shard is there, of its size and SHA-256; no shard is there that the manifest does not list
     index      agrees with manifest and tars: places, lengths, languages, pairs
     tar        each document's two members are in order, and nothing else is in the shard
     content    the array has the manifest's type and dimension and a row a sentence; the JSON is whole
@@ -32,7 +32,7 @@ from lexalcm.verify.dataset.codec import decode_sample, open_dataset_codec
 from lexalcm.verify.dataset.documents import DocumentChecks
 from lexalcm.verify.dataset.index import CheckedIndex, check_index
 from lexalcm.verify.dataset.report import DataVerification
-from lexalcm.verify.dataset.shards import OTHER_CONTENT, ShardReader, stray_shards
+from lexalcm.verify.dataset.shards import CONTENT_CHANGED, ShardReader, stray_shards
 
 QUICK_PLACES = 100
 QUICK_DOCUMENTS = 10
@@ -70,7 +70,7 @@ def verify_dataset(
         found.error(MANIFEST_FILE, str(error))
         return found
     for name in changed_companions(dataset.path, dataset.manifest.companions):
-        found.error(name, OTHER_CONTENT)
+        found.error(name, CONTENT_CHANGED)
     _check_normalizer(dataset, found)
     _check_special_concepts(dataset, found)
     codec = open_dataset_codec(dataset, found)

@@ -38,7 +38,7 @@ def decode_sample(dataset: Dataset, codec: Codec, found: DataVerification, seed:
     generator = np.random.default_rng(seed)
     try:
         splits = [dataset.split(name) for name, record in dataset.manifest.splits.items() if record.sentences]
-    except DataError:  # said already
+    except DataError:  # already reported
         return
     if not splits:
         return
@@ -46,10 +46,10 @@ def decode_sample(dataset: Dataset, codec: Codec, found: DataVerification, seed:
     for i in generator.permutation(np.flatnonzero(split.lengths))[:DECODED_SENTENCES].tolist():
         try:
             document, embeddings = split.document(i), split.embeddings(i)
-            said = np.setdiff1d(np.arange(document.get("source", 0), len(embeddings)), turn_starts(document))
-            number = int(said[generator.integers(len(said))])
+            candidates = np.setdiff1d(np.arange(document.get("source", 0), len(embeddings)), turn_starts(document))
+            number = int(candidates[generator.integers(len(candidates))])
             sentence, stored = document["sentences"][number], embeddings[number].astype(np.float32)
-        except (DataError, LookupError, ValueError, TypeError):  # said already
+        except (DataError, LookupError, ValueError, TypeError):  # already reported
             continue
         where = f"{split.where(i)}, sentence {number}"
         try:

@@ -38,7 +38,7 @@ def check_index(dataset: Dataset, name: str, found: DataVerification) -> Checked
         found.error(file, str(error))
         return None
     if len(index.shard) and not 0 <= index.shard.min() <= index.shard.max() < len(split.shards):
-        found.error(file, "documents in shards that the manifest does not know")
+        found.error(file, "documents in shards that the manifest does not list")
         return None
     if (np.diff(index.shard) < 0).any():
         found.error(file, "its documents are not in the order of their shards")
@@ -70,6 +70,6 @@ def _check_columns(
         counts = dict(zip(names.tolist(), np.bincount(lang, minlength=len(names)).tolist(), strict=True))
         expected = {key: count.documents for key, count in dataset.manifest.splits[name].languages.items()}
         if {key: count for key, count in counts.items() if count} != {k: n for k, n in expected.items() if n}:
-            found.error(file, "other numbers of documents per language than the manifest's")
+            found.error(file, "numbers of documents per language differ from the manifest's")
         usable["lang"] = names[lang] if len(lang) else names
     return usable

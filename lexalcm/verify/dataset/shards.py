@@ -26,7 +26,7 @@ from lexalcm.verify.dataset.documents import DocumentChecks
 from lexalcm.verify.dataset.report import DataVerification
 
 READ_AT_ONCE = 1 << 20
-OTHER_CONTENT = "other content than when it was built (SHA-256)"
+CONTENT_CHANGED = "content has changed since it was built (SHA-256)"
 TAR_BUFFER = 64 * 1024  # tarfile copies what is left of it at every read
 
 
@@ -83,7 +83,7 @@ class ShardReader:
             self.found.error(record.file, f"cannot be read to its end: {error}")
             return
         if size == record.bytes and hashed.digest.hexdigest() != record.sha256:
-            self.found.error(record.file, OTHER_CONTENT)
+            self.found.error(record.file, CONTENT_CHANGED)
         if documents is not None and documents != record.documents:
             self.found.error(record.file, f"{documents} whole documents, the manifest says {record.documents}")
 
@@ -102,7 +102,7 @@ class ShardReader:
             where = f"{name} {key}"
             expected = f"{key}.emb.npy" if array_next else f"{key}.json"
             if member != expected:
-                self.found.error(f"{name} {member}", f"stands where {expected} should: the rest was not read")
+                self.found.error(f"{name} {member}", f"found where {expected} was expected: the rest was not read")
                 return None
             if array_next:
                 embeddings = self.checks.array(where, content)
@@ -165,14 +165,14 @@ class ShardReader:
         begin = offset - len(npy_header(n, self.checks.dim, self.checks.dtype.name))
         array = _read_member(shards, number, begin - TAR_BLOCK)
         if array.name != f"{key}.emb.npy":
-            self.found.error(where, f"{array.name} stands where the index has it: damaged, or another shard")
+            self.found.error(where, f"{array.name} is at the indexed position: damaged, or another shard")
             return
         embeddings = self.checks.array(where, array.content)
         if embeddings is not None and len(embeddings) != n:
             self.found.error(where, "not where the index says, or of another length")
         text = _read_member(shards, number, padded(begin + len(array.content)))
         if text.name != f"{key}.json":
-            self.found.error(where, f"{text.name} stands where {key}.json should")
+            self.found.error(where, f"{text.name} found where {key}.json was expected")
             return
         self._document(where, place, text.content, embeddings, index)
 
@@ -195,7 +195,7 @@ def _members(file: "_Hashed", shard: str, found: DataVerification) -> Iterator[t
                 content = tar.extractfile(member)
                 yield member.name, b"" if content is None else content.read(), member.offset_data + member.size
     except (tarfile.TarError, EOFError) as error:
-        found.error(shard, f"not a whole tar: {error}")
+        found.error(shard, f"not a complete tar: {error}")
 
 
 class _Hashed:
