@@ -4,8 +4,8 @@ RMSNorm, rotary positions, SwiGLU, biases on every linear layer, dropout on the 
 the residual stream) and nowhere else. In training a row holds several documents and the mask keeps them apart; in
 generation a `LayerCache` for each layer holds keys and values of the concepts so far: a new one costs one position.
 
-Rows are computed whole (`forward`), extended by new positions that later ones will see (`extend`), or looked at by
-positions that none will see (`look`): a one-tower's concepts on their way out of the noise.
+Rows are computed whole (`forward`), extended by new positions that later ones will see (`extend`), or attended to by
+positions that none will see (`attend_cached`): a one-tower's concepts on their way out of the noise.
 
 Shapes: B rows, L positions, S slots of a cache, W width, F feed-forward size, H heads, E size of a head.
 """
@@ -70,7 +70,7 @@ class TransformerLayer(nn.Module):
         cache.write(k_BHLE, v_BHLE, slots_BL)
         return self._finish(x_BLW, mix_values(q_BHLE, *cache.first(used), mask))
 
-    def look(self, x_BLW: Tensor, rotary: Rotary, mask: Mask, k_BHSE: Tensor, v_BHSE: Tensor) -> Tensor:
+    def attend_cached(self, x_BLW: Tensor, rotary: Rotary, mask: Mask, k_BHSE: Tensor, v_BHSE: Tensor) -> Tensor:
         """One layer over positions that see S given keys and values, and behind them, keys S to S + L, their own."""
         q_BHLE, k_BHLE, v_BHLE = self._project(x_BLW, rotary)
         k_BHKE, v_BHKE = torch.cat([k_BHSE, k_BHLE], dim=2), torch.cat([v_BHSE, v_BHLE], dim=2)
@@ -147,7 +147,9 @@ class Transformer(nn.Module):
             x_BLW = layer.extend(x_BLW, rotary, mask, layer_cache, slots_BL, length)
         return [layer.first(length) for layer in cache]
 
-    def look(self, x_BLW: Tensor, positions_BL: Tensor, mask: Mask, keys_values: Sequence[KeysValues]) -> Tensor:
+    def attend_cached(
+        self, x_BLW: Tensor, positions_BL: Tensor, mask: Mask, keys_values: Sequence[KeysValues]
+    ) -> Tensor:
         """Hidden states of inputs that see given keys and values and their own, and leave no trace, [B, L, W].
 
         Args:
@@ -158,7 +160,7 @@ class Transformer(nn.Module):
         """
         rotary = self._rotary(positions_BL)
         for layer, (k_BHSE, v_BHSE) in zip(self.layers, keys_values, strict=True):
-            x_BLW = layer.look(x_BLW, rotary, mask, k_BHSE, v_BHSE)
+            x_BLW = layer.attend_cached(x_BLW, rotary, mask, k_BHSE, v_BHSE)
         return self.norm(x_BLW)
 
     def _rotary(self, positions_BL: Tensor) -> Rotary:

@@ -114,4 +114,4 @@ class OneTowerLCM(DiffusionLCM):
             clean: keys and values of the clean concepts in each layer.
         """
         inputs_BLW = self.transformer.project(noisy_BLD) + time_W
-        return self.output_proj(self.transformer.look(inputs_BLW, positions_BL, mask, clean)).float()
+        return self.output_proj(self.transformer.attend_cached(inputs_BLW, positions_BL, mask, clean)).float()

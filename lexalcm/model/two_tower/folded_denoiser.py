@@ -38,7 +38,7 @@ class StepModulation(NamedTuple):
     ffn_shift: Tensor
     ffn_gain: Tensor
     ffn_gate: Tensor
-    unseeing: Tensor  # what cross-attention, gated, adds to a position that sees the zero vector alone
+    unconditional: Tensor  # what cross-attention, gated, adds to a position that sees the zero vector alone
 
 
 class FoldedDenoiser:
@@ -88,7 +88,7 @@ class FoldedDenoiser:
         if guided:
             x_NW = x_NW.repeat(2, 1)
         for layer, attention in zip(self.layers, attentions, strict=True):
-            x_NW = layer(x_NW, timestep, attention, seeing=rows * positions)
+            x_NW = layer(x_NW, timestep, attention, conditional=rows * positions)
         output_ND = self.output_proj(self.norm(x_NW)).float()
         return output_ND.view(-1, rows, positions, dim).unbind()
 
@@ -113,22 +113,24 @@ class FoldedLayer:
             modulation_S9W[:, StepModulation._fields.index(gain)] *= norm.weight
         cross_gate_SW = modulation_S9W[:, StepModulation._fields.index("cross_gate")]
         zero_value_W = layer.cross_attention.v_proj.bias
-        unseeing_SW = cross_gate_SW * layer.cross_attention.output_proj(zero_value_W)
+        unconditional_SW = cross_gate_SW * layer.cross_attention.output_proj(zero_value_W)
         self.modulations = {
-            timestep: StepModulation._make([*modulation_9W.unbind(), unseeing_W])
-            for timestep, modulation_9W, unseeing_W in zip(timesteps, modulation_S9W, unseeing_SW, strict=True)
+            timestep: StepModulation._make([*modulation_9W.unbind(), unconditional_W])
+            for timestep, modulation_9W, unconditional_W in zip(
+                timesteps, modulation_S9W, unconditional_SW, strict=True
+            )
         }
 
-    def __call__(self, x_NW: Tensor, timestep: int, attention: CrossAttention, *, seeing: int) -> Tensor:
-        """Its output at one timestep; the first `seeing` positions attend, the others see the zero vector alone."""
+    def __call__(self, x_NW: Tensor, timestep: int, attention: CrossAttention, *, conditional: int) -> Tensor:
+        """Its output at one timestep; the first `conditional` positions attend, the others see the zero vector alone."""
         at = self.modulations[timestep]
 
         hidden_NW = modulate(x_NW, at.gain, at.shift, self.eps)
         x_NW = torch.addcmul(x_NW, at.gate, self.self_projection(hidden_NW))
 
-        hidden_NW = modulate(x_NW[:seeing], at.cross_gain, at.cross_shift, self.eps)
-        x_NW[:seeing].addcmul_(at.cross_gate, attention(hidden_NW))
-        x_NW[seeing:] += at.unseeing
+        hidden_NW = modulate(x_NW[:conditional], at.cross_gain, at.cross_shift, self.eps)
+        x_NW[:conditional].addcmul_(at.cross_gate, attention(hidden_NW))
+        x_NW[conditional:] += at.unconditional
 
         hidden_NW = modulate(x_NW, at.ffn_gain, at.ffn_shift, self.eps)
         hidden_NF = nn.functional.silu(self.gate_proj(hidden_NW)).mul_(self.inner_proj(hidden_NW))
