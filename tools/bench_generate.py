@@ -26,7 +26,7 @@ from lexalcm.generate.autoregressive import generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.model.create import create_model
-from lexalcm.model.place import DTYPES, place_model
+from lexalcm.model.placement import DTYPES, to_device
 from lexalcm.model.predictor import ConceptPredictor
 from lexalcm.model.storage.folder import load_model
 from lexalcm.model.two_tower.network import TwoTowerLCM
@@ -56,7 +56,7 @@ def main() -> int:
     device = torch.device(arguments.device)
     try:
         made = load_model(arguments.model) if arguments.model else create_model(FIXED, seed=0)
-        model = place_model(made, arguments.device, arguments.dtype).eval()
+        model = to_device(made, arguments.device, arguments.dtype).eval()
         options = GenerationOptions.for_model(
             {}, sampler=arguments.sampler, steps=arguments.steps, guidance_scale=arguments.guidance
         )

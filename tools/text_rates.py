@@ -16,7 +16,7 @@ from lexalcm.data.sources.sample import packaged_text
 from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel
 from lexalcm.model.create import create_model
-from lexalcm.model.place import place_model
+from lexalcm.model.placement import to_device
 from lexalcm.model.presets import preset
 from lexalcm.text.segment import segment
 
@@ -44,7 +44,7 @@ def text_rates(preset_name: str, prompts: int, sentences: int, repeats: int, dev
     """
     documents = _documents()
     codec = LsaCodec.create([("eng_Latn", document) for document in documents])
-    model = place_model(create_model(preset(preset_name, codec.dim), seed=0).eval(), device)
+    model = to_device(create_model(preset(preset_name, codec.dim), seed=0).eval(), device)
     writer = TextModel(Path(), model, codec, None)
     options = writer.options(max_sentences=sentences, stop_similarity=1, repetition=1)
     low, high = PROMPT_SENTENCES

@@ -28,7 +28,7 @@ from lexalcm.generate.prompts.prompt import Prompt, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.lcm import LCM
-from lexalcm.model.place import place_model
+from lexalcm.model.placement import to_device
 from lexalcm.model.predictor import ConceptPredictor
 from lexalcm.model.storage.folder import GENERATION_FILE, load_model, model_folder
 from lexalcm.text.chat import Turn
@@ -97,7 +97,7 @@ class TextModel:
             UserError: no such model, an incomplete folder, no such device.
             CodecError: the model notes no codec, or its codec cannot be opened.
         """
-        model = place_model(load_model(model_folder(path)), device, dtype)
+        model = to_device(load_model(model_folder(path)), device, dtype)
         return cls.of(model, codec=codec, codec_options=codec_options, progress=progress, on_step=on_step)
 
     @classmethod

@@ -26,7 +26,7 @@ from lexalcm.generate.text import TextModel
 from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.lcm import LCM
-from lexalcm.model.place import place_model
+from lexalcm.model.placement import to_device
 from lexalcm.model.storage.codec_match import check_codec
 from lexalcm.model.storage.folder import load_model, model_folder, read_config
 from lexalcm.registries import METRICS
@@ -144,7 +144,7 @@ def _predictors(folders: Sequence[Path], settings: EvaluationSettings, tools: To
 
 
 def _model_predictor(name: str, folder: Path, settings: EvaluationSettings, tools: Tools) -> DatasetPredictor:
-    model = place_model(load_model(folder), settings.device)
+    model = to_device(load_model(folder), settings.device)
     options = GenerationOptions.for_model(model.generation_config, **settings.generation)
     about, seed, window = describe_model(model, folder, options), settings.seed, settings.window
     if settings.free is None:

@@ -40,7 +40,7 @@ from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel, check_end, read_end_of_text
 from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.place import place_model
+from lexalcm.model.placement import to_device
 from lexalcm.model.storage.codec_match import check_codec
 from lexalcm.model.storage.folder import load_model, model_folder, read_config
 from lexalcm.registries import METRICS
@@ -129,7 +129,7 @@ def _predictors(folders: Sequence[Path], codec: Codec, settings: EvaluationSetti
 
 
 def _model_predictor(name: str, folder: Path, codec: Codec, settings: EvaluationSettings) -> TaskPredictor:
-    model = place_model(load_model(folder), settings.device)
+    model = to_device(load_model(folder), settings.device)
     writer = TextModel(folder, model, codec, read_end_of_text(folder))
     options = writer.options(**settings.generation)
     about = describe_model(writer.model, folder, options) | {

@@ -9,7 +9,7 @@ from lexalcm.model.lcm import LCM
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def place_model(model: LCM, device: str = "auto", dtype: str = "auto") -> LCM:
+def to_device(model: LCM, device: str = "auto", dtype: str = "auto") -> LCM:
     """Move a model to a device and a number type; its normalizer stays float32.
 
     Args:
