@@ -17,7 +17,7 @@ from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.text import TextModel
 from lexalcm.io.atomic import check_output
 from lexalcm.io.progress import Progress, silent
-from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.codec_match import check_codec_match
 from lexalcm.pages import generation_figures as figures
 from lexalcm.pages.generation_trace import Trace, Trajectory, check_denoises, trace
 from lexalcm.pages.page import PAGE, Fact, FigureSpec, draw_figures, render_page, write_report
@@ -85,7 +85,7 @@ def document_prompt(model: TextModel, data: str, split: str, document: str, sent
         CodecError: the data set's concepts are another codec's.
     """
     dataset = Dataset.open(data)
-    check_codec(model.model.config, model.folder, dataset.manifest.codec, dataset.address)
+    check_codec_match(model.model.config, model.folder, dataset.manifest.codec, dataset.address)
     documents = dataset.split(split)
     if document.isdecimal() and int(document) < len(documents):
         number = int(document)

@@ -22,7 +22,7 @@ from lexalcm.json_text import parse_json
 from lexalcm.model import LCM, ModelConfig, create_model, preset
 from lexalcm.model.importers.fairseq2 import import_fairseq2
 from lexalcm.model.presets import generation_options
-from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.codec_match import check_codec_match
 from lexalcm.model.storage.folder import load_model
 from lexalcm.model.storage.locate import CONFIG_FILE
 from lexalcm.model.storage.sidecar_files import copy_companions
@@ -132,7 +132,7 @@ def bootstrap_from_fairseq2(
     check_output(out, overwrite=overwrite, marker=CONFIG_FILE)
     model = import_fairseq2(file, config)
     if dataset is not None:
-        check_codec(model.config, file, dataset.manifest.codec, dataset.address)
+        check_codec_match(model.config, file, dataset.manifest.codec, dataset.address)
         model.config = model.config.model_copy(update={"codec": dataset.manifest.codec})
     with _new_model_folder(model, dataset, out, overwrite):
         return model

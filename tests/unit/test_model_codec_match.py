@@ -6,7 +6,7 @@ from tiny_models import CONFIGS, DIM
 from lexalcm.codec.base import CodecRecord
 from lexalcm.errors import CodecError
 from lexalcm.model.config import ModelConfig
-from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.codec_match import check_codec_match
 
 TRUE, OTHER = "a" * 64, "b" * 64
 
@@ -18,7 +18,7 @@ def model_for(fingerprint: str, name: str = "sonar") -> ModelConfig:
 
 @pytest.mark.parametrize(("model", "data"), [(TRUE, TRUE), (TRUE, "stated"), ("stated", TRUE), ("stated", "stated")])
 def test_embeddings_of_a_codec_known_by_name_alone_are_believed(model: str, data: str) -> None:
-    check_codec(model_for(model), "m", CodecRecord(name="sonar", dim=DIM, fingerprint=data), "d")
+    check_codec_match(model_for(model), "m", CodecRecord(name="sonar", dim=DIM, fingerprint=data), "d")
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,4 @@ def test_embeddings_of_a_codec_known_by_name_alone_are_believed(model: str, data
 )
 def test_other_embeddings_are_refused(record: CodecRecord, reason: str) -> None:
     with pytest.raises(CodecError, match=reason):
-        check_codec(model_for(TRUE), "m", record, "d")
+        check_codec_match(model_for(TRUE), "m", record, "d")

@@ -27,7 +27,7 @@ from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.lcm import LCM
 from lexalcm.model.placement import to_device
-from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.codec_match import check_codec_match
 from lexalcm.model.storage.folder import load_model, model_folder, read_config
 from lexalcm.registries import METRICS
 
@@ -73,7 +73,7 @@ def evaluate(
     dataset.split(settings.split)
     folders = [model_folder(model) for model in models]
     for folder in folders:
-        check_codec(read_config(folder), folder, dataset.manifest.codec, dataset.address)
+        check_codec_match(read_config(folder), folder, dataset.manifest.codec, dataset.address)
         check_model(folder, settings.generation)
     choose_device(settings.device)
     identity = {

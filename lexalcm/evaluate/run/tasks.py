@@ -41,7 +41,7 @@ from lexalcm.generate.text import TextModel, check_end, read_end_of_text
 from lexalcm.io.atomic import check_output_file
 from lexalcm.io.progress import Progress, silent
 from lexalcm.model.placement import to_device
-from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.codec_match import check_codec_match
 from lexalcm.model.storage.folder import load_model, model_folder, read_config
 from lexalcm.registries import METRICS
 
@@ -92,7 +92,7 @@ def evaluate_task(
     if first is None:
         raise CodecError(f"{folders[0]} does not record its codec: it cannot read or write text")
     for folder in folders:
-        check_codec(read_config(folder), folder, first, folders[0])
+        check_codec_match(read_config(folder), folder, first, folders[0])
         check_end(folder, read_end_of_text(folder), check_model(folder, settings.generation))
     choose_device(settings.device)
     choice = settings.codec

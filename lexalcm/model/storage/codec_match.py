@@ -7,7 +7,7 @@ from lexalcm.errors import CodecError
 from lexalcm.model.config import ModelConfig
 
 
-def check_codec(config: ModelConfig, model: str | Path, record: CodecRecord, data: str | Path) -> None:
+def check_codec_match(config: ModelConfig, model: str | Path, record: CodecRecord, data: str | Path) -> None:
     """Make sure that a model and a data set speak of the same embeddings.
 
     Args:

@@ -25,7 +25,7 @@ from lexalcm.distributed.signals import StopRequest
 from lexalcm.distributed.world import World, find_world, joined
 from lexalcm.io.hashing import file_sha256
 from lexalcm.model.lcm import LCM
-from lexalcm.model.storage.codec_match import check_codec
+from lexalcm.model.storage.codec_match import check_codec_match
 from lexalcm.model.storage.folder import load_model
 from lexalcm.objective import Objective, create_objective
 from lexalcm.train.checkpoint.export import export_model
@@ -266,7 +266,7 @@ def _assemble(config: RunConfig) -> _Parts:
         keep_freed_memory()
     mixture = Mixture.open(config.data)
     model = load_model(config.model)
-    check_codec(model.config, config.model, mixture.codec, config.data.all_sets[0].path)
+    check_codec_match(model.config, config.model, mixture.codec, config.data.all_sets[0].path)
     objective = create_objective(model, config.train.objective)
     freeze(model, config.train.freeze)
     batches = TrainingBatches(mixture, config.data, config.train.seed)
