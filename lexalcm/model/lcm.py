@@ -180,10 +180,10 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from lexalcm.model.storage.folder import write_model, write_state
-        from lexalcm.model.storage.sidecar_files import copy_companions
+        from lexalcm.model.storage.sidecar_files import copy_sidecar_files
 
         if self.folder is not None and self.folder.resolve() != save_directory.resolve():
-            copy_companions(self.folder, save_directory)
+            copy_sidecar_files(self.folder, save_directory)
         state = self.state_dict()
         write_model(save_directory, self.config, lambda file: write_state(file, state), self.generation_config)
 

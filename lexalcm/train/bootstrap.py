@@ -25,7 +25,7 @@ from lexalcm.model.presets import generation_options
 from lexalcm.model.storage.codec_match import check_codec_match
 from lexalcm.model.storage.folder import load_model
 from lexalcm.model.storage.locate import CONFIG_FILE
-from lexalcm.model.storage.sidecar_files import copy_companions
+from lexalcm.model.storage.sidecar_files import copy_sidecar_files
 from lexalcm.train.checkpoint.export import export_model
 from lexalcm.train.checkpoint.format import list_checkpoints, read_train_state
 from lexalcm.train.run.folder import saved_run
@@ -168,5 +168,5 @@ def _new_model_folder(model: LCM, dataset: Dataset | None, out: Path, overwrite:
     with atomic_folder(out, overwrite=overwrite, marker=CONFIG_FILE) as folder:
         model.save_pretrained(folder)
         if dataset is not None:
-            copy_companions(dataset.path, folder)
+            copy_sidecar_files(dataset.path, folder)
         yield folder

@@ -268,7 +268,7 @@ def test_errors_name_the_address_not_the_cache(server):
 
 
 def errors(report) -> list[tuple[str, str]]:
-    """What verify found beside the companions that the small data set lacks."""
+    """What verify found beside the sidecar files that the small data set lacks."""
     return [
         (finding.where, finding.what)
         for finding in report.findings

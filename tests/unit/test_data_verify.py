@@ -160,7 +160,7 @@ def test_manifest_that_counts_wrong(folder: Path) -> None:
     assert all("the manifest says 99" in what for _, what in found)
 
 
-def test_numbers_of_companions(folder: Path) -> None:
+def test_numbers_of_sidecar_files(folder: Path) -> None:
     edit_manifest(folder, lambda tree: tree.pop("companions"))
     special = load_file(folder / "special_concepts.safetensors")
     special["pad"][:] = np.nan

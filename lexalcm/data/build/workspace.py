@@ -36,7 +36,7 @@ from lexalcm.data.format.finished_shard import FinishedShard
 from lexalcm.data.format.index import write_index
 from lexalcm.data.format.manifest import MANIFEST_FILE, UNFINISHED_FOLDER, Manifest, SplitRecord, write_manifest
 from lexalcm.data.format.shards import read_shard
-from lexalcm.data.format.sidecar_files import companion_hashes
+from lexalcm.data.format.sidecar_files import sidecar_hashes
 from lexalcm.data.format.target_spans import without_roles
 from lexalcm.data.normalizer.fit import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
@@ -229,7 +229,7 @@ class Workspace:
         )
         sentences = sentence_concepts(Dataset(self.out, manifest), "train")
         save_normalizer(self.out, fit_on_documents(sentences, manifest.normalizer))
-        write_manifest(self.out, manifest.model_copy(update={"companions": companion_hashes(self.out)}))
+        write_manifest(self.out, manifest.model_copy(update={"companions": sidecar_hashes(self.out)}))
         self.tidy()
         return Dataset.open(self.out)
 

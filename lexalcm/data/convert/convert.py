@@ -27,7 +27,7 @@ from lexalcm.data.convert.write_dataset import DatasetSink
 from lexalcm.data.convert.write_parquet import NOTE_FILE, ParquetSink
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.manifest import MANIFEST_FILE, Dtype, Manifest, write_manifest
-from lexalcm.data.format.sidecar_files import companion_hashes
+from lexalcm.data.format.sidecar_files import sidecar_hashes
 from lexalcm.data.normalizer.fit import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
 from lexalcm.data.sources.unread import say_unread
@@ -191,7 +191,7 @@ def _convert(
     )
     with progress("fitting the normalizer", "dimensions"):
         save_normalizer(folder, fit_on_documents(sentence_concepts(Dataset(folder, manifest), "train"), normalizer))
-    write_manifest(folder, manifest.model_copy(update={"companions": companion_hashes(folder)}))
+    write_manifest(folder, manifest.model_copy(update={"companions": sidecar_hashes(folder)}))
     return result
 
 

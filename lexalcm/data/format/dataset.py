@@ -28,7 +28,7 @@ from lexalcm.data.format.index import Index, index_name, read_columns, read_inde
 from lexalcm.data.format.manifest import Dtype, Manifest, SplitRecord, read_manifest
 from lexalcm.data.format.remote_metadata import Mirror
 from lexalcm.data.format.shards import document_key
-from lexalcm.data.format.sidecar_files import COMPANIONS, changed_companions
+from lexalcm.data.format.sidecar_files import SIDECAR_FILES, changed_sidecar_files
 from lexalcm.data.format.storage import CachedShards, LocalShards, Shards, block_size, check_shard
 from lexalcm.data.format.tar import TAR_BLOCK, npy_header, padded
 from lexalcm.data.format.target_spans import Marks
@@ -250,7 +250,7 @@ class Dataset:
         path: Path | str,
         *,
         check_shards: bool = True,
-        check_companions: bool = True,
+        check_sidecar_files: bool = True,
         block: int | None = None,
     ) -> "Dataset":
         """Open a data set.
@@ -259,12 +259,12 @@ class Dataset:
             path: a folder, or an address that fsspec knows (`s3://`, `hf://`, `https://`, ...).
             check_shards: make sure that all shards of a folder are there in full length. Those of a remote data set,
                 which may be thousands, are checked when first read.
-            check_companions: make sure that normalizer and special concepts, where they are there, are those that the
+            check_sidecar_files: make sure that normalizer and special concepts, where they are there, are those that the
                 manifest notes.
             block: bytes of a remote shard that are fetched at a time, default `LEXALCM_CACHE_BLOCK` or 4 MiB.
 
         Raises:
-            DataError: no data set there, another format version, a missing or truncated shard, a changed companion.
+            DataError: no data set there, another format version, a missing or truncated shard, a changed sidecar file.
             MissingExtraError: reading such addresses needs a package that is not installed.
             RemoteError: the address does not answer.
         """
@@ -277,8 +277,8 @@ class Dataset:
                 for split in dataset.manifest.splits.values():
                     for shard in split.shards:
                         check_shard(inside(path, shard.file), shard.bytes)
-        if check_companions:
-            dataset._check_companions()
+        if check_sidecar_files:
+            dataset._check_sidecar_files()
         return dataset
 
     @classmethod
@@ -286,15 +286,15 @@ class Dataset:
         mirror = Mirror(RemoteFolder(address), DiskCache.from_environment())
         with _speaking_of(mirror):
             manifest = read_manifest(mirror.path)
-        for name in COMPANIONS:
+        for name in SIDECAR_FILES:
             with suppress(DataError):  # who needs it will say that it is missing
                 mirror.fetch(name, manifest.companions.get(name))
         with suppress(UserError):
             mirror.fetch_folder(CODEC_FOLDER, CODECS.load(manifest.codec.name).files)
         return cls(mirror.path, manifest, mirror, block)
 
-    def _check_companions(self) -> None:
-        for name in changed_companions(self.path, self.manifest.companions):
+    def _check_sidecar_files(self) -> None:
+        for name in changed_sidecar_files(self.path, self.manifest.companions):
             if self._mirror is not None:
                 advice = "upload it again"
             elif name == NORMALIZER_FILE:

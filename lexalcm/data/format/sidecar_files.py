@@ -13,26 +13,26 @@ from lexalcm.data.normalizer.fit import NORMALIZER_FILE
 from lexalcm.errors import DataError
 from lexalcm.io.hashing import file_sha256
 
-COMPANIONS = (NORMALIZER_FILE, SPECIAL_FILE)
+SIDECAR_FILES = (NORMALIZER_FILE, SPECIAL_FILE)
 
 
-def companion_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of those companions that a folder has, by file name.
+def sidecar_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of those sidecar files that a folder has, by file name.
 
     Raises:
         DataError: one cannot be read.
     """
-    hashes = {name: file_hash(folder / name) for name in COMPANIONS}
+    hashes = {name: file_hash(folder / name) for name in SIDECAR_FILES}
     return {name: found for name, found in hashes.items() if found is not None}
 
 
-def changed_companions(folder: Path, noted: Mapping[str, str]) -> list[str]:
-    """Names of the companions that are there but are not what was noted of them.
+def changed_sidecar_files(folder: Path, noted: Mapping[str, str]) -> list[str]:
+    """Names of the sidecar files that are there but are not what was noted of them.
 
     Raises:
         DataError: one cannot be read.
     """
-    found = companion_hashes(folder) if noted else {}
+    found = sidecar_hashes(folder) if noted else {}
     return [name for name, digest in found.items() if noted.get(name, digest) != digest]
 
 

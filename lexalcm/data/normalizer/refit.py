@@ -8,7 +8,7 @@ import numpy as np
 from lexalcm.data.batches.mixture import TRAIN_SPLIT, check_one_codec
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.manifest import write_manifest
-from lexalcm.data.format.sidecar_files import companion_hashes
+from lexalcm.data.format.sidecar_files import sidecar_hashes
 from lexalcm.data.normalizer.fit import (
     NORMALIZER_FILE,
     NormalizerSettings,
@@ -35,11 +35,11 @@ def refit_normalizer(path: Path | str, settings: NormalizerSettings) -> dict[str
     """
     if is_remote(path):
         raise UserError(f"{path} is remote and cannot be written: give a file with --out")
-    dataset = Dataset.open(path, check_companions=False)  # a damaged normalizer is what this mends
+    dataset = Dataset.open(path, check_sidecar_files=False)  # a damaged normalizer is what this mends
     stats = fit_on_documents(sentence_concepts(dataset, TRAIN_SPLIT), settings)
     try:
         save_normalizer(dataset.path, stats)
-        hashes = {NORMALIZER_FILE: companion_hashes(dataset.path)[NORMALIZER_FILE]}  # the other file was not made here
+        hashes = {NORMALIZER_FILE: sidecar_hashes(dataset.path)[NORMALIZER_FILE]}  # the other file was not made here
         update = {"normalizer": settings, "companions": dataset.manifest.companions | hashes}
         write_manifest(dataset.path, dataset.manifest.model_copy(update=update))
     except PermissionError as error:

@@ -10,7 +10,7 @@ from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE
 
 
-def copy_companions(source: Path, target: Path) -> None:
+def copy_sidecar_files(source: Path, target: Path) -> None:
     """Copy the codec's folder (absent for codecs with weights elsewhere) and the special concepts to `target`."""
     if (source / CODEC_FOLDER).is_dir():
         shutil.copytree(source / CODEC_FOLDER, target / CODEC_FOLDER, copy_function=shutil.copyfile, dirs_exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from lexalcm.io.atomic import atomic_folder
 from lexalcm.io.safetensors_writer import TensorSpec, write_tensors
 from lexalcm.model.storage.folder import load_model, write_model
-from lexalcm.model.storage.sidecar_files import copy_companions
+from lexalcm.model.storage.sidecar_files import copy_sidecar_files
 from lexalcm.train.checkpoint.format import final_weights
 
 
@@ -28,4 +28,4 @@ def export_model(checkpoint: Path, model: str, dataset: Path, out: Path) -> None
     with atomic_folder(out, overwrite=True) as folder:
         tensors = (trained.get(name, tensor) for name, tensor in state.items())
         write_model(folder, begun.config, lambda file: write_tensors(file, layout, tensors), begun.generation_config)
-        copy_companions(dataset, folder)
+        copy_sidecar_files(dataset, folder)

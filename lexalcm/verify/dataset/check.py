@@ -11,7 +11,7 @@
     the rest   normalizer and special concepts: their SHA-256, their numbers
 
 Everything is read once, front to back, each document one at a time. A quick check reads a sample of the documents
-instead, wherever the index says that they are, and takes no hashes; manifest, index, companions and the sizes of local
+instead, wherever the index says that they are, and takes no hashes; manifest, index, sidecar files and the sizes of local
 shards are checked in full.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.manifest import MANIFEST_FILE, ShardRecord
-from lexalcm.data.format.sidecar_files import changed_companions
+from lexalcm.data.format.sidecar_files import changed_sidecar_files
 from lexalcm.data.format.storage import SPARSE_BLOCK
 from lexalcm.data.normalizer.fit import NORMALIZER_FILE
 from lexalcm.errors import DataError, UserError
@@ -63,13 +63,13 @@ def verify_dataset(
     """
     found = DataVerification(str(path), quick=quick)
     try:
-        dataset = Dataset.open(path, check_shards=False, check_companions=False, block=SPARSE_BLOCK)
+        dataset = Dataset.open(path, check_shards=False, check_sidecar_files=False, block=SPARSE_BLOCK)
     except UserError as error:
         if is_remote(path):
             raise
         found.error(MANIFEST_FILE, str(error))
         return found
-    for name in changed_companions(dataset.path, dataset.manifest.companions):
+    for name in changed_sidecar_files(dataset.path, dataset.manifest.companions):
         found.error(name, CONTENT_CHANGED)
     _check_normalizer(dataset, found)
     _check_special_concepts(dataset, found)
