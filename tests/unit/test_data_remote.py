@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lexalcm.data.build.one_process import BuildSettings, build_dataset
 from lexalcm.data.format.dataset import Dataset
-from lexalcm.data.format.remote_metadata import Mirror
+from lexalcm.data.format.remote_metadata import RemoteMetadata
 from lexalcm.data.sources.corpus import Document
 from lexalcm.errors import ConfigError, DataError, MissingExtraError, RemoteError, ShardError
 from lexalcm.io import remote

@@ -26,7 +26,7 @@ from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.format.index import Index, index_name, read_columns, read_index, read_marks
 from lexalcm.data.format.manifest import Dtype, Manifest, SplitRecord, read_manifest
-from lexalcm.data.format.remote_metadata import Mirror
+from lexalcm.data.format.remote_metadata import RemoteMetadata
 from lexalcm.data.format.shards import document_key
 from lexalcm.data.format.sidecar_files import SIDECAR_FILES, changed_sidecar_files
 from lexalcm.data.format.storage import CachedShards, LocalShards, Shards, block_size, check_shard
@@ -233,15 +233,17 @@ class Split:
 class Dataset:
     """A data set."""
 
-    def __init__(self, path: Path, manifest: Manifest, mirror: Mirror | None = None, block: int | None = None) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, remote_metadata: RemoteMetadata | None = None, block: int | None = None
+    ) -> None:
         """Wrap what `open` read; see there."""
         self.path = path
-        """Folder with all but the shards: the data set itself, or its mirror in the cache."""
+        """Folder with all but the shards: the data set itself, or the copy of its metadata in the cache."""
         self.manifest = manifest
         self.dim = manifest.codec.dim
-        self.address = str(path) if mirror is None else mirror.remote.address
+        self.address = str(path) if remote_metadata is None else remote_metadata.remote.address
         """What a user calls it: the folder or the remote address."""
-        self._mirror = mirror
+        self._remote_metadata = remote_metadata
         self._block = block
 
     @classmethod
@@ -283,19 +285,19 @@ class Dataset:
 
     @classmethod
     def _open_remote(cls, address: str, block: int) -> "Dataset":
-        mirror = Mirror(RemoteFolder(address), DiskCache.from_environment())
-        with _speaking_of(mirror):
-            manifest = read_manifest(mirror.path)
+        remote_metadata = RemoteMetadata(RemoteFolder(address), DiskCache.from_environment())
+        with _speaking_of(remote_metadata):
+            manifest = read_manifest(remote_metadata.path)
         for name in SIDECAR_FILES:
             with suppress(DataError):  # who needs it will say that it is missing
-                mirror.fetch(name, manifest.companions.get(name))
+                remote_metadata.fetch(name, manifest.companions.get(name))
         with suppress(UserError):
-            mirror.fetch_folder(CODEC_FOLDER, CODECS.load(manifest.codec.name).files)
-        return cls(mirror.path, manifest, mirror, block)
+            remote_metadata.fetch_folder(CODEC_FOLDER, CODECS.load(manifest.codec.name).files)
+        return cls(remote_metadata.path, manifest, remote_metadata, block)
 
     def _check_sidecar_files(self) -> None:
         for name in changed_sidecar_files(self.path, self.manifest.companions):
-            if self._mirror is not None:
+            if self._remote_metadata is not None:
                 advice = "upload it again"
             elif name == NORMALIZER_FILE:
                 advice = f"copy it here again or run `lcm data normalize {self.address}`"
@@ -320,7 +322,9 @@ class Dataset:
         if not (fits and ordered and np.array_equal(ends, np.cumsum([shard.documents for shard in record.shards]))):
             raise DataError(f"the index of {self.address} does not fit its manifest ({name}): build the data set again")
         split = Split(self.address, record, self.dim, self.manifest.dtype, index, crc32, self.shards(name))
-        split.check_hashes = crc32 is None and self._mirror is None  # a remote one would be fetched whole for it
+        split.check_hashes = (
+            crc32 is None and self._remote_metadata is None
+        )  # a remote one would be fetched whole for it
         return split
 
     def index(self, name: str) -> Index:
@@ -352,40 +356,42 @@ class Dataset:
 
     @contextmanager
     def _index_here(self, name: str) -> Iterator[None]:
-        with _speaking_of(self._mirror):
-            if self._mirror is not None:
-                self._mirror.fetch(index_name(name))
+        with _speaking_of(self._remote_metadata):
+            if self._remote_metadata is not None:
+                self._remote_metadata.fetch(index_name(name))
             yield
 
     def shards(self, name: str) -> Shards:
         """The bytes of a split's shards."""
         records = self.manifest.splits[name].shards
-        if self._mirror is None:
+        if self._remote_metadata is None:
             return LocalShards(self.path, records)
-        return CachedShards(self._mirror.remote, self._mirror.cache, records, self._block or block_size())
+        return CachedShards(
+            self._remote_metadata.remote, self._remote_metadata.cache, records, self._block or block_size()
+        )
 
     def normalizer(self) -> dict[str, np.ndarray]:
         """`center`, `scale`, and where fitted `clip_min`, `clip_max`: float32 [dim] each."""
-        with _speaking_of(self._mirror):
+        with _speaking_of(self._remote_metadata):
             return load_normalizer(self.path)
 
     def special_concepts(self) -> dict[str, np.ndarray]:
         """Embeddings of the special concepts by name, e.g. `end_of_text`: float32 [dim] each."""
-        with _speaking_of(self._mirror), reading(self.path / SPECIAL_FILE, "build the data set again"):
+        with _speaking_of(self._remote_metadata), reading(self.path / SPECIAL_FILE, "build the data set again"):
             return load_file(self.path / SPECIAL_FILE)
 
     def codec(self) -> Codec:
         """The codec that made the embeddings."""
-        with _speaking_of(self._mirror):
+        with _speaking_of(self._remote_metadata):
             return load_codec(self.manifest.codec, self.path / CODEC_FOLDER)
 
 
 @contextmanager
-def _speaking_of(mirror: Mirror | None) -> Iterator[None]:
+def _speaking_of(remote_metadata: RemoteMetadata | None) -> Iterator[None]:
     """Let errors name the address that the user gave, not the folder of the cache."""
     try:
         yield
     except UserError as error:
-        if mirror is None or str(mirror.path) not in str(error):
+        if remote_metadata is None or str(remote_metadata.path) not in str(error):
             raise
-        raise type(error)(str(error).replace(str(mirror.path), mirror.remote.address)) from error
+        raise type(error)(str(error).replace(str(remote_metadata.path), remote_metadata.remote.address)) from error

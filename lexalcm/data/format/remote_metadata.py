@@ -16,7 +16,7 @@ from lexalcm.io.folders import inside
 from lexalcm.io.remote import RemoteFolder
 
 
-class Mirror:
+class RemoteMetadata:
     """A local folder with those files of a remote data set that were asked for."""
 
     def __init__(self, remote: RemoteFolder, cache: DiskCache) -> None:
