@@ -199,7 +199,8 @@ def test_a_codec_without_choices_and_a_device_that_is_not_there(lcm, workspace):
 def unread(workspace, monkeypatch):
     """Text that is not to be segmented."""
     monkeypatch.setattr(
-        "lexalcm.data.build.segmented_store.Spool.write", lambda *_, **__: pytest.fail("the text was segmented")
+        "lexalcm.data.build.segmented_store.SegmentedStore.write",
+        lambda *_, **__: pytest.fail("the text was segmented"),
     )
     return workspace
 
@@ -226,7 +227,8 @@ def test_a_codec_that_cannot_be_had_is_said_before_text_is_read(lcm, unread, com
 def test_the_codec_of_a_folder_is_tried_too(lcm, workspace, monkeypatch):
     assert lcm("data", "build", "text.txt", "--out", "d", "--codec", "sonar", *OPTIONS).code == 0
     monkeypatch.setattr(
-        "lexalcm.data.build.segmented_store.Spool.write", lambda *_, **__: pytest.fail("the text was segmented")
+        "lexalcm.data.build.segmented_store.SegmentedStore.write",
+        lambda *_, **__: pytest.fail("the text was segmented"),
     )
     again = ("data", "build", "text.txt", "--out", "e", "--codec", "d")
     assert "'cuda:77' cannot be used" in lcm(*again, "--codec-device", "cuda:77").err

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexalcm.data.build.segmented_store import Part, Spool, document_position
+from lexalcm.data.build.segmented_store import Part, SegmentedStore, document_position
 from lexalcm.data.build.units import UnitPlan, cut_units, divide, read_unit
 from lexalcm.data.format.shards import ShardWriter, document_json
 from lexalcm.data.sources.corpus import Document
@@ -106,13 +106,13 @@ def test_units_are_the_shards_that_a_writer_makes(
 
 
 def test_a_unit_reads_its_documents_across_parts(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    store = SegmentedStore(tmp_path)
     names = [f"doc-{i}" for i in range(30)]
     for number, some in enumerate((names[:11], [], names[11:12], names[12:])):
-        spool.write(number, [Document(name, "eng_Latn", f"One {name}. Two. Three.") for name in some])
-    parts = [spool.part(number) for number in range(4)]
+        store.write(number, [Document(name, "eng_Latn", f"One {name}. Two. Three.") for name in some])
+    parts = [store.part(number) for number in range(4)]
     plan = cut_units(divide(parts, 0.3), parts, 8, "float16", 8192)
-    seen = {unit.shard: [document["id"] for document in read_unit(plan, unit, spool)] for unit in plan.units}
+    seen = {unit.shard: [document["id"] for document in read_unit(plan, unit, store)] for unit in plan.units}
     assert len(seen) > 3
     out = held_out(plan, list(map(document_position, names)))
     expected_out = [name for name, is_out in zip(names, out, strict=True) if is_out]

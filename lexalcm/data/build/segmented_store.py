@@ -62,7 +62,7 @@ def document_position(document_id: str) -> float:
     return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8], "big") / 2**64
 
 
-class Spool:
+class SegmentedStore:
     """A folder of parts."""
 
     def __init__(self, folder: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from lexalcm.config import NonNegativeInt, Settings
 from lexalcm.data.batches.plan import MIN_SENTENCES
-from lexalcm.data.build.segmented_store import Part, Spool
+from lexalcm.data.build.segmented_store import Part, SegmentedStore
 from lexalcm.data.format.manifest import Dtype
 from lexalcm.data.format.shards import shard_name, size_at_most
 from lexalcm.data.format.tar import TAR_BLOCK, npy_header, padded
@@ -126,25 +126,25 @@ def cut_units(plan: UnitPlan, parts: Iterable[Part], dim: int, dtype: Dtype, sha
     return plan.model_copy(update={"units": tuple(unit for queue in queues.values() for unit in queue.finish())})
 
 
-def read_unit(plan: UnitPlan, unit: Unit, spool: Spool) -> Iterator[dict[str, Any]]:
+def read_unit(plan: UnitPlan, unit: Unit, store: SegmentedStore) -> Iterator[dict[str, Any]]:
     """The documents of a unit, in order."""
-    yield from _read(plan, unit.split, unit.first, unit.last, spool)
+    yield from _read(plan, unit.split, unit.first, unit.last, store)
 
 
-def training_documents(plan: UnitPlan, spool: Spool) -> Iterator[dict[str, Any]]:
+def training_documents(plan: UnitPlan, store: SegmentedStore) -> Iterator[dict[str, Any]]:
     """All documents that are not held out, in order: what a codec is fitted on."""
-    yield from _read(plan, "train", 0, sum(plan.parts) - 1, spool)
+    yield from _read(plan, "train", 0, sum(plan.parts) - 1, store)
 
 
-def _read(plan: UnitPlan, split: SplitName, first: int, last: int, spool: Spool) -> Iterator[dict[str, Any]]:
+def _read(plan: UnitPlan, split: SplitName, first: int, last: int, store: SegmentedStore) -> Iterator[dict[str, Any]]:
     start = 0
     for number, count in enumerate(plan.parts):
         if count and start <= last and first < start + count:
-            part = spool.part(number)
+            part = store.part(number)
             wanted = plan.division.held_out(start, part.position) == (split == "validation")
             wanted[: max(0, first - start)] = False
             wanted[max(0, last + 1 - start) :] = False
-            yield from spool.read(number, part, np.flatnonzero(wanted).tolist())
+            yield from store.read(number, part, np.flatnonzero(wanted).tolist())
         start += count
 
 

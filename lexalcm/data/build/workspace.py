@@ -1,7 +1,7 @@
 """A data set that is being made: stages that any number of workers go through, each of which may die at any moment.
 
     unfinished/request.json    what was asked for: a second worker that asks for something else is told so
-    unfinished/segmented/      a part for each source (see `spool`)
+    unfinished/segmented/      a part for each source (see `segmented_store`)
     unfinished/codec/          the codec, made once (see `shared_codec`)
     unfinished/plan.json       the units (see `units`)
     train-000000.tar ...       a finished unit
@@ -26,7 +26,7 @@ from lexalcm.codec.base import Codec
 from lexalcm.codec.options import CodecOptions
 from lexalcm.codec.special import special_sentences
 from lexalcm.data.build.document_groups import embed_groups, groups_of
-from lexalcm.data.build.segmented_store import Part, Spool
+from lexalcm.data.build.segmented_store import Part, SegmentedStore
 from lexalcm.data.build.settings import BuildSettings, build_record
 from lexalcm.data.build.shared_codec import SharedCodec, check_language_of, try_codec
 from lexalcm.data.build.unit_writer import UnitWriter, record_file
@@ -68,7 +68,7 @@ class Workspace:
         self.settings = settings
         self.parts = parts
         self.folder = out / UNFINISHED_FOLDER
-        self.spool = Spool(self.folder / "segmented")
+        self.segmented = SegmentedStore(self.folder / "segmented")
         self.codec = SharedCodec(self.folder / "codec", codec_options)
 
     def begin(self, request: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class Workspace:
         Raises:
             UserError: it was begun with another request.
         """
-        inside = (self.spool.folder, self.folder / "shards")
+        inside = (self.segmented.folder, self.folder / "shards")
         for folder in inside:
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (*inside, self.folder, self.out):
@@ -121,9 +121,9 @@ class Workspace:
         Raises:
             CodecError: a document is in another one.
         """
-        if not self.spool.has(part):
+        if not self.segmented.has(part):
             settings = self.settings
-            self.spool.write(
+            self.segmented.write(
                 part,
                 _in_languages(documents, languages),
                 max_chars=settings.max_chars,
@@ -190,7 +190,7 @@ class Workspace:
             group
             for unit in units
             if not self._has_shard(unit)
-            for group in groups_of(codec, unit, read_unit(plan, unit, self.spool))
+            for group in groups_of(codec, unit, read_unit(plan, unit, self.segmented))
         )
         writer = UnitWriter(self.out, self.folder / "shards", self.settings.dtype, text=self.settings.text)
         written: deque[Future[list[int]]] = deque()
@@ -243,11 +243,11 @@ class Workspace:
         return (self.out / MANIFEST_FILE).exists()
 
     def _parts(self) -> Iterator[Part]:
-        return map(self.spool.part, range(self.parts))
+        return map(self.segmented.part, range(self.parts))
 
     def _make_codec(self, plan: UnitPlan, report: Callable[[int], None], progress: Progress) -> None:
         def documents() -> Iterator[tuple[str, list[str]]]:
-            for document in training_documents(plan, self.spool):
+            for document in training_documents(plan, self.segmented):
                 report(len(document["sentences"]))
                 yield document["lang"], without_roles(document)
 
