@@ -261,8 +261,8 @@ class Dataset:
             path: a folder, or an address that fsspec knows (`s3://`, `hf://`, `https://`, ...).
             check_shards: make sure that all shards of a folder are there in full length. Those of a remote data set,
                 which may be thousands, are checked when first read.
-            check_sidecar_files: make sure that normalizer and special concepts, where they are there, are those that the
-                manifest notes.
+            check_sidecar_files: make sure that normalizer and special concepts, where they are there, are those that
+                the manifest notes.
             block: bytes of a remote shard that are fetched at a time, default `LEXALCM_CACHE_BLOCK` or 4 MiB.
 
         Raises:
@@ -322,9 +322,8 @@ class Dataset:
         if not (fits and ordered and np.array_equal(ends, np.cumsum([shard.documents for shard in record.shards]))):
             raise DataError(f"the index of {self.address} does not fit its manifest ({name}): build the data set again")
         split = Split(self.address, record, self.dim, self.manifest.dtype, index, crc32, self.shards(name))
-        split.check_hashes = (
-            crc32 is None and self._remote_metadata is None
-        )  # a remote one would be fetched whole for it
+        # a remote one would be fetched whole for it
+        split.check_hashes = crc32 is None and self._remote_metadata is None
         return split
 
     def index(self, name: str) -> Index:

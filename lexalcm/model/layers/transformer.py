@@ -5,7 +5,7 @@ the residual stream) and nowhere else. In training a row holds several documents
 generation a `LayerCache` for each layer holds keys and values of the concepts so far: a new one costs one position.
 
 Rows are computed whole (`forward`), extended by new positions that later ones will see (`extend`), or attended to by
-positions that none will see (`attend_cached`): a one-tower's concepts on their way out of the noise.
+queries that later positions will not see (`attend_cached`): a one-tower's noisy concepts.
 
 Shapes: B rows, L positions, S slots of a cache, W width, F feed-forward size, H heads, E size of a head.
 """

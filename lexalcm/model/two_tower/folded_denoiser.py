@@ -122,7 +122,7 @@ class FoldedLayer:
         }
 
     def __call__(self, x_NW: Tensor, timestep: int, attention: CrossAttention, *, conditional: int) -> Tensor:
-        """Its output at one timestep; the first `conditional` positions attend, the others see the zero vector alone."""
+        """Its output at one timestep; the first `conditional` positions attend, the others see only the zero vector."""
         at = self.modulations[timestep]
 
         hidden_NW = modulate(x_NW, at.gain, at.shift, self.eps)

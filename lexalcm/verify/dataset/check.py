@@ -11,8 +11,8 @@
     the rest   normalizer and special concepts: their SHA-256, their numbers
 
 Everything is read once, front to back, each document one at a time. A quick check reads a sample of the documents
-instead, wherever the index says that they are, and takes no hashes; manifest, index, sidecar files and the sizes of local
-shards are checked in full.
+instead, wherever the index says that they are, and takes no hashes; manifest, index, sidecar files and the sizes of
+local shards are checked in full.
 """
 
 from collections.abc import Callable, Iterator
