@@ -231,7 +231,7 @@ def test_a_data_set_of_chats_is_verified_and_converted_with_its_turns(built: Bui
     result = convert([path], tmp_path / "other", ConvertSettings(dtype="float16"))
     assert result.dataset is not None
     for column in ("targets", "turns"):
-        before, after = (dataset.marks("train", column) for dataset in (built.dataset, result.dataset))
+        before, after = (dataset.annotations("train", column) for dataset in (built.dataset, result.dataset))
         assert before is not None
         assert after is not None
         assert before.lists() == after.lists()
@@ -244,12 +244,12 @@ def test_a_data_set_of_chats_is_verified_and_converted_with_its_turns(built: Bui
     assert found == ["its targets are others than the index says"] * 4
 
 
-def test_other_data_sets_have_no_marks(tmp_path: Path, hash_codec: type) -> None:
+def test_other_data_sets_have_no_annotations(tmp_path: Path, hash_codec: type) -> None:
     text = write(tmp_path / "text.jsonl", [{"text": "One here. Two here."}, {"text": "And three. And four."}])
     built = build_from_paths([text], tmp_path / "text", BuildSettings(codec="hash", validation=0))
     with np.load(built.dataset.path / "train.index.npz") as arrays:
         assert sorted(arrays.files) == ["crc32", "lang", "languages", "n", "offset", "shard"]
-    assert built.dataset.marks("train", "targets") is None
+    assert built.dataset.annotations("train", "targets") is None
     assert "chat" not in built.dataset.manifest.build["source"]
 
 

@@ -615,7 +615,7 @@ def test_marks_go_there_and_back_through_parquet(
     assert_same_documents_and_index(marked, back.dataset)
 
 
-def test_marks_are_kept_of_our_shards_alone(marked: Dataset, tmp_path: Path) -> None:
+def test_annotations_are_kept_of_our_shards_alone(marked: Dataset, tmp_path: Path) -> None:
     codec = str(marked.path)
     tar = marked.path / "train-000000.tar"
     result = convert([tar], tmp_path / "out", settings(codec=codec, dim=None))
@@ -623,7 +623,7 @@ def test_marks_are_kept_of_our_shards_alone(marked: Dataset, tmp_path: Path) -> 
     assert_same_documents_and_index(marked, result.dataset)
 
 
-def test_no_text_keeps_the_marks(marked: Dataset, tmp_path: Path) -> None:
+def test_no_text_keeps_the_annotations(marked: Dataset, tmp_path: Path) -> None:
     convert([marked.path], tmp_path / "parquet", ConvertSettings(text=False), to="parquet")
     back = convert([tmp_path / "parquet"], tmp_path / "back", ConvertSettings(text=False)).dataset
     assert back is not None
@@ -639,14 +639,14 @@ def test_impossible_marks_are_left_out(tmp_path: Path) -> None:
     targets[4], targets[5], targets[6], targets[7] = "[[0, 9]]", "[[2, 2]]", "{}", "[[1, 3], [2, 3]]"
     turns[8], targets[8] = '[["user", 0], ["assistant", 2]]', "[[3, 7]]"
     sources = [9, *([None] * 8), 1, -1, 3]
-    marks: dict[str, Any] = {"source": pa.array(sources, pa.int64()), "turns": turns, "targets": targets}
-    marks["metadata"] = [None] * 9 + ['{"a": NaN}', None, '{"b": "\\ud800"}']
-    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS), **marks)
+    annotations: dict[str, Any] = {"source": pa.array(sources, pa.int64()), "turns": turns, "targets": targets}
+    annotations["metadata"] = [None] * 9 + ['{"a": NaN}', None, '{"b": "\\ud800"}']
+    file = write_parquet(tmp_path / "a.parquet", lists_of_lists(VECTORS), **annotations)
     pq.write_table(pq.read_table(file).replace_schema_metadata({"lexalcm": "0"}), file)  # as our own writer says it
     result = convert([file], tmp_path / "out", settings())
     bad = [0, 1, 2, 3, 4, 5, 6, 7, 10]
     assert [(row, reason.split(":")[0]) for _, row, reason in left_out(tmp_path / "out")] == [
-        *((row, "impossible marks") for row in bad),
+        *((row, "impossible annotations") for row in bad),
         (11, "impossible metadata"),
     ]
     assert result.dataset is not None
@@ -661,11 +661,11 @@ def test_impossible_marks_are_left_out(tmp_path: Path) -> None:
         content = json.dumps({"sentences": SENTENCES[0], "source": source}).encode()
         members += [(f"000000-{place:06d}.emb.npy", npy(VECTORS[0])), (f"000000-{place:06d}.json", content)]
     convert([write_tar(tmp_path / "w.tar", members)], tmp_path / "tar", settings())
-    assert left_out(tmp_path / "tar") == [("w.tar", 0, "impossible marks: source 4 of 3 sentences")]
+    assert left_out(tmp_path / "tar") == [("w.tar", 0, "impossible annotations: source 4 of 3 sentences")]
 
 
 @pytest.mark.parametrize("name", ["7", "000000-000000.vec", "part/000000-000000.emb"])
-def test_a_source_in_the_json_of_others_is_no_mark(tmp_path: Path, name: str) -> None:
+def test_a_source_in_the_json_of_others_is_no_annotation(tmp_path: Path, name: str) -> None:
     content = json.dumps({"sentences": SENTENCES[0], "source": 2, "targets": [[0, 9]]}).encode()
     members = [(f"{name}.npy", npy(VECTORS[0])), (f"{name.split('.')[0]}.json", content)]
     result = convert([write_tar(tmp_path / "w.tar", members)], tmp_path / "out", settings())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lexalcm.data.batches.packing import pack
 from lexalcm.data.batches.plan import FixedPlan, PackedRows, TrainingPlan, Windows
 from lexalcm.data.batches.windows import Documents, SetWindows
-from lexalcm.data.format.target_spans import Marks, TargetSpans
+from lexalcm.data.format.target_spans import Annotations, TargetSpans
 from lexalcm.data.sources import corpus
 from lexalcm.data.sources.corpus import find_sources, read_documents
 from lexalcm.errors import ConfigError, DataError
@@ -83,7 +83,7 @@ def conversations(draw: st.DrawFn) -> tuple[Documents, list[tuple[int, int]]]:
         behind = [prefix + n + place for place in range(suffix)] if of_one and of_one[-1][1] == n else []
         counted = [concept for concept in inside + behind if concept > 0]
         expected += [(number, concept) for concept in counted if prefix + n >= 2]
-    targets = TargetSpans(Marks.of(spans, 2), lengths)
+    targets = TargetSpans(Annotations.of(spans, 2), lengths)
     max_length = draw(st.none() | st.integers(2, 50))
     given = Documents(lengths, targets=targets, prefix=prefix, suffix=suffix, max_length=max_length)
     return given, expected

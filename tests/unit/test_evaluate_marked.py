@@ -26,7 +26,7 @@ from lexalcm.evaluate.report.formatting import title
 from lexalcm.evaluate.run import models
 from lexalcm.evaluate.run.batches import EvaluationBatch, read_batch
 from lexalcm.evaluate.run.tally import position_bins
-from lexalcm.evaluate.run.target_spans import SplitMarks
+from lexalcm.evaluate.run.target_spans import SplitAnnotations
 from lexalcm.evaluate.settings import EvaluationSettings, FreeRunning
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.text import TextModel
@@ -68,7 +68,9 @@ def workspace(tmp_path_factory):
 
 
 def read(dataset, documents=(0,)):
-    return read_batch(dataset.split("train"), np.array(documents), text=True, marks=SplitMarks(dataset, "train"))
+    return read_batch(
+        dataset.split("train"), np.array(documents), text=True, annotations=SplitAnnotations(dataset, "train")
+    )
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def _targets(dataset: Dataset, settings: SetSettings, lengths: np.ndarray, split
     """What `Documents` is told of which concepts are targets."""
     if settings.pairs is False:
         return {}
-    spans = dataset.marks(split, "targets")
+    spans = dataset.annotations(split, "targets")
     if spans is not None:  # of pairs among the conversations too
         return {"targets": TargetSpans(spans, lengths)}
     sources = dataset.columns(split, ["source"]).get("source")

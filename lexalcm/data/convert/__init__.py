@@ -2,7 +2,7 @@
 
 read_parquet, read_dataset, read_webdataset    files -> blocks of documents
 blocks                                         what a block is; rows that cannot be used are left out and listed
-document_marks                                 where turns, targets and a pair's source are
+document_annotations                           where turns, targets and a pair's source are
 write_dataset, write_parquet                   blocks -> files
 convert                                        puts them together
 """

@@ -41,7 +41,7 @@ class Block:
     rows: list[int]
     """Each document's row in the file, from 0."""
     documents: list[dict[str, Any]]
-    """`id`, `lang`, `title`, `sentences` (if they are read), the marks that it has, `metadata`."""
+    """`id`, `lang`, `title`, `sentences` (if they are read), the annotations that it has, `metadata`."""
     splits: list[SplitName]
     n: np.ndarray
     """int64 [documents], vectors of each."""

@@ -6,7 +6,7 @@ of lists, a list of lists of fixed size, or the bytes of an array [n, dim] of li
 `Val/`; elsewhere a column `split` may say which side a row is on.
 
 What a conversion to parquet wrote, as the file's schema says, is read back: whole numbers `source`, JSON text `turns`
-and `targets` as marks, and JSON objects in `metadata`; unless it is asked for as metadata by its name. In other files
+and `targets` as annotations, and JSON objects in `metadata`; unless it is asked for as metadata by its name. In others
 columns of these names are anybody's.
 
 Files are read in record batches, whose numbers become one numpy array without a Python object in between; memory holds
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from lexalcm.data.build.segmented_store import document_position
 from lexalcm.data.build.units import SplitName
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
-from lexalcm.data.convert.document_marks import MARK_TYPES, read_marks_of
+from lexalcm.data.convert.document_annotations import ANNOTATION_TYPES, read_annotations_of
 from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_halves
 from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
 from lexalcm.data.sources.arrow_columns import (
@@ -172,11 +172,11 @@ class ParquetReader:
         return list(self.settings.metadata)
 
     def _ours(self, schema: pa.Schema) -> list[str]:
-        """Columns that our own conversion wrote: marks, and metadata as JSON."""
+        """Columns that our own conversion wrote: annotations, and metadata as JSON."""
         found: list[str] = []
         if WRITER not in (schema.metadata or {}):
             return found
-        for name, kind in [*MARK_TYPES.items(), ("metadata", str)]:
+        for name, kind in [*ANNOTATION_TYPES.items(), ("metadata", str)]:
             if name in schema.names and name not in self.settings.metadata:
                 stored = schema.field(name).type
                 if pa.types.is_integer(stored) if kind is int else is_text(stored):
@@ -215,7 +215,7 @@ class ParquetReader:
             }
             if sentences is not None:
                 document["sentences"] = sentences[i]
-            document |= _marks({name: values[i] for name, values in ours.items()}, i, int(n[i]), problems)
+            document |= _annotations({name: values[i] for name, values in ours.items()}, i, int(n[i]), problems)
             document["metadata"] = {} if written is None else _written_metadata(written[i], i, problems)
             document["metadata"] |= {name: _plain(values[i]) for name, values in metadata.items()}
             documents.append(document)
@@ -312,16 +312,16 @@ class _Problems:
         self.found.setdefault(row, (kind, detail))
 
 
-def _marks(given: dict[str, Any], i: int, n: int, problems: _Problems) -> dict[str, Any]:
-    """The marks of row i, which has `n` sentences."""
+def _annotations(given: dict[str, Any], i: int, n: int, problems: _Problems) -> dict[str, Any]:
+    """The annotations of row i, which has `n` sentences."""
     try:
         given = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
         for name, value in given.items():
-            if value is not None and type(value) is not MARK_TYPES[name]:
+            if value is not None and type(value) is not ANNOTATION_TYPES[name]:
                 raise ValueError(f"{name} {str(value)[:60]}")
-        return read_marks_of(given, n)
+        return read_annotations_of(given, n)
     except (ValueError, RecursionError) as error:
-        problems.add(i, "impossible marks", str(error))
+        problems.add(i, "impossible annotations", str(error))
         return {}
 
 

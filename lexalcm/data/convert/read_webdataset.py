@@ -3,8 +3,8 @@
 What else a sample has is used if it is known: `json` (`id`, `lang`, `title`, `sentences` or the text column's name,
 `metadata`), or `txt` with a sentence a line. The members of a sample stand together, as in every WebDataset.
 
-Samples that are named as those of our own shards are, `000001-000042.emb.npy`, may have marks in their `json`. In that
-of others a `source` is anybody's.
+Samples that are named as those of our own shards are, `000001-000042.emb.npy`, may have annotations in their `json`. In
+that of others a `source` is anybody's.
 """
 
 import io
@@ -19,7 +19,7 @@ import numpy as np
 from lexalcm.data.build.segmented_store import document_position
 from lexalcm.data.build.units import SplitName
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block
-from lexalcm.data.convert.document_marks import read_marks_of
+from lexalcm.data.convert.document_annotations import read_annotations_of
 from lexalcm.data.convert.settings import ConvertSettings
 from lexalcm.data.format.tar import open_tar
 from lexalcm.errors import DataError
@@ -126,9 +126,9 @@ class WebDatasetReader:
             raise _UnusableError(kind, f"{len(array)} and {len(document['sentences'])}")
         if _OUR_KEY.fullmatch(key) and "emb.npy" in members:
             try:
-                document |= read_marks_of(given, len(array))
+                document |= read_annotations_of(given, len(array))
             except ValueError as error:
-                raise _UnusableError("impossible marks", str(error)) from error
+                raise _UnusableError("impossible annotations", str(error)) from error
         metadata = given.get("metadata")
         if is_absent(metadata):
             metadata = {}
@@ -143,7 +143,7 @@ class WebDatasetReader:
         return arrays[0] if arrays else "npy"
 
     def _document(self, default_id: str, given: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
-        """A sample's document without marks and metadata."""
+        """A sample's document without annotations and metadata."""
         given_id = first_present(given, "id")
         document: dict[str, Any] = {
             "id": default_id if given_id is None else str(given_id),

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from lexalcm import __version__
 from lexalcm.data.build.units import SplitName
 from lexalcm.data.convert.blocks import Block
-from lexalcm.data.convert.document_marks import MARK_TYPES
+from lexalcm.data.convert.document_annotations import ANNOTATION_TYPES
 from lexalcm.data.convert.settings import EMBEDDING_COLUMN, TEXT_COLUMN, WRITER
 from lexalcm.data.format.manifest import Dtype, SplitRecord
 
@@ -41,7 +41,7 @@ class ParquetSink:
         self.dtype = dtype
         self.file_size = file_size
         self.text = text
-        self._marks: set[str] = set()
+        self._annotations: set[str] = set()
         """Those that a document had so far."""
         self._open: dict[SplitName, pq.ParquetWriter] = {}
         self._bytes: dict[SplitName, int] = {}
@@ -49,7 +49,7 @@ class ParquetSink:
 
     def write(self, block: Block) -> None:
         """Write a block: a row group in each split that it has documents of."""
-        self._marks |= {name for document in block.documents for name in MARK_TYPES if name in document}
+        self._annotations |= {name for document in block.documents for name in ANNOTATION_TYPES if name in document}
         side = np.array(block.splits)
         for split in FOLDERS:
             part = block.choose(side == split)
@@ -93,10 +93,12 @@ class ParquetSink:
         columns[EMBEDDING_COLUMN] = pa.ListArray.from_arrays(offsets, vectors)
         metadata = [json.dumps(document.get("metadata", {}), ensure_ascii=False) for document in block.documents]
         columns["metadata"] = pa.array(metadata, pa.string())
-        for name, kind in MARK_TYPES.items():
-            if name in self._marks:
-                marks = [document.get(name) for document in block.documents]
-                columns[name] = pa.array(marks, pa.int32()) if kind is int else pa.array(_as_json(marks), pa.string())
+        for name, kind in ANNOTATION_TYPES.items():
+            if name in self._annotations:
+                annotations = [document.get(name) for document in block.documents]
+                columns[name] = (
+                    pa.array(annotations, pa.int32()) if kind is int else pa.array(_as_json(annotations), pa.string())
+                )
         return pa.table(columns).replace_schema_metadata({WRITER: __version__.encode()})
 
 

@@ -24,14 +24,14 @@ from safetensors.numpy import load_file
 from lexalcm.codec.base import Codec
 from lexalcm.codec.registry import CODEC_FOLDER, load_codec
 from lexalcm.codec.special import SPECIAL_FILE
-from lexalcm.data.format.index import Index, index_name, read_columns, read_index, read_marks
+from lexalcm.data.format.index import Index, index_name, read_annotations, read_columns, read_index
 from lexalcm.data.format.manifest import Dtype, Manifest, SplitRecord, read_manifest
 from lexalcm.data.format.remote_metadata import RemoteMetadata
 from lexalcm.data.format.shards import document_key
 from lexalcm.data.format.sidecar_files import SIDECAR_FILES, changed_sidecar_files
 from lexalcm.data.format.storage import CachedShards, LocalShards, Shards, block_size, check_shard
 from lexalcm.data.format.tar import TAR_BLOCK, npy_header, padded
-from lexalcm.data.format.target_spans import Marks
+from lexalcm.data.format.target_spans import Annotations
 from lexalcm.data.normalizer.fit import NORMALIZER_FILE, load_normalizer
 from lexalcm.errors import DataError, ShardError, UserError
 from lexalcm.io.disk_cache import DiskCache
@@ -344,14 +344,14 @@ class Dataset:
         with self._index_here(name):
             return read_columns(self.path, name, columns)
 
-    def marks(self, name: str, column: str) -> Marks | None:
-        """What a split's index notes under a name of `target_spans.MARKS`; None where no document has such.
+    def annotations(self, name: str, column: str) -> Annotations | None:
+        """What a split's index notes under a name of `target_spans.ANNOTATIONS`; None where no document has such.
 
         Raises:
             DataError: the index is missing or damaged.
         """
         with self._index_here(name):
-            return read_marks(self.path, name, column)
+            return read_annotations(self.path, name, column)
 
     @contextmanager
     def _index_here(self, name: str) -> Iterator[None]:

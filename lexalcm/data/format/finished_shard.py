@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexalcm.data.format.manifest import LanguageCount, ShardRecord
-from lexalcm.data.format.target_spans import MARKS, Marks
+from lexalcm.data.format.target_spans import ANNOTATIONS, Annotations
 from lexalcm.json_text import parse_json
 
 
@@ -27,8 +27,8 @@ class FinishedShard:
     """uint32 [documents], of a document's numbers as stored"""
     source: np.ndarray
     """int32 [documents], sentences of a pair's source; 0 where there is none"""
-    marks: dict[str, Marks]
-    """By their names in `MARKS`, of all documents."""
+    annotations: dict[str, Annotations]
+    """By their names in `ANNOTATIONS`, of all documents."""
 
     def to_json(self) -> str:
         """As text, for `from_json`."""
@@ -40,7 +40,7 @@ class FinishedShard:
             "lang": self.lang.tolist(),
             "crc32": self.crc32.tolist(),
             "source": self.source.tolist(),
-            **{name: marks.lists() for name, marks in self.marks.items() if len(marks.values)},
+            **{name: annotations.lists() for name, annotations in self.annotations.items() if len(annotations.values)},
         }
         return json.dumps(tree, separators=(",", ":"))
 
@@ -52,8 +52,11 @@ class FinishedShard:
         record = ShardRecord.model_validate(tree["record"])
         columns = {"offset": np.int64, "n": np.int32, "lang": np.uint16, "crc32": np.uint32, "source": np.int32}
         arrays = {name: np.array(tree[name], dtype) for name, dtype in columns.items()}
-        marks = {name: Marks.of(tree.get(name, [[]] * len(tree["n"])), numbers) for name, numbers in MARKS.items()}
-        return cls(record, languages, **arrays, marks=marks)
+        annotations = {
+            name: Annotations.of(tree.get(name, [[]] * len(tree["n"])), numbers)
+            for name, numbers in ANNOTATIONS.items()
+        }
+        return cls(record, languages, **arrays, annotations=annotations)
 
 
 def number_languages(langs: Iterable[str], languages: Iterable[str]) -> np.ndarray:

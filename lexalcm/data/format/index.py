@@ -16,7 +16,7 @@ import numpy as np
 
 from lexalcm.data.format.finished_shard import FinishedShard, number_languages
 from lexalcm.data.format.manifest import LanguageCount, SplitRecord
-from lexalcm.data.format.target_spans import MARKS, Marks
+from lexalcm.data.format.target_spans import ANNOTATIONS, Annotations
 from lexalcm.errors import DataError
 from lexalcm.io.atomic import atomic_file
 from lexalcm.io.folders import inside
@@ -36,11 +36,11 @@ class Index(NamedTuple):
 
 _OF_DOCUMENTS: dict[str, type[np.generic]] = {
     **{"shard": np.int32, "offset": np.int64, "n": np.int32, "lang": np.uint16, "crc32": np.uint32, "source": np.int32},
-    **{f"{name}_counts": np.int32 for name in MARKS},
+    **{f"{name}_counts": np.int32 for name in ANNOTATIONS},
 }
 """The columns with an entry a document, and their types."""
 
-_TYPES = {**_OF_DOCUMENTS, "languages": np.str_, **dict.fromkeys(MARKS, np.int32)}
+_TYPES = {**_OF_DOCUMENTS, "languages": np.str_, **dict.fromkeys(ANNOTATIONS, np.int32)}
 
 
 def index_name(split: str) -> str:
@@ -79,15 +79,15 @@ def read_columns(folder: Path, split: str, names: Iterable[str]) -> dict[str, np
 def _checked(name: str, column: np.ndarray) -> np.ndarray:
     """A column in its type; raises `ValueError` where it holds anything else."""
     kind: Any = _TYPES[name]
-    if column.ndim != (2 if name in MARKS else 1) or column.dtype.kind not in ("U" if kind is np.str_ else "iu"):
+    if column.ndim != (2 if name in ANNOTATIONS else 1) or column.dtype.kind not in ("U" if kind is np.str_ else "iu"):
         raise ValueError(f"{name} is {column.dtype} with {column.ndim} dimensions")
     if kind is not np.str_ and column.size and not 0 <= int(column.min()) <= int(column.max()) <= np.iinfo(kind).max:
         raise ValueError(f"{name} has a number that cannot be")
     return column.astype(kind, copy=False)
 
 
-def read_marks(folder: Path, split: str, name: str) -> Marks | None:
-    """Read a column of `MARKS` of a split's index; None where no document has such.
+def read_annotations(folder: Path, split: str, name: str) -> Annotations | None:
+    """Read a column of `ANNOTATIONS` of a split's index; None where no document has such.
 
     Raises:
         DataError: the index is missing or damaged.
@@ -95,11 +95,13 @@ def read_marks(folder: Path, split: str, name: str) -> Marks | None:
     columns = read_columns(folder, split, (*Index._fields, f"{name}_counts", name))
     if name not in columns:
         return None
-    marks = Marks(columns.get(f"{name}_counts", np.empty(0, np.int32)), columns[name])
-    whole = len(marks.counts) == len(columns["n"]) and int(marks.counts.sum(dtype=np.int64)) == len(marks.values)
-    if not whole or marks.values.shape[1] != MARKS[name]:
+    annotations = Annotations(columns.get(f"{name}_counts", np.empty(0, np.int32)), columns[name])
+    whole = len(annotations.counts) == len(columns["n"]) and int(annotations.counts.sum(dtype=np.int64)) == len(
+        annotations.values
+    )
+    if not whole or annotations.values.shape[1] != ANNOTATIONS[name]:
         raise DataError(f"{inside(folder, index_name(split))} is damaged (its {name}): build the data set again")
-    return marks
+    return annotations
 
 
 def write_index(folder: Path, split: str, shards: Iterable[FinishedShard]) -> SplitRecord:
@@ -135,12 +137,12 @@ def write_index(folder: Path, split: str, shards: Iterable[FinishedShard]) -> Sp
 
 
 def _marks_arrays(shards: Sequence[FinishedShard], sources: np.ndarray, n: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of an index for marks; none where no document has any."""
+    """The arrays of an index for annotations; none where no document has any."""
     arrays: dict[str, np.ndarray] = {}
-    for name, numbers in MARKS.items():
-        marks = Marks.concatenate([shard.marks[name] for shard in shards], numbers)
-        if len(marks.values):
+    for name, numbers in ANNOTATIONS.items():
+        annotations = Annotations.concatenate([shard.annotations[name] for shard in shards], numbers)
+        if len(annotations.values):
             if name == "targets":
-                marks = marks.filled(np.stack([sources, n], axis=1))
-            arrays |= {f"{name}_counts": marks.counts, name: marks.values}
+                annotations = annotations.filled(np.stack([sources, n], axis=1))
+            arrays |= {f"{name}_counts": annotations.counts, name: annotations.values}
     return arrays

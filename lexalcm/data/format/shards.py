@@ -24,7 +24,7 @@ from lexalcm.data.format.finished_shard import FinishedShard, number_languages
 from lexalcm.data.format.index import write_index
 from lexalcm.data.format.manifest import Dtype, LanguageCount, ShardRecord, SplitRecord
 from lexalcm.data.format.tar import END_OF_TAR, TAR_BLOCK, TarWriter, npy_header, padded
-from lexalcm.data.format.target_spans import MARKS, MarksWriter, marks_of
+from lexalcm.data.format.target_spans import ANNOTATIONS, AnnotationsWriter, annotations_of
 from lexalcm.errors import DataError
 from lexalcm.json_text import parse_json
 
@@ -74,7 +74,7 @@ class ShardFile:
         self._offset, self._n, self._source = array("q"), array("i"), array("i")  # as compact as the index
         self._crc32 = array("I")
         self._lang: list[str] = []
-        self._marks = {name: MarksWriter(numbers) for name, numbers in MARKS.items()}
+        self._annotations = {name: AnnotationsWriter(numbers) for name, numbers in ANNOTATIONS.items()}
 
     def has_room(self, text: bytes, numbers: np.ndarray, shard_size: int) -> bool:
         """Whether a document fits; an empty shard takes any."""
@@ -91,8 +91,8 @@ class ShardFile:
         self._n.append(n)
         self._lang.append(lang)
         self._source.append(document.get("source", 0))
-        for name, marks in self._marks.items():
-            marks.add(marks_of(document, name))
+        for name, annotations in self._annotations.items():
+            annotations.add(annotations_of(document, name))
         content = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8).data
         self._crc32.append(zlib.crc32(content))
         self._tar.add((f"{key}.emb.npy", (header, content)), (f"{key}.json", (text,)))
@@ -121,7 +121,7 @@ class ShardFile:
             lang=number_languages(self._lang, languages),
             crc32=np.array(self._crc32, np.uint32),
             source=np.array(self._source, np.int32),
-            marks={name: marks.finish() for name, marks in self._marks.items()},
+            annotations={name: annotations.finish() for name, annotations in self._annotations.items()},
         )
 
 
@@ -196,7 +196,7 @@ def read_shard(path: Path) -> FinishedShard:
     """
     digest = hashlib.sha256()
     offset, n, source, crc32 = array("q"), array("i"), array("i"), array("I")
-    marked = {name: MarksWriter(numbers) for name, numbers in MARKS.items()}
+    marked = {name: AnnotationsWriter(numbers) for name, numbers in ANNOTATIONS.items()}
     langs: list[str] = []
     documents: Counter[str] = Counter()
     sentences: Counter[str] = Counter()
@@ -217,8 +217,8 @@ def read_shard(path: Path) -> FinishedShard:
                     lang = document["lang"]
                     langs.append(lang)
                     source.append(document.get("source", 0))
-                    for name, marks in marked.items():
-                        marks.add(marks_of(document, name))
+                    for name, annotations in marked.items():
+                        annotations.add(annotations_of(document, name))
                     documents[lang] += 1
                     sentences[lang] += n[-1]
             file.seek(0)
@@ -241,5 +241,5 @@ def read_shard(path: Path) -> FinishedShard:
         lang=number_languages(langs, languages),
         crc32=np.array(crc32, np.uint32),
         source=np.array(source, np.int32),
-        marks={name: marks.finish() for name, marks in marked.items()},
+        annotations={name: annotations.finish() for name, annotations in marked.items()},
     )

@@ -1,8 +1,8 @@
-"""What is noted of some concepts of a document: where its turns begin, and which of its concepts are targets.
+"""Annotations of a document's concepts: where its turns begin, and which of its concepts are targets.
 
 Both are lists of any length a document. The document's JSON has them as `turns` ([role, first concept] each) and
 `targets` ([first, behind the last] each); the index has them as two flat arrays: how many each document has, and all of
-them, one behind the other. A data set in which no document has such marks has none of these arrays.
+them, one behind the other. A data set in which no document has such annotations has none of these arrays.
 """
 
 from array import array
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from typing_extensions import Self
 
-MARKS = {"targets": 2, "turns": 1}
+ANNOTATIONS = {"targets": 2, "turns": 1}
 """Their names, and the numbers of an entry: a target span's first concept and what lies behind its last; a turn's
 first concept."""
 
 
-class Marks(NamedTuple):
+class Annotations(NamedTuple):
     """Any number of entries a document."""
 
     counts: np.ndarray
@@ -28,13 +28,13 @@ class Marks(NamedTuple):
     @classmethod
     def of(cls, documents: Iterable[Iterable[Sequence[int]]], numbers: int) -> Self:
         """Put lists together; each of their entries has so many `numbers`."""
-        writer = MarksWriter(numbers)
+        writer = AnnotationsWriter(numbers)
         for entries in documents:
             writer.add(entries)
         return cls(*writer.finish())
 
     @classmethod
-    def concatenate(cls, parts: Iterable["Marks"], numbers: int) -> Self:
+    def concatenate(cls, parts: Iterable["Annotations"], numbers: int) -> Self:
         """The documents of all parts."""
         parts = list(parts)
         return cls(
@@ -59,8 +59,8 @@ class Marks(NamedTuple):
         return [entries.tolist() for entries in np.split(self.values, ends[:-1])] if len(ends) else []
 
 
-class MarksWriter:
-    """Gathers marks, document by document, as compact as they will be stored."""
+class AnnotationsWriter:
+    """Gathers annotations, document by document, as compact as they will be stored."""
 
     def __init__(self, numbers: int) -> None:
         self._numbers = numbers
@@ -73,13 +73,15 @@ class MarksWriter:
             self._values.extend(entry)
         self._counts.append((len(self._values) - before) // self._numbers)
 
-    def finish(self) -> Marks:
+    def finish(self) -> Annotations:
         """All of them."""
-        return Marks(np.array(self._counts, np.int32), np.array(self._values, np.int32).reshape(-1, self._numbers))
+        return Annotations(
+            np.array(self._counts, np.int32), np.array(self._values, np.int32).reshape(-1, self._numbers)
+        )
 
 
-def marks_of(document: dict[str, Any], name: str) -> list[list[int]]:
-    """What a document's JSON notes under a name of `MARKS`, as the index has it; nothing for most."""
+def annotations_of(document: dict[str, Any], name: str) -> list[list[int]]:
+    """What a document's JSON notes under a name of `ANNOTATIONS`, as the index has it; nothing for most."""
     if name == "turns":
         return [[start] for start in turn_starts(document)]
     return document.get(name, [])
@@ -104,7 +106,7 @@ class TargetSpans:
     document, 24 a span.
     """
 
-    def __init__(self, spans: Marks, lengths: np.ndarray) -> None:
+    def __init__(self, spans: Annotations, lengths: np.ndarray) -> None:
         """Lay them out.
 
         Args:

@@ -7,7 +7,7 @@ fitted: in a conversation of one-sentence turns it is every second concept, and 
 import numpy as np
 
 from lexalcm.data.format.dataset import Dataset, Split
-from lexalcm.data.format.target_spans import Marks
+from lexalcm.data.format.target_spans import Annotations
 from lexalcm.data.normalizer.fit import Documents
 
 
@@ -18,12 +18,12 @@ def sentence_concepts(dataset: Dataset, name: str) -> Documents:
         DataError: no such split, or its index is missing or damaged.
     """
     split = dataset.split(name)
-    turns = dataset.marks(name, "turns")
+    turns = dataset.annotations(name, "turns")
     return split if turns is None else _WithoutRoles(split, turns)
 
 
 class _WithoutRoles:
-    def __init__(self, split: Split, turns: Marks) -> None:
+    def __init__(self, split: Split, turns: Annotations) -> None:
         self.lengths = split.lengths - turns.counts
         self._split = split
         self._starts = turns.values[:, 0]

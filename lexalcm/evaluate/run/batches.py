@@ -18,7 +18,7 @@ import numpy as np
 
 from lexalcm.data.format.dataset import Split
 from lexalcm.errors import DataError
-from lexalcm.evaluate.run.target_spans import SplitMarks
+from lexalcm.evaluate.run.target_spans import SplitAnnotations
 
 
 class ContinuationSpan(NamedTuple):
@@ -133,7 +133,7 @@ def read_batch(
     prefix: int | np.ndarray = 1,
     longest: int | np.ndarray | None = None,
     text: bool = False,
-    marks: SplitMarks | None = None,
+    annotations: SplitAnnotations | None = None,
 ) -> EvaluationBatch:
     """Read documents of a split.
 
@@ -143,7 +143,7 @@ def read_batch(
         prefix: concepts of each that are given, not predicted; the same for all, or one number each.
         longest: concepts of each that are read, at most; likewise.
         text: read the sentences too.
-        marks: of the split, which say what of the rest is predicted; none: all of it.
+        annotations: of the split, which say what of the rest is predicted; none: all of it.
 
     Raises:
         DataError: the text is asked for, and a document has none.
@@ -164,7 +164,7 @@ def read_batch(
                 "text: choose metrics that need no text"
             )
         sentences += document["sentences"][:length]
-    predicted, roles = (None, None) if marks is None else marks.of_batch(documents.tolist(), lengths)
+    predicted, roles = (None, None) if annotations is None else annotations.of_batch(documents.tolist(), lengths)
     return EvaluationBatch(
         embeddings=np.concatenate(arrays),
         documents=np.repeat(np.arange(len(arrays)), lengths),

@@ -35,7 +35,7 @@ from lexalcm.evaluate.run.evaluation_run import (
 )
 from lexalcm.evaluate.run.journal import Journal
 from lexalcm.evaluate.run.tally import BINS, bin_name, position_bins, sums_per_document
-from lexalcm.evaluate.run.target_spans import SplitMarks
+from lexalcm.evaluate.run.target_spans import SplitAnnotations
 from lexalcm.evaluate.settings import EvaluationSettings
 from lexalcm.io.progress import Progress, silent
 from lexalcm.registries import METRICS
@@ -161,7 +161,7 @@ class _Work:
         self.metrics = settings.chosen_metrics
         self.shows_truth = any("default" not in METRICS.load(name).groups for name in self.metrics)
         self.text = needs_text(settings)
-        marks = SplitMarks(dataset, settings.split, longest_answer=free.sentences if free else None)
+        annotations = SplitAnnotations(dataset, settings.split, longest_answer=free.sentences if free else None)
         size = len(self.split)
         documents = np.arange(size) if settings.limit is None else spread(size, min(settings.limit, size))
         self.documents = order_documents(documents, corpus_order=settings.corpus_order)
@@ -169,20 +169,22 @@ class _Work:
         self.lengths, self.prefixes = lengths, np.ones(len(lengths), dtype=np.int64)
         self.given: str | None = None  # instead of a prefix, where that holds for all documents
         if free:
-            sources, chats = marks.sources(self.documents), marks.conversations(self.documents)
+            sources, chats = annotations.sources(self.documents), annotations.conversations(self.documents)
             self.given = "source" if sources.all() else "turns" if chats.all() else None
             self.prefixes = np.where(chats, 1, np.where(sources > 0, sources, free.prefix))
             self.lengths = np.where(chats, lengths, np.minimum(lengths, self.prefixes + free.sentences))
-        self.marks = marks if marks.chooses else None
+        self.annotations = annotations if annotations.chooses else None
         self.position_counts = self._position_counts()
         self.counts = self.position_counts.sum(axis=1)
         if not self.counts.any():
-            least = "with something to predict" if marks.chooses else f"of {self.prefixes[0] + 1} concepts or more"
+            least = (
+                "with something to predict" if annotations.chooses else f"of {self.prefixes[0] + 1} concepts or more"
+            )
             raise DataError(f"split {settings.split} of {dataset.address} has no document {least}: nothing to predict")
         self.bins = int(np.flatnonzero(self.position_counts.any(axis=0))[-1]) + 1  # those that have targets
         self.scored = np.flatnonzero(self.counts)
         self.shown = {int(document) for document in self.scored[:EXAMPLES]} if free else set()
-        self.units = group_documents(self.lengths - marks.role_counts(self.documents), settings.batch)
+        self.units = group_documents(self.lengths - annotations.role_counts(self.documents), settings.batch)
 
     @property
     def trial(self) -> EvaluationRun:
@@ -191,7 +193,7 @@ class _Work:
 
     def _position_counts(self) -> np.ndarray:
         """Targets of each document by their place: int64 [documents, bins]."""
-        if self.marks is None:
+        if self.annotations is None:
             counts = np.maximum(self.lengths - self.prefixes, 0)
             first, last = np.array(_bin_edges()).T
             return np.clip(counts[:, None] - first, 0, last - first)
@@ -208,7 +210,9 @@ class _Work:
             documents=np.zeros(length, dtype=np.int64),
             positions=np.arange(length),
             prefix=int(self.prefixes[place]),
-            predicted=None if self.marks is None else self.marks.predicted(int(self.documents[place]), length),
+            predicted=None
+            if self.annotations is None
+            else self.annotations.predicted(int(self.documents[place]), length),
         )
 
     def _score(self, predictor: DatasetPredictor, unit: int) -> ScoredUnit:
@@ -230,7 +234,7 @@ class _Work:
             prefix=self.prefixes[places],
             longest=self.lengths[places],
             text=self.text,
-            marks=self.marks,
+            annotations=self.annotations,
         )
 
     def report(self, outcome: Outcome) -> Evaluation:

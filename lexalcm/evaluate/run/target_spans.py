@@ -14,8 +14,8 @@ from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.target_spans import TargetSpans
 
 
-class SplitMarks:
-    """The marks of a split; a document is named by its number in the split."""
+class SplitAnnotations:
+    """The annotations of a split; a document is named by its number in the split."""
 
     def __init__(self, dataset: Dataset, name: str, *, longest_answer: int | None = None) -> None:
         """Read them.
@@ -29,7 +29,7 @@ class SplitMarks:
             DataError: the index is missing or damaged.
         """
         self._longest_answer = longest_answer
-        spans, turns = dataset.marks(name, "targets"), dataset.marks(name, "turns")
+        spans, turns = dataset.annotations(name, "targets"), dataset.annotations(name, "turns")
         self._spans = None if spans is None else TargetSpans(spans, dataset.split(name).lengths)
         self._sources = dataset.columns(name, ["source"]).get("source")
         self._turns = turns

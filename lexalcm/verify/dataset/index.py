@@ -4,7 +4,7 @@ import numpy as np
 
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.index import Index, index_name
-from lexalcm.data.format.target_spans import MARKS, Marks
+from lexalcm.data.format.target_spans import ANNOTATIONS, Annotations
 from lexalcm.errors import DataError
 from lexalcm.verify.dataset.report import DataVerification
 from lexalcm.verify.dataset.shards import ShardIndex
@@ -13,17 +13,19 @@ from lexalcm.verify.dataset.shards import ShardIndex
 class CheckedIndex:
     """An index whose documents are in the order of their shards."""
 
-    def __init__(self, index: Index, columns: dict[str, np.ndarray], marks: dict[str, Marks]) -> None:
+    def __init__(self, index: Index, columns: dict[str, np.ndarray], annotations: dict[str, Annotations]) -> None:
         self.index = index
         self.columns = columns
-        self.marks = marks
+        self.annotations = annotations
 
     def of_shard(self, number: int) -> ShardIndex:
         """The part of one shard."""
         begin, end = np.searchsorted(self.index.shard, [number, number + 1])
         columns = {name: column[begin:end] for name, column in self.columns.items()}
-        marks = {name: marks.part(int(begin), int(end)).lists() for name, marks in self.marks.items()}
-        return ShardIndex(self.index.offset[begin:end], self.index.n[begin:end], columns, marks)
+        annotations = {
+            name: annotations.part(int(begin), int(end)).lists() for name, annotations in self.annotations.items()
+        }
+        return ShardIndex(self.index.offset[begin:end], self.index.n[begin:end], columns, annotations)
 
 
 def check_index(dataset: Dataset, name: str, found: DataVerification) -> CheckedIndex | None:
@@ -33,7 +35,11 @@ def check_index(dataset: Dataset, name: str, found: DataVerification) -> Checked
     try:
         index = dataset.index(name)
         columns = dataset.columns(name, ("lang", "languages", "source", "crc32"))
-        marks = {column: marks for column in MARKS if (marks := dataset.marks(name, column)) is not None}
+        annotations = {
+            column: annotations
+            for column in ANNOTATIONS
+            if (annotations := dataset.annotations(name, column)) is not None
+        }
     except DataError as error:
         found.error(file, str(error))
         return None
@@ -55,7 +61,7 @@ def check_index(dataset: Dataset, name: str, found: DataVerification) -> Checked
     outside = index.offset > bytes_of[index.shard] - index.n * np.int64(width)
     if outside.any():
         found.error(file, f"{outside.sum()} documents lie outside their shards, the first is {outside.argmax()}")
-    return CheckedIndex(index, _check_columns(dataset, name, columns, found), marks)
+    return CheckedIndex(index, _check_columns(dataset, name, columns, found), annotations)
 
 
 def _check_columns(

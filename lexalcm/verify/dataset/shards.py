@@ -18,7 +18,7 @@ from lexalcm.data.format.manifest import ShardRecord
 from lexalcm.data.format.shards import document_key
 from lexalcm.data.format.storage import Shards, check_shard
 from lexalcm.data.format.tar import TAR_BLOCK, npy_header, padded
-from lexalcm.data.format.target_spans import MARKS, marks_of
+from lexalcm.data.format.target_spans import ANNOTATIONS, annotations_of
 from lexalcm.errors import DataError, ShardError
 from lexalcm.io.folders import entries, inside
 from lexalcm.io.remote import RemoteFile, RemoteFolder, is_remote
@@ -37,7 +37,7 @@ class ShardIndex(NamedTuple):
     n: np.ndarray
     columns: dict[str, np.ndarray]
     """Further columns: `lang` as text, `source`, `crc32` of the numbers."""
-    marks: dict[str, list[list[list[int]]]]
+    annotations: dict[str, list[list[list[int]]]]
     """Of each document the targets and the turns; absent where no document has such."""
 
 
@@ -131,18 +131,18 @@ class ShardReader:
             indexed = values[place].item()
             if stored != indexed:
                 self.found.error(where, f"its {column} is {stored!r}, the index says {indexed!r}")
-        self._compare_marks(where, place, document, int(index.n[place]), index)
+        self._compare_annotations(where, place, document, int(index.n[place]), index)
 
-    def _compare_marks(self, where: str, place: int, document: dict[str, Any], n: int, index: ShardIndex) -> None:
-        for name in MARKS:
+    def _compare_annotations(self, where: str, place: int, document: dict[str, Any], n: int, index: ShardIndex) -> None:
+        for name in ANNOTATIONS:
             try:
-                stored = marks_of(document, name)
+                stored = annotations_of(document, name)
             except (TypeError, ValueError):
                 self.found.error(where, f"its {name} are damaged")
                 continue
-            if name == "targets" and name in index.marks:
+            if name == "targets" and name in index.annotations:
                 stored = stored or [[document.get("source", 0), n]]
-            if stored != (index.marks[name][place] if name in index.marks else []):
+            if stored != (index.annotations[name][place] if name in index.annotations else []):
                 self.found.error(where, f"its {name} are others than the index says")
 
     def read_some(self, shards: Shards, record: ShardRecord, number: int, index: ShardIndex, places: range) -> bool:

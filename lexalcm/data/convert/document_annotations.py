@@ -1,7 +1,7 @@
-"""The marks of a document in files of other layouts: `source` of a pair, `turns` and `targets` of a conversation.
+"""The annotations of a document in files of other layouts: `source` of a pair, `turns` and `targets` of a conversation.
 
-Fields of other data sets may have these names too: what cannot be a mark by its type is none, and is ignored. What has
-the type but not a possible value is an error, so that a document never loses its marks in silence.
+Fields of other data sets may have these names too: a field of another type is not an annotation and is ignored. One of
+the right type with an impossible value is an error, so that no document loses its annotations silently.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,21 +9,21 @@ from typing import Any
 
 from lexalcm.text.chat import ROLES
 
-MARK_TYPES: dict[str, type] = {"source": int, "turns": list, "targets": list}
+ANNOTATION_TYPES: dict[str, type] = {"source": int, "turns": list, "targets": list}
 """Their names and types, in the order in which a document has them."""
 
 
-def read_marks_of(given: Mapping[str, Any], n: int) -> dict[str, Any]:
-    """The marks among the fields of a document of `n` sentences.
+def read_annotations_of(given: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The annotations among the fields of a document of `n` sentences.
 
     Raises:
-        ValueError: marks that such a document cannot have.
+        ValueError: annotations that such a document cannot have.
     """
-    marks = {name: given[name] for name, kind in MARK_TYPES.items() if type(given.get(name)) is kind}
-    for name, value in marks.items():
+    annotations = {name: given[name] for name, kind in ANNOTATION_TYPES.items() if type(given.get(name)) is kind}
+    for name, value in annotations.items():
         if not _IS_POSSIBLE[name](value, n):
             raise ValueError(f"{name} {str(value)[:60]} of {n} sentences")
-    return marks
+    return annotations
 
 
 def _is_source(value: int, n: int) -> bool:
