@@ -1,4 +1,4 @@
-"""A model made ready to predict concepts: its architecture's predictor, on a GPU behind stations.
+"""A model made ready to predict concepts: its architecture's predictor, on a GPU with static buffers.
 
 `prepare` does what needs doing once for a model and its options, such as the modulation of all denoising steps.
 
@@ -14,19 +14,19 @@ from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.graphs import Capture, CudaGraphs
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.stations import StationReader, Stations
+from lexalcm.generate.static_buffers import StaticBufferPool, StaticReader
 from lexalcm.model.lcm import LCM, evaluating
 from lexalcm.model.predictor import ArchitecturePredictor, ConceptPredictor, Reader
 
 
-class StationaryPredictor:
-    """A predictor whose readers work at stations, if its architecture can; rows it predicts as it is.
+class StaticPredictor:
+    """A predictor whose readers use static buffers, if its architecture can; rows it predicts as it is.
 
-    What stations need of a model's weights, some of it copies, is made with the first reader.
+    What static buffers need of a model's weights, some of it copies, is made with the first reader.
 
     Args:
         predictor: of an architecture.
-        capture: makes graphs of the stations' work; none: it is done operation by operation.
+        capture: makes graphs of the work on static buffers; none: it is done operation by operation.
         observe: is shown what each denoising step predicted, once its concept is made.
     """
 
@@ -45,18 +45,18 @@ class StationaryPredictor:
 
     def new_reader(self, rows: int, slots: int, draw_noise: DrawNoise) -> Reader:
         """See `ConceptPredictor.new_reader`."""
-        if self._stations is None:
+        if self._pool is None:
             return self._predictor.new_reader(rows, slots, draw_noise)
-        return StationReader(self._stations, rows, slots, draw_noise)
+        return StaticReader(self._pool, rows, slots, draw_noise)
 
     @cached_property
-    def _stations(self) -> Stations | None:
+    def _pool(self) -> StaticBufferPool | None:
         model = self.model
         with torch.inference_mode(), evaluating(model):
             next_concept = self._predictor.next_concept()
         if next_concept is None:
             return None
-        return Stations(next_concept, model.device, model.config.dim, self._capture, self._observe)
+        return StaticBufferPool(next_concept, model.device, model.config.dim, self._capture, self._observe)
 
 
 @torch.inference_mode()
@@ -72,7 +72,7 @@ def prepare(
 
     Args:
         model: any architecture; its weights must not change while the predictor is in use.
-        options: how a diffusion model generates; a base model takes no notice.
+        options: how a diffusion model generates; a base model ignores it.
         timesteps: where the sampler's steps begin, strictly descending, from T - 1 to 0 at most, in place of those that
             `options.steps` gives.
         observe: is told of each denoising step, with normalized concepts; a base model has no steps. On a GPU, once all
@@ -88,5 +88,5 @@ def prepare(
     on_gpu = model.device.type == "cuda"
     if on_gpu or graphs:
         capture = CudaGraphs(model.device) if graphs or graphs is None else None
-        return StationaryPredictor(predictor, capture, observe)
+        return StaticPredictor(predictor, capture, observe)
     return predictor

@@ -2,9 +2,9 @@
 
 `LCM.predictor` gives an `ArchitecturePredictor`. It reads documents concept by concept
 (`lexalcm.generate.autoregressive`) and predicts whole packed rows (`lexalcm.generate.teacher_forced`). Where it has a
-`NextConcept` too, a GPU makes concepts by replaying a graph of it (`lexalcm.generate.stations`).
+`NextConcept` too, a GPU makes concepts by replaying a graph of it (`lexalcm.generate.static_buffers`).
 
-Shapes: B rows, L positions, R rows of a station, C draws of noise for a concept, D embedding dimension.
+Shapes: B rows, L positions, R rows of static buffers, C draws of noise for a concept, D embedding dimension.
 """
 
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class DenoisingProcess(Protocol):
 
     @property
     def draws(self) -> int:
-        """How often noise is drawn for a concept."""
+        """How many times noise is drawn for a concept."""
 
     def __call__(self, network: NetworkAnswers, draw_noise: DrawNoise, observe: Observer | None = None) -> Tensor:
         """Sample normalized concepts, of the shape that `draw_noise` gives."""
@@ -65,8 +65,8 @@ class Reader(Protocol):
 
 
 @dataclass
-class StationInputs:
-    """What the work at a station reads, and the caches that it writes: tensors that stay in their places.
+class StaticInputs:
+    """What the work on static buffers reads, and the caches that it writes: tensors that stay in their places.
 
     Attributes:
         concept: the last of each row, normalized, [R, D].
@@ -86,10 +86,10 @@ class StationInputs:
 
 
 class NextConcept(ABC):
-    """How an architecture makes a concept of those before it at a station.
+    """How an architecture makes a concept of those before it in static buffers.
 
     Attributes:
-        draws: how often noise is drawn for a concept, C.
+        draws: how many times noise is drawn for a concept, C.
         other_slots: slots of the caches that are not concepts'.
     """
 
@@ -98,7 +98,7 @@ class NextConcept(ABC):
 
     @abstractmethod
     def new_cache(self, rows: int, slots: int) -> list[LayerCache]:
-        """Caches of so many slots, all zeros."""
+        """Caches of this many slots, all zeros."""
 
     def begin(self, cache: list[LayerCache]) -> None:  # noqa: B027  nothing is known, unless an architecture says so
         """Write what is known before the first concept into caches of zeros."""
@@ -108,7 +108,7 @@ class NextConcept(ABC):
         """Take in normalized concepts; arguments as for `Reader.read`."""
 
     @abstractmethod
-    def __call__(self, at: StationInputs, observe: Observer | None) -> Tensor:
+    def __call__(self, at: StaticInputs, observe: Observer | None) -> Tensor:
         """Take in one more normalized concept at each row's position and guess the one after it, [R, D]."""
 
 
@@ -135,4 +135,4 @@ class ArchitecturePredictor(ConceptPredictor, Protocol):
     """What `LCM.predictor` gives."""
 
     def next_concept(self) -> NextConcept | None:
-        """What stations do for a concept, which takes memory of its own; None: readers serve on a GPU too."""
+        """What is done for a concept in static buffers, which takes memory of its own; None: readers serve on a GPU too."""

@@ -1,4 +1,4 @@
-"""Generation as a GPU does it, at stations and by CUDA graphs: the concepts are those of the other way.
+"""Generation as a GPU does it, in static buffers and by CUDA graphs: the concepts are the same.
 
 Without a GPU a tape stands in for graphs: it records every operation on tensors, and plays them again on the memory
 where they were, with the numbers that they had.
@@ -16,11 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lexalcm.diffusion.schedule import Prediction
-from lexalcm.generate import autoregressive, predictor, stations
+from lexalcm.generate import autoregressive, predictor, static_buffers
 from lexalcm.generate.autoregressive import GoOn, generate, generate_from_noise
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.predictor import StationaryPredictor, prepare
+from lexalcm.generate.predictor import StaticPredictor, prepare
 from lexalcm.model import LCM, DiffusionLCM
 from lexalcm.model.predictor import ConceptPredictor
 
@@ -106,7 +106,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 def test_a_replay_makes_the_concepts_of_the_other_way(
     architecture: str, options: GenerationOptions, lengths: list[int], tapes: Tapes
 ) -> None:
-    """Twice: the second time from the station that the first has left."""
+    """Twice: the second time from the buffers that the first has left."""
     model = lively_model(architecture)
     expected = all_of(prepare(model, options), lengths, 4)
     graphs = prepare(model, options, graphs=True)
@@ -142,9 +142,9 @@ def test_a_replay_is_the_work_to_the_last_digit(architecture: str, tapes: Tapes)
 def test_texts_that_leave_and_grow_change_nothing(
     architecture: str, tapes: Tapes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nine texts, of which first seven stay, then two, then one, while they grow beyond their stations' slots."""
+    """Nine texts, of which first seven stay, then two, then one, while they grow beyond their buffers' slots."""
     monkeypatch.setattr(autoregressive, "EXPECTED", 1)
-    monkeypatch.setattr(stations, "FEWEST_SLOTS", 4)
+    monkeypatch.setattr(static_buffers, "FEWEST_SLOTS", 4)
     model = lively_model(architecture)
     made: list[list[Tensor]] = []
     for prepared in (prepare(model, OPTIONS["eta"]), prepare(model, OPTIONS["eta"], graphs=True)):
@@ -162,13 +162,13 @@ def test_texts_that_leave_and_grow_change_nothing(
     assert tapes.captured >= 3
 
 
-def test_stations_have_powers_of_two_and_are_used_again(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stations, "KEPT", 2)
+def test_buffers_have_powers_of_two_and_are_used_again(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_buffers, "KEPT", 2)
     graphs = prepare(lively_model("two-tower"), OPTIONS["ddim"], graphs=True)
-    assert isinstance(graphs, StationaryPredictor)
+    assert isinstance(graphs, StaticPredictor)
     for lengths in ([3] * 5, [30], [31], [2] * 7):
         all_of(graphs, lengths, 1)
-    kept = graphs._stations._free
+    kept = graphs._pool._free
     assert [(one.rows, one.slots) for one in kept] == [(1, 64), (8, 32)]
     assert kept[1].can_be_captured  # the seven texts found the place that the five had left, and did not capture it
     all_of(graphs, [2] * 6, 2)
@@ -187,13 +187,13 @@ def test_texts_by_turns_do_not_meet(architecture: str, tapes: Tapes) -> None:
     assert tapes.captured == 2
 
 
-def test_what_a_station_held_before_is_forgotten(tapes: Tapes) -> None:
+def test_what_buffers_held_before_is_forgotten(tapes: Tapes) -> None:
     """Also NaN, which a mask would not hide: zero times NaN is NaN."""
     graphs = prepare(lively_model("two-tower"), OPTIONS["ddim"], graphs=True)
-    assert isinstance(graphs, StationaryPredictor)
+    assert isinstance(graphs, StaticPredictor)
     expected = all_of(graphs, LENGTHS, 3)
     with torch.inference_mode():
-        for layer in graphs._stations._free[-1].inputs.cache:
+        for layer in graphs._pool._free[-1].inputs.cache:
             layer.keys.fill_(torch.nan)
             layer.values.fill_(torch.nan)
     assert torch.equal(all_of(graphs, LENGTHS, 3), expected)
@@ -247,30 +247,30 @@ def test_where_nothing_can_be_captured_one_line_says_so(architecture: str, caplo
 
 
 def test_other_errors_are_not_taken_for_a_failed_capture(monkeypatch: pytest.MonkeyPatch, tapes: Tapes) -> None:
-    def broken(_station: stations.Station) -> None:
+    def broken(_buffers: static_buffers.StaticBuffers) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(stations.Station, "work", broken)
+    monkeypatch.setattr(static_buffers.StaticBuffers, "work", broken)
     with pytest.raises(RuntimeError, match="broken"):
         all_of(prepare(lively_model("base"), OPTIONS["ddim"], graphs=True), [2], 1)
     assert tapes.captured == 0
 
 
-def test_where_memory_lacks_waiting_stations_are_given_up(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_memory_lacks_waiting_buffers_are_given_up(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = prepare(lively_model("base"), OPTIONS["ddim"], graphs=True)
-    assert isinstance(graphs, StationaryPredictor)
+    assert isinstance(graphs, StaticPredictor)
     all_of(graphs, [1], 1)
-    work = graphs._stations.next_concept
+    work = graphs._pool.next_concept
     new_cache = work.new_cache
 
     def with_little_memory(rows: int, slots: int) -> Any:
-        if graphs._stations._free:
+        if graphs._pool._free:
             raise torch.OutOfMemoryError("out of memory")
         return new_cache(rows, slots)
 
     monkeypatch.setattr(work, "new_cache", with_little_memory)
     assert all_of(graphs, [1, 1], 1).isfinite().all()
-    assert [one.rows for one in graphs._stations._free] == [2]
+    assert [one.rows for one in graphs._pool._free] == [2]
 
 
 @needs_gpu
@@ -287,10 +287,10 @@ def test_graphs_on_a_gpu(architecture: str, options: GenerationOptions, lengths:
     expected = all_of(prepare(model, options), lengths, 5)
     model = model.to("cuda", dtype)
     graphs, eager = prepare(model, options), prepare(model, options, graphs=False)
-    assert isinstance(graphs, StationaryPredictor)
+    assert isinstance(graphs, StaticPredictor)
     one_by_one = all_of(eager, lengths, 5)
     for _ in range(2):
         assert torch.equal(all_of(graphs, lengths, 5), one_by_one)
-    assert graphs._stations._capture is not None  # it did not fall back
+    assert graphs._pool._capture is not None  # it did not fall back
     if dtype == torch.float32:
         torch.testing.assert_close(one_by_one.cpu(), expected, rtol=1e-3, atol=1e-3)

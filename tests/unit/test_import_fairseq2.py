@@ -175,7 +175,7 @@ def test_files_that_are_no_checkpoint(weights: dict[str, Tensor], tmp_path: Path
         "pickle.pt": "more than weights",
         "other.pt": "more than weights: step",
         "list.pt": "no weights by name",
-        "foreign.pt": "no base or two-tower model",
+        "foreign.pt": "not a base or two-tower model",
     }.items():
         with pytest.raises(UserError, match=message) as raised:
             import_fairseq2(tmp_path / name, CONFIG)

@@ -7,7 +7,7 @@ from torch import Tensor
 from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.model.layers.cache import LayerCache
 from lexalcm.model.layers.step_transformer import StepTransformer, causal_step_mask
-from lexalcm.model.predictor import NextConcept, StationInputs
+from lexalcm.model.predictor import NextConcept, StaticInputs
 
 if TYPE_CHECKING:
     from lexalcm.model.base.network import BaseLCM
@@ -24,7 +24,7 @@ class BasePredictor:
         return _Reader(self.model, rows, slots)
 
     def next_concept(self) -> NextConcept:
-        """See `StationaryPredictor`."""
+        """See `StaticPredictor`."""
         return _Next(self.model)
 
     def predict_rows(
@@ -67,7 +67,7 @@ class _Next(NextConcept):
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
         self.model.extend(concepts_BLD, positions_BL, cache, used)
 
-    def __call__(self, at: StationInputs, observe: Observer | None) -> Tensor:
+    def __call__(self, at: StaticInputs, observe: Observer | None) -> Tensor:
         x_R1W, positions_R1 = self.model.transformer.project(at.concept[:, None]), at.positions[:, None]
         mask_R11K = causal_step_mask(positions_R1, at.cache[0].keys)
         hidden_R1W = self.transformer(x_R1W, self.transformer.turns(positions_R1), positions_R1, mask_R11K, at.cache)

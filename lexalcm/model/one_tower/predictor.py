@@ -15,7 +15,7 @@ from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.model.layers.cache import KeysValues, LayerCache
 from lexalcm.model.layers.masks import Mask, next_concept_mask, noisy_beside_clean_mask
 from lexalcm.model.layers.step_transformer import StepTransformer, additive, causal_step_mask
-from lexalcm.model.predictor import DenoisingProcess, NextConcept, StationInputs
+from lexalcm.model.predictor import DenoisingProcess, NextConcept, StaticInputs
 
 if TYPE_CHECKING:
     from lexalcm.model.one_tower.network import OneTowerLCM
@@ -38,7 +38,7 @@ class OneTowerPredictor:
         return _Reader(self, rows, slots, draw_noise)
 
     def next_concept(self) -> NextConcept:
-        """See `StationaryPredictor`."""
+        """See `StaticPredictor`."""
         return _Next(self)
 
     def predict_rows(
@@ -102,7 +102,7 @@ class _Next(NextConcept):
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
         self.predictor.read(concepts_BLD, positions_BL, cache, used)
 
-    def __call__(self, at: StationInputs, observe: Observer | None) -> Tensor:
+    def __call__(self, at: StaticInputs, observe: Observer | None) -> Tensor:
         predictor, model, halves = self.predictor, self.predictor.model, self.predictor.halves
         project, cache, positions_R1 = model.transformer.project, at.cache, at.positions[:, None]
         keys = cache[0].keys

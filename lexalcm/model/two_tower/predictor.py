@@ -13,7 +13,7 @@ from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.model.layers.cache import KeysValues, LayerCache
 from lexalcm.model.layers.masks import Mask, causal_mask
 from lexalcm.model.layers.step_transformer import StepTransformer, causal_step_mask
-from lexalcm.model.predictor import DenoisingProcess, NextConcept, StationInputs
+from lexalcm.model.predictor import DenoisingProcess, NextConcept, StaticInputs
 from lexalcm.model.two_tower.cache import TwoTowerCache
 from lexalcm.model.two_tower.denoiser import shift_contexts
 from lexalcm.model.two_tower.folded_denoiser import FoldedDenoiser
@@ -37,7 +37,7 @@ class TwoTowerPredictor:
         return _Reader(self, rows, slots, draw_noise)
 
     def next_concept(self) -> NextConcept:
-        """See `StationaryPredictor`."""
+        """See `StaticPredictor`."""
         return _Next(self)
 
     def predict_rows(
@@ -109,7 +109,7 @@ class _Next(NextConcept):
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, cache: list[LayerCache], used: int) -> None:
         self.predictor.model.extend(concepts_BLD, positions_BL, self._parts(cache), used)
 
-    def __call__(self, at: StationInputs, observe: Observer | None) -> Tensor:
+    def __call__(self, at: StaticInputs, observe: Observer | None) -> Tensor:
         model, parts = self.predictor.model, self._parts(at.cache)
         keys, positions_R1 = at.cache[0].keys, at.positions[:, None]
         x_R1W = model.contextualizer.project(at.concept[:, None])

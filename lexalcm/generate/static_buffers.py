@@ -1,16 +1,16 @@
 """Reading documents on a GPU: all tensors stay in their places, so that the work of a concept can be a CUDA graph.
 
-A station has caches and inputs for a number of rows and of slots, and the work of one next concept on them: taking in
-the last concept, and all denoising steps. The work looks at all slots and computes all rows, of which a mask and the
-reader know which count; hence rows and slots come in powers of two. A concept at a station that is new is computed
-operation by operation; with the second its work is captured, which takes as long as one or two concepts so computed;
-from then on it is replayed. A station goes back when its reader is done, and the next reader of that size finds it
-captured. Stations that were not used for longest are given up, as many as are more than `KEPT`.
+A set of static buffers has caches and inputs for a number of rows and of slots, and the work of one next concept on
+them: taking in the last concept, and all denoising steps. The work attends to all slots and computes all rows, of which
+a mask and the reader know which count; hence rows and slots come in powers of two. The first concept in new buffers is
+computed operation by operation; with the second the work is captured, which takes as long as one or two concepts so
+computed; from then on it is replayed. Buffers go back to the pool when their reader is done, and the next reader of
+that size finds them captured. Those unused for longest are freed, as many as are more than `KEPT`.
 
 Texts that leave a batch leave their rows computing until three quarters of the rows are so: a GPU hardly notices them,
 and to capture anew costs more than they do.
 
-Shapes: B rows in use, R rows of the station, L positions, C draws of noise for a concept, D embedding dimension.
+Shapes: B rows in use, R rows of the buffers, L positions, C draws of noise for a concept, D embedding dimension.
 """
 
 import logging
@@ -22,17 +22,17 @@ from torch import Tensor
 from lexalcm.diffusion.samplers import DrawNoise, Observer
 from lexalcm.diffusion.schedule import Prediction
 from lexalcm.generate.graphs import Capture, Work
-from lexalcm.model.predictor import NextConcept, StationInputs
+from lexalcm.model.predictor import NextConcept, StaticInputs
 
 KEPT = 8
-"""Stations that wait for their next reader, at most; each holds caches, and a graph."""
+"""Sets of buffers that wait for their next reader, at most; each holds caches, and a graph."""
 
 FEWEST_SLOTS = 32
 
 logger = logging.getLogger(__name__)
 
 
-class Station:
+class StaticBuffers:
     """Caches, inputs and work for R rows and a number of slots.
 
     Args:
@@ -49,7 +49,7 @@ class Station:
     ) -> None:
         self.rows = rows
         self.slots = slots
-        self.inputs = StationInputs(
+        self.inputs = StaticInputs(
             torch.zeros(rows, dim, device=device),
             torch.zeros(rows, dtype=torch.int64, device=device),
             torch.zeros(next_concept.draws, rows, 1, dim, device=device),
@@ -93,8 +93,8 @@ class Station:
         self._done_once = True
 
 
-class Stations:
-    """The stations of a predictor.
+class StaticBufferPool:
+    """A predictor's static buffers.
 
     Args:
         next_concept: the architecture's work.
@@ -117,105 +117,105 @@ class Stations:
         self._dim = dim
         self._capture = capture
         self._observe = observe
-        self._free: list[Station] = []  # used last: last
+        self._free: list[StaticBuffers] = []  # used last: last
 
-    def take(self, rows: int, concepts: int) -> Station:
-        """A station for at least so many documents of so many concepts, all forgotten."""
+    def take(self, rows: int, concepts: int) -> StaticBuffers:
+        """Empty buffers for at least `rows` documents of `concepts` concepts."""
         rows = _power_of_two(rows)
         slots = _power_of_two(max(FEWEST_SLOTS, concepts + self.next_concept.other_slots))
-        station = next((one for one in self._free if (one.rows, one.slots) == (rows, slots)), None)
-        if station is not None:
-            self._free.remove(station)
+        buffers = next((one for one in self._free if (one.rows, one.slots) == (rows, slots)), None)
+        if buffers is not None:
+            self._free.remove(buffers)
         else:
-            station = self._make(rows, slots)
-        station.reset()
-        return station
+            buffers = self._make(rows, slots)
+        buffers.reset()
+        return buffers
 
-    def give_back(self, station: Station) -> None:
-        """Keep a station for its next reader."""
-        self._free = [*self._free, station][-KEPT:]
+    def give_back(self, buffers: StaticBuffers) -> None:
+        """Keep buffers for their next reader."""
+        self._free = [*self._free, buffers][-KEPT:]
 
-    def run(self, station: Station, rows: int) -> Tensor:
-        """Make the next concept of the first rows from the station's inputs, [B, D]."""
-        if self._capture is not None and station.can_be_captured:
+    def run(self, buffers: StaticBuffers, rows: int) -> Tensor:
+        """Make the next concept of the first rows from the buffers' inputs, [B, D]."""
+        if self._capture is not None and buffers.can_be_captured:
             try:
-                station.capture(self._capture)
+                buffers.capture(self._capture)
             except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA
                 self._capture = None
                 cause = str(error.__context__ or error).partition("\n")[0]  # not that ending the capture failed too
                 logger.warning("no CUDA graphs, so that generation is slower: %s", cause)
-        station.run()
+        buffers.run()
         if self._observe is not None:
-            for step, steps, prediction in station.seen:
+            for step, steps, prediction in buffers.seen:
                 self._observe(step, steps, Prediction(*(part[:rows].clone() for part in prediction)))
-        return station.guess_RD[:rows].clone()
+        return buffers.guess_RD[:rows].clone()
 
-    def _make(self, rows: int, slots: int) -> Station:
+    def _make(self, rows: int, slots: int) -> StaticBuffers:
         arguments = (self.next_concept, rows, slots, self._device, self._dim, self._observe is not None)
         with suppress(torch.OutOfMemoryError):
-            return Station(*arguments)
+            return StaticBuffers(*arguments)
         self._free.clear()
-        return Station(*arguments)
+        return StaticBuffers(*arguments)
 
 
-class StationReader:
+class StaticReader:
     """See `Reader`.
 
     Args:
-        stations: the predictor's.
+        pool: the predictor's.
         rows: B.
-        concepts: room for so many at first.
+        concepts: how many there is room for at first.
         draw_noise: makes noise [B, 1, D].
     """
 
-    def __init__(self, stations: Stations, rows: int, concepts: int, draw_noise: DrawNoise) -> None:
-        self._stations = stations
+    def __init__(self, pool: StaticBufferPool, rows: int, concepts: int, draw_noise: DrawNoise) -> None:
+        self._pool = pool
         self._draw_noise = draw_noise
         self._rows = rows
-        self._station = stations.take(rows, concepts)
+        self._buffers = pool.take(rows, concepts)
 
     def __del__(self) -> None:
-        """Give the station back."""
+        """Give the buffers back."""
         with suppress(AttributeError):  # there was no memory for one
-            self._stations.give_back(self._station)
+            self._pool.give_back(self._buffers)
 
     def read(self, concepts_BLD: Tensor, positions_BL: Tensor, used: int) -> None:
         """See `Reader.read`."""
         self._make_room(used)
-        self._stations.next_concept.read(
-            concepts_BLD, positions_BL, [layer.rows(self._rows) for layer in self._station.inputs.cache], used
+        self._pool.next_concept.read(
+            concepts_BLD, positions_BL, [layer.rows(self._rows) for layer in self._buffers.inputs.cache], used
         )
 
     def next(self, concept_BD: Tensor, positions_B: Tensor, used: int) -> Tensor:
         """See `Reader.next`."""
         self._make_room(used)
-        station, rows = self._station, self._rows
-        station.inputs.concept[:rows] = concept_BD
-        station.inputs.positions[:rows] = positions_B
-        for noise_R1D in station.inputs.noise:
+        buffers, rows = self._buffers, self._rows
+        buffers.inputs.concept[:rows] = concept_BD
+        buffers.inputs.positions[:rows] = positions_B
+        for noise_R1D in buffers.inputs.noise:
             noise_R1D[:rows] = self._draw_noise()
-        return self._stations.run(station, rows)
+        return self._pool.run(buffers, rows)
 
     def keep(self, rows_K: Tensor) -> None:
         """See `Reader.keep`."""
         self._rows = len(rows_K)
-        if 4 * self._rows > self._station.rows:
-            for layer in self._station.inputs.cache:
+        if 4 * self._rows > self._buffers.rows:
+            for layer in self._buffers.inputs.cache:
                 layer.copy_from(layer, rows_K)
             return
-        self._move(self._station.slots - self._stations.next_concept.other_slots, rows_K)
+        self._move(self._buffers.slots - self._pool.next_concept.other_slots, rows_K)
 
     def _make_room(self, concepts: int) -> None:
-        room = self._station.slots - self._stations.next_concept.other_slots
+        room = self._buffers.slots - self._pool.next_concept.other_slots
         if concepts > room:
-            self._move(concepts, torch.arange(self._rows, device=self._station.inputs.positions.device))
+            self._move(concepts, torch.arange(self._rows, device=self._buffers.inputs.positions.device))
 
     def _move(self, concepts: int, rows_K: Tensor) -> None:
-        before = self._station
-        self._station = self._stations.take(len(rows_K), concepts)
-        for layer, layer_before in zip(self._station.inputs.cache, before.inputs.cache, strict=True):
+        before = self._buffers
+        self._buffers = self._pool.take(len(rows_K), concepts)
+        for layer, layer_before in zip(self._buffers.inputs.cache, before.inputs.cache, strict=True):
             layer.copy_from(layer_before, rows_K)
-        self._stations.give_back(before)
+        self._pool.give_back(before)
 
 
 def _power_of_two(number: int) -> int:
