@@ -10,7 +10,7 @@ import torch
 from text_model_folder import fitted_codec, make_text_model
 
 from lexalcm.errors import CodecError, LexaError, UserError
-from lexalcm.generate.prompts.detect_language import see_language
+from lexalcm.generate.prompts.detect_language import detect_language
 from lexalcm.generate.prompts.prompt import read_prompt
 from lexalcm.generate.sessions.session import Session
 from lexalcm.generate.text import TextModel
@@ -201,11 +201,11 @@ def test_languages_that_are_seen(writer: TextModel) -> None:
         "銀河鉄道": "jpn_Jpan",  # the codec knows no Chinese
         "Ｈｅｌｌｏ": "eng_Latn",
     }
-    assert {text: see_language(text, writer.codec) for text in seen} == seen
-    assert see_language("銀河鉄道", Knows("eng_Latn", "jpn_Jpan")) == "jpn_Jpan"
+    assert {text: detect_language(text, writer.codec) for text in seen} == seen
+    assert detect_language("銀河鉄道", Knows("eng_Latn", "jpn_Jpan")) == "jpn_Jpan"
     for codec in (None, Knows("jpn_Jpan", "zho_Hant"), Knows("eng_Latn")):
         with pytest.raises(UserError, match="in Chinese characters: say its language with --lang"):
-            see_language("銀河鉄道", codec)
+            detect_language("銀河鉄道", codec)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**70])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import DataError, UserError
-from lexalcm.generate.prompts.detect_language import see_language
+from lexalcm.generate.prompts.detect_language import detect_language
 from lexalcm.text.languages import find_language
 from lexalcm.text.segment import segment
 
@@ -73,6 +73,6 @@ def _language(given: object, text: str, where: str, codec: Codec | None) -> str:
     if given and not isinstance(given, str):
         raise DataError(f"{where}: lang must be a language's code or name")
     try:
-        return find_language(given) if isinstance(given, str) and given else see_language(text, codec)
+        return find_language(given) if isinstance(given, str) and given else detect_language(text, codec)
     except UserError as error:
         raise DataError(f"{where}: {error}") from error

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from lexalcm.codec.base import Codec
 from lexalcm.codec.special import SPECIAL_CONCEPTS, SPECIAL_FILE, read_special
 from lexalcm.errors import UserError
-from lexalcm.generate.prompts.detect_language import see_language
+from lexalcm.generate.prompts.detect_language import detect_language
 from lexalcm.generate.prompts.prompt import Prompt, check_languages, check_prompt_length, check_seed
 from lexalcm.text.chat import ASSISTANT, ROLES, Turn
 from lexalcm.text.segment import segment
@@ -76,7 +76,7 @@ def chat_prompt(
 
     Args:
         turns: in their order; those without a sentence are left out.
-        lang: SONAR code of its language; none: seen from the script, see `see_language`.
+        lang: SONAR code of its language; none: seen from the script, see `detect_language`.
         to: of the language to write; none: that of the text.
         seed: of the noise.
         max_sentences: a longer conversation is a mistake.
@@ -89,7 +89,7 @@ def chat_prompt(
     """
     check_seed(seed)
     whole = "\n".join(turn.text for turn in turns)
-    lang = lang or see_language(whole, codec)
+    lang = lang or detect_language(whole, codec)
     said = [(turn.role, spoken) for turn in turns if (spoken := segment(turn.text, lang))]
     if not said:
         raise UserError("nobody says anything in this conversation: give a text with words")

@@ -24,7 +24,7 @@ JAPANESE = "jpn_Jpan"
 CHINESE = ("zho_Hans", "zho_Hant", "yue_Hant")
 
 
-def see_language(text: str, codec: Codec | None = None) -> str:
+def detect_language(text: str, codec: Codec | None = None) -> str:
     """The SONAR code of a text's language.
 
     Args:

@@ -9,7 +9,7 @@ from typing_extensions import Self
 from lexalcm.codec.base import Codec
 from lexalcm.errors import UserError
 from lexalcm.generate.prompts.codec_languages import check_language
-from lexalcm.generate.prompts.detect_language import see_language
+from lexalcm.generate.prompts.detect_language import detect_language
 from lexalcm.text.segment import MAX_CHARS, paragraphs_of, segment
 
 MAX_SEED = 2**63 - 1
@@ -46,7 +46,7 @@ def read_prompt(
 
     Args:
         text: one of the two.
-        lang: SONAR code of its language; none: seen from the script, see `see_language`.
+        lang: SONAR code of its language; none: seen from the script, see `detect_language`.
         to: of the language to write; none: that of the text.
         seed: of the noise.
         max_sentences: a longer prompt is a mistake.
@@ -59,7 +59,7 @@ def read_prompt(
     """
     check_seed(seed)
     whole = text if isinstance(text, str) else "\n".join(text)
-    lang = lang or see_language(whole, codec)
+    lang = lang or detect_language(whole, codec)
     if isinstance(text, str):
         check_prompt_length(
             -(-sum(map(len, paragraphs_of(text))) // MAX_CHARS), max_sentences, len(text)
