@@ -108,24 +108,24 @@ def generate_from_noise(
     for number in range(max_concepts):
         with evaluating(model):
             guess_BD = model.normalizer.denormalize(reader.next(concept_BD, last_B + number, longest + number))
-        said = yield guess_BD
-        _check_sent(model, said, len(guess_BD))
-        if isinstance(said, GoOn):
-            rows_K = said.rows.to(device)
+        sent = yield guess_BD
+        _check_sent(model, sent, len(guess_BD))
+        if isinstance(sent, GoOn):
+            rows_K = sent.rows.to(device)
             alive = rows_K if alive is None else alive[rows_K]
             last_B = last_B[rows_K]
             longest = int(last_B.max()) + 1
             reader.keep(rows_K)
-            said = said.concepts
-        concept_BD = model.normalizer.normalize(guess_BD if said is None else said.to(device))
+            sent = sent.concepts
+        concept_BD = model.normalizer.normalize(guess_BD if sent is None else sent.to(device))
 
 
-def _check_sent(model: LCM, said: Tensor | GoOn | None, rows: int) -> None:
-    if said is None:
+def _check_sent(model: LCM, sent: Tensor | GoOn | None, rows: int) -> None:
+    if sent is None:
         return
-    concepts: object = said
-    if isinstance(said, GoOn):
-        places, concepts = said
+    concepts: object = sent
+    if isinstance(sent, GoOn):
+        places, concepts = sent
         if not isinstance(places, Tensor) or places.dtype != torch.int64 or places.ndim != 1 or not len(places):
             raise UserError("the rows that go on: expected their places, int64 [K], K of at least 1")
         listed = places.tolist()

@@ -78,7 +78,7 @@ class Continuations:
             else StoppingRules(options, end_of_text, list(concepts_nD))
             for prompt, concepts_nD in zip(prompts, embedded, strict=True)
         ]
-        self._said = [set() if prompt.answers else set(prompt.sentences) for prompt in prompts]
+        self._written = [set() if prompt.answers else set(prompt.sentences) for prompt in prompts]
 
     def __iter__(self) -> Iterator[Round]:
         going = list(range(len(self.prompts)))
@@ -117,15 +117,15 @@ class Continuations:
             embeddings = concepts_KD[places].numpy()
             if len(places) == 1:
                 [place] = places
-                texts[place] = self._codec.decode(embeddings, lang, avoid=self._said[numbers[place]])[0]
+                texts[place] = self._codec.decode(embeddings, lang, avoid=self._written[numbers[place]])[0]
                 continue
             for place, text in zip(places, self._codec.decode(embeddings, lang), strict=True):
-                said = self._said[numbers[place]]
-                if text in said:
-                    [text] = self._codec.decode(concepts_KD[place : place + 1].numpy(), lang, avoid=said)
+                written = self._written[numbers[place]]
+                if text in written:
+                    [text] = self._codec.decode(concepts_KD[place : place + 1].numpy(), lang, avoid=written)
                 texts[place] = text
         for number, text in zip(numbers, texts, strict=True):
-            self._said[number].add(text)
+            self._written[number].add(text)
         return texts
 
     def _embed(self, numbers: Sequence[int], texts: Sequence[str]) -> Tensor:

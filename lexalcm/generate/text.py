@@ -23,7 +23,7 @@ from lexalcm.generate.continuation import Continuation, Continuations, WrittenSe
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
-from lexalcm.generate.prompts.chat import Roles, chat_prompt, spoken
+from lexalcm.generate.prompts.chat import Roles, chat_prompt, sentences_without_roles
 from lexalcm.generate.prompts.prompt import Prompt, read_prompt
 from lexalcm.generate.teacher_forced import predict_each
 from lexalcm.io.progress import Progress, silent
@@ -213,7 +213,11 @@ class TextModel:
         """
         check_end(self.folder, self.end_of_text, options)
         unknown = [prompt for prompt in prompts if prompt.concepts is None]
-        new = zip(unknown, embed(self.codec, [(spoken(prompt), prompt.lang) for prompt in unknown]), strict=True)
+        new = zip(
+            unknown,
+            embed(self.codec, [(sentences_without_roles(prompt), prompt.lang) for prompt in unknown]),
+            strict=True,
+        )
         whole = iter([self.roles.insert(found, one.heads) if one.heads else found for one, found in new])
         embedded = [next(whole) if prompt.concepts is None else prompt.concepts for prompt in prompts]
         seeds = [prompt.seed for prompt in prompts]

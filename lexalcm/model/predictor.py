@@ -135,4 +135,4 @@ class ArchitecturePredictor(ConceptPredictor, Protocol):
     """What `LCM.predictor` gives."""
 
     def next_concept(self) -> NextConcept | None:
-        """What is done for a concept in static buffers, which takes memory of its own; None: readers serve on a GPU too."""
+        """The work of a concept in static buffers, which take memory of their own; None: readers serve on a GPU too."""

@@ -102,13 +102,13 @@ def read_turns(record: Mapping[str, Any], where: str) -> tuple[list[Turn], set[s
 
 
 def chat_document(
-    turns: Sequence[Turn], said: Sequence[Sequence[str]], role_sentences: Mapping[str, str]
+    turns: Sequence[Turn], split: Sequence[Sequence[str]], role_sentences: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """A conversation as a data set keeps it: `sentences` with those of the roles among them, `turns`, `targets`.
 
     Args:
         turns: in their order; those without a sentence are left out.
-        said: the sentences of each.
+        split: the sentences of each.
         role_sentences: the sentence of each role's special concept.
 
     Returns:
@@ -117,13 +117,13 @@ def chat_document(
     sentences: list[str] = []
     starts: list[list[Any]] = []
     targets: list[list[int]] = []
-    for turn, spoken in zip(turns, said, strict=True):
-        if not spoken:
+    for turn, found in zip(turns, split, strict=True):
+        if not found:
             continue
         if targets and targets[-1][1] == len(sentences):
             targets[-1][1] += 1  # this turn's role ends the answer before it
         starts.append([turn.role, len(sentences)])
-        sentences += [role_sentences[turn.role], *spoken]
+        sentences += [role_sentences[turn.role], *found]
         if turn.role == ASSISTANT and turn.learned:
             targets.append([starts[-1][1] + 1, len(sentences)])
     return {"sentences": sentences, "turns": starts, "targets": targets} if targets else None

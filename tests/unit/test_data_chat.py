@@ -221,8 +221,8 @@ def test_roles_have_no_say_in_the_normalizer(tmp_path: Path, hash_codec: type) -
     stats = built.dataset.normalizer()
     np.testing.assert_allclose(stats["center"], middle, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(stats["scale"], (high - low) / 1.3489795, rtol=1e-5)
-    spoken = sentence_concepts(built.dataset, "train")
-    assert spoken.lengths.tolist() == [2] * 40
+    sentences = sentence_concepts(built.dataset, "train")
+    assert sentences.lengths.tolist() == [2] * 40
 
 
 def test_a_data_set_of_chats_is_verified_and_converted_with_its_turns(built: BuildResult, tmp_path: Path) -> None:

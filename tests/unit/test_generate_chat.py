@@ -16,7 +16,7 @@ from lexalcm.data.build.settings import BuildSettings
 from lexalcm.data.settings import DataSettings
 from lexalcm.errors import UserError
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.prompts.chat import Roles, chat_prompt, spoken
+from lexalcm.generate.prompts.chat import Roles, chat_prompt, sentences_without_roles
 from lexalcm.generate.prompts.documents import Defaults, read_documents
 from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.sessions.chat_session import ChatSession
@@ -70,7 +70,7 @@ def test_a_prompt_is_the_beginning_of_what_was_learned(tmp_path: Path, hash_code
     batch = TrainingBatches(Mixture.open(given), given, seed=0).micro_batch(0)
     prompt = chat_prompt(TURNS)
     assert list(prompt.sentences) == dataset.split().document(0)["sentences"][:-1]
-    said = torch.from_numpy(hash_codec().encode(spoken(prompt), "eng_Latn"))
+    said = torch.from_numpy(hash_codec().encode(sentences_without_roles(prompt), "eng_Latn"))
     embedded = Roles.read(dataset.path).insert(said, prompt.heads)
     torch.testing.assert_close(embedded, batch.embeddings[0, : len(embedded)], rtol=0, atol=0)
     first_target = len(embedded)  # what the model is asked for next
@@ -82,7 +82,7 @@ def test_turns_without_words_are_left_out_and_the_assistant_is_to_speak() -> Non
     prompt = chat_prompt(TURNS)
     assert [role for _, role in prompt.heads] == ["system", "user", "assistant", "user", "assistant"]
     assert prompt.sentences[-2:] == ("Why?", ASSISTANT)
-    with pytest.raises(UserError, match="the assistant has spoken last already"):
+    with pytest.raises(UserError, match="the last turn is the assistant's"):
         chat_prompt(TURNS[:3])
     with pytest.raises(UserError, match="nobody says anything"):
         chat_prompt([Turn("user", "...")])
@@ -177,5 +177,5 @@ def test_documents_are_conversations_to_answer() -> None:
     prompts = [one.prompt for one in read_documents(lines, "a.jsonl", Defaults(chat=True, system="Be brief."))]
     assert [prompt.sentences for prompt in prompts] == [brief] * 5
     answered = json.dumps({"messages": [{"role": "assistant", "content": "Well!"}]}).encode()
-    with pytest.raises(UserError, match=r"a\.jsonl:1: the assistant has spoken last already"):
+    with pytest.raises(UserError, match=r"a\.jsonl:1: the last turn is the assistant's"):
         list(read_documents([answered], "a.jsonl", Defaults(chat=True)))

@@ -276,9 +276,9 @@ def test_a_session_goes_on_where_it_was(writer: TextModel) -> None:
     typed = [torch.from_numpy(fitted_codec().encode([text], "eng_Latn")) for text in ("Peace.",)]
     opening = torch.from_numpy(fitted_codec().encode(["We must do more for our schools.", "The budget grows."], ""))
     concepts = torch.cat([opening, torch.stack([one.context for one in first]), *typed])
-    whole = type(prompt)(tuple(one.text for one in session.said[:5]), "eng_Latn", "eng_Latn", 5, concepts)
+    whole = type(prompt)(tuple(one.text for one in session.sentences[:5]), "eng_Latn", "eng_Latn", 5, concepts)
     assert [one.text for one in writer.write(whole, options)] == [one.text for one in second]
-    assert [one.by_model for one in session.said] == [False, False, True, True, False, True, True]
+    assert [one.by_model for one in session.sentences] == [False, False, True, True, False, True, True]
 
 
 def test_commands_of_a_session(writer: TextModel, tmp_path: Path) -> None:
@@ -310,4 +310,4 @@ def test_commands_of_a_session(writer: TextModel, tmp_path: Path) -> None:
     assert "2 sentences" in session.command(f"/save {tmp_path / 'text.txt'}")
     assert (tmp_path / "text.txt").read_text().splitlines() == ["Peace.", *sentences]
     session.command("/reset")
-    assert session.said == []
+    assert session.sentences == []

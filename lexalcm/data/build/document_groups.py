@@ -64,14 +64,14 @@ def embed_groups(codec: Codec, groups: Iterable[Group], roles: Mapping[str, np.n
             for lang in sorted({document["lang"] for document in group.documents}):
                 check_language_of(codec.languages, lang)
                 members = [i for i, document in enumerate(group.documents) if document["lang"] == lang]
-                spoken = [without_roles(group.documents[i]) for i in members]
-                asked.append((group, members, spoken))
-                yield [sentence for document in spoken for sentence in document], lang
+                texts = [without_roles(group.documents[i]) for i in members]
+                asked.append((group, members, texts))
+                yield [sentence for document in texts for sentence in document], lang
 
     requested = requests()
     for vectors in codec.encode_stream(requested):
-        group, members, spoken = asked.popleft()
-        ends = np.cumsum([len(document) for document in spoken])
+        group, members, texts = asked.popleft()
+        ends = np.cumsum([len(document) for document in texts])
         if vectors.shape != (ends[-1], codec.dim):
             raise CodecError(f"the codec gave an array {vectors.shape} for {ends[-1]} sentences of {codec.dim}")
         for i, part in zip(members, np.split(vectors, ends[:-1]), strict=True):

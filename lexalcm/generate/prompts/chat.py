@@ -55,12 +55,12 @@ class Roles:
         """What may stand behind an answer, [D] each."""
         return [*self.concepts.values(), *([] if self.end_of_text is None else [self.end_of_text])]
 
-    def insert(self, spoken_nD: Tensor, heads: Sequence[tuple[int, str]]) -> Tensor:
-        """Put roles' concepts among those of what is said: at place p, counted in the result, that of a role."""
+    def insert(self, sentences_nD: Tensor, heads: Sequence[tuple[int, str]]) -> Tensor:
+        """Put roles' concepts among those of sentences: at place p, counted in the result, that of a role."""
         places = {place: self.concepts[role] for place, role in heads}
-        said = iter(spoken_nD)
-        count = len(spoken_nD) + len(places)
-        return torch.stack([places[place] if place in places else next(said) for place in range(count)])
+        concepts = iter(sentences_nD)
+        count = len(sentences_nD) + len(places)
+        return torch.stack([places[place] if place in places else next(concepts) for place in range(count)])
 
 
 def chat_prompt(
@@ -90,14 +90,14 @@ def chat_prompt(
     check_seed(seed)
     whole = "\n".join(turn.text for turn in turns)
     lang = lang or detect_language(whole, codec)
-    said = [(turn.role, spoken) for turn in turns if (spoken := segment(turn.text, lang))]
-    if not said:
+    split = [(turn.role, found) for turn in turns if (found := segment(turn.text, lang))]
+    if not split:
         raise UserError("nobody says anything in this conversation: give a text with words")
-    if said[-1][0] == ASSISTANT:
-        raise UserError("the assistant has spoken last already: end with what it shall answer")
+    if split[-1][0] == ASSISTANT:
+        raise UserError("the last turn is the assistant's: end with what it should answer")
     sentences: list[str] = []
     heads: list[tuple[int, str]] = []
-    for role, of_turn in [*said, (ASSISTANT, [])]:
+    for role, of_turn in [*split, (ASSISTANT, [])]:
         heads.append((len(sentences), role))
         sentences += [SPECIAL_CONCEPTS[role], *of_turn]
     check_prompt_length(len(sentences), max_sentences, len(whole))
@@ -107,7 +107,7 @@ def chat_prompt(
     return prompt
 
 
-def spoken(prompt: Prompt) -> list[str]:
+def sentences_without_roles(prompt: Prompt) -> list[str]:
     """A prompt's sentences without those that stand for roles."""
     places = {place for place, _ in prompt.heads}
     return [sentence for place, sentence in enumerate(prompt.sentences) if place not in places]

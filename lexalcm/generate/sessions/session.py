@@ -32,7 +32,7 @@ An empty line lets the model write on. Ctrl-C stops the sentence that is being m
 
 
 @dataclass(frozen=True)
-class Said:
+class SessionSentence:
     """A sentence of the text so far."""
 
     text: str
@@ -69,7 +69,7 @@ class Session:
         self.seed = seed
         self.lang = lang
         self.to = to
-        self.said: list[Said] = []
+        self.sentences: list[SessionSentence] = []
         self._last_to: str | None = None
         writer.options(**changes)
 
@@ -88,26 +88,26 @@ class Session:
         options = self.options
         if text.strip():
             typed = self.writer.prompt(text, options, lang=self.lang, to=self.to)
-            self._check_length(len(self.said) + len(typed.sentences), options)
+            self._check_length(len(self.sentences) + len(typed.sentences), options)
             [concepts] = embed(self.writer.codec, [(typed.sentences, typed.lang)])
-            self.said += self._turn(typed.sentences, concepts, typed.lang)
+            self.sentences += self._turn(typed.sentences, concepts, typed.lang)
             self._last_to = typed.to
-        elif not self.said:
+        elif not self.sentences:
             raise UserError("there is no text to continue: type a sentence")
         to = self.to or self._last_to or ""
-        context = torch.stack([one.concept for one in self.said])
-        prompt = Prompt(tuple(one.text for one in self.said), to, to, self.seed, context, answers=self.chat)
-        self._check_length(len(self.said), options)
+        context = torch.stack([one.concept for one in self.sentences])
+        prompt = Prompt(tuple(one.text for one in self.sentences), to, to, self.seed, context, answers=self.chat)
+        self._check_length(len(self.sentences), options)
         check_languages(self.writer.codec, prompt)
         return self._keep(self.writer.write(prompt, options))
 
-    def _turn(self, sentences: tuple[str, ...], concepts: Tensor, lang: str) -> list[Said]:
+    def _turn(self, sentences: tuple[str, ...], concepts: Tensor, lang: str) -> list[SessionSentence]:
         """What is added to the text where the user has typed sentences of a language, with these concepts."""
-        return [Said(text, False, concept) for text, concept in zip(sentences, concepts, strict=True)]
+        return [SessionSentence(text, False, concept) for text, concept in zip(sentences, concepts, strict=True)]
 
     def _keep(self, sentences: Iterator[WrittenSentence]) -> Iterator[WrittenSentence]:
         for sentence in sentences:
-            self.said.append(Said(sentence.text, True, sentence.context))
+            self.sentences.append(SessionSentence(sentence.text, True, sentence.context))
             yield sentence
 
     def _check_length(self, sentences: int, options: GenerationOptions) -> None:
@@ -128,7 +128,7 @@ class Session:
             case "/help":
                 return HELP
             case "/reset":
-                self.said.clear()
+                self.sentences.clear()
                 return "forgotten: the next line begins a new text"
             case "/options":
                 shown = {"seed": self.seed, "lang": self.lang or "as seen", "to": self.to or "as typed"}
@@ -170,7 +170,7 @@ class Session:
         """
         if not path:
             raise UserError("say where to: /save FILE")
-        if not self.said:
+        if not self.sentences:
             raise UserError("there is no text to save yet")
         file = Path(path).expanduser()
         check_output_file(file)
@@ -179,12 +179,12 @@ class Session:
             about = {"model": str(self.writer.folder), "seed": self.seed, "options": options}
             write_text(file, self._as_json(about) + "\n")
         else:
-            write_text(file, "".join(f"{one.text}\n" for one in self.said))
-        return f"wrote {file}: {sum(one.opens is None for one in self.said)} sentences"
+            write_text(file, "".join(f"{one.text}\n" for one in self.sentences))
+        return f"wrote {file}: {sum(one.opens is None for one in self.sentences)} sentences"
 
     def _as_json(self, about: dict[str, Any]) -> str:
         """The text so far and what it was made with."""
-        sentences = [{"text": one.text, "by": "model" if one.by_model else "user"} for one in self.said]
+        sentences = [{"text": one.text, "by": "model" if one.by_model else "user"} for one in self.sentences]
         return json.dumps({**about, "sentences": sentences}, indent=2, ensure_ascii=False)
 
 
