@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import Predictor
+from lexalcm.diffusion.samplers import DenoiseFn
 from lexalcm.diffusion.schedule import NoiseSchedule, Prediction
 
 Network = Callable[[Tensor, int], Tensor]
@@ -21,12 +21,12 @@ NetworkPair = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """The same with and without conditioning, in one pass."""
 
 
-def unguided(network: Network, schedule: NoiseSchedule) -> Predictor:
+def unguided(network: Network, schedule: NoiseSchedule) -> DenoiseFn:
     """A predictor that takes the conditional network as it is."""
     return lambda x_t, timestep: schedule.interpret(network(x_t, timestep), x_t, timestep)
 
 
-def guided(pair: NetworkPair, schedule: NoiseSchedule, scale: float, rescale: float) -> Predictor:
+def guided(pair: NetworkPair, schedule: NoiseSchedule, scale: float, rescale: float) -> DenoiseFn:
     """A predictor with classifier-free guidance (arXiv 2207.12598) and rescaling (arXiv 2305.08891, algorithm 2).
 
     Args:
@@ -51,14 +51,14 @@ def guided(pair: NetworkPair, schedule: NoiseSchedule, scale: float, rescale: fl
 
 
 def limited(
-    predict: Predictor,
+    predict: DenoiseFn,
     *,
     clip_noisy: float,
     epsilon_scaling: float,
     clip_x0: float | None = None,
     dynamic_threshold: float | None = None,
     dynamic_threshold_max: float = 1.0,
-) -> Predictor:
+) -> DenoiseFn:
     """A predictor whose input and answers are kept in bounds.
 
     Args:

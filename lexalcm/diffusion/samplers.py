@@ -22,7 +22,7 @@ from torch import Tensor
 from lexalcm.diffusion.schedule import NoiseSchedule, Prediction
 from lexalcm.errors import UserError
 
-Predictor = Callable[[Tensor, int], Prediction]
+DenoiseFn = Callable[[Tensor, int], Prediction]
 """From x_t and t, any timestep of the schedule, to x_0 and the noise."""
 
 DrawNoise = Callable[[], Tensor]
@@ -60,7 +60,7 @@ class Sampler:
 
     def __call__(
         self,
-        predict: Predictor,
+        predict: DenoiseFn,
         x: Tensor,
         schedule: NoiseSchedule,
         timesteps: Sequence[int],
@@ -146,7 +146,7 @@ def _check_steps(steps: int, schedule: NoiseSchedule) -> None:
 
 
 def sample_ddim(
-    predict: Predictor,
+    predict: DenoiseFn,
     x: Tensor,
     schedule: NoiseSchedule,
     timesteps: Sequence[int],
@@ -193,7 +193,7 @@ DDIM = Sampler("DDIM", "even steps of time", sample_ddim, trailing_timesteps, ad
 
 
 def sample_dpm_solver(
-    predict: Predictor, x: Tensor, schedule: NoiseSchedule, timesteps: Sequence[int], *, observe: Observer = ignore
+    predict: DenoiseFn, x: Tensor, schedule: NoiseSchedule, timesteps: Sequence[int], *, observe: Observer = ignore
 ) -> Tensor:
     """DPM-Solver++ 2M (arXiv 2211.01095, algorithm 2): DDIM on a clean concept extrapolated from the last two.
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import Observer, Predictor, Sampler, ignore, trailing_timesteps
+from lexalcm.diffusion.samplers import DenoiseFn, Observer, Sampler, ignore, trailing_timesteps
 from lexalcm.diffusion.schedule import NoiseSchedule
 
 
 def sample_heun(
-    predict: Predictor, x: Tensor, schedule: NoiseSchedule, timesteps: Sequence[int], *, observe: Observer = ignore
+    predict: DenoiseFn, x: Tensor, schedule: NoiseSchedule, timesteps: Sequence[int], *, observe: Observer = ignore
 ) -> Tensor:
     """Arguments as for `sample_ddim`."""
     for step, (timestep, next_timestep) in enumerate(pairwise(timesteps), start=1):

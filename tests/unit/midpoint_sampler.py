@@ -6,12 +6,12 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import CLEAN, Observer, Predictor, Sampler, ignore, trailing_timesteps
+from lexalcm.diffusion.samplers import CLEAN, DenoiseFn, Observer, Sampler, ignore, trailing_timesteps
 from lexalcm.diffusion.schedule import NoiseSchedule
 
 
 def sample_midpoint(
-    predict: Predictor,
+    predict: DenoiseFn,
     x: Tensor,
     schedule: NoiseSchedule,
     timesteps: Sequence[int],

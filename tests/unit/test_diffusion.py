@@ -14,7 +14,7 @@ from lexalcm.diffusion.samplers import (
     DDIM,
     DPM_SOLVER,
     Calls,
-    Predictor,
+    DenoiseFn,
     Sampler,
     dry_run,
     log_snr_timesteps,
@@ -153,7 +153,7 @@ def test_more_steps_than_trained_is_an_error() -> None:
         log_snr_timesteps(101, NoiseSchedule(DiffusionSettings()))
 
 
-def gaussian_predictor(schedule: NoiseSchedule, mean: float, deviation: float) -> Predictor:
+def gaussian_predictor(schedule: NoiseSchedule, mean: float, deviation: float) -> DenoiseFn:
     """The exact predictor when clean numbers are normal: the conditional mean of x_0 given x_t."""
 
     def network(x_t: Tensor, timestep: int) -> Tensor:
@@ -164,7 +164,7 @@ def gaussian_predictor(schedule: NoiseSchedule, mean: float, deviation: float) -
     return unguided(network, schedule)
 
 
-Sample = Callable[[Predictor, Tensor, NoiseSchedule, list[int]], Tensor]
+Sample = Callable[[DenoiseFn, Tensor, NoiseSchedule, list[int]], Tensor]
 
 
 def gaussian_error(sample: Sample, steps: int) -> float:
@@ -241,10 +241,10 @@ def test_steps_are_told_with_what_is_gone_on_with() -> None:
 def test_a_sampler_that_breaks_its_word_is_named() -> None:
     schedule = NoiseSchedule(DiffusionSettings())
 
-    def too_far(predict: Predictor, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], **_: object) -> Tensor:
+    def too_far(predict: DenoiseFn, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], **_: object) -> Tensor:
         return predict(x, 100).x0
 
-    def silent(predict: Predictor, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], **_: object) -> Tensor:
+    def silent(predict: DenoiseFn, x: Tensor, schedule: NoiseSchedule, timesteps: list[int], **_: object) -> Tensor:
         return predict(x, timesteps[0]).x0
 
     with pytest.raises(UserError, match="Far asks for timestep 100: this model has 0 to 99"):
