@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import CodecError
-from lexalcm.generate.prompts.codec_languages import check_language, knows
+from lexalcm.generate.prompts.codec_languages import check_codec_language, supports_language
 from lexalcm.text.languages import language_name
 
 SAMPLES = {
@@ -120,8 +120,8 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
         CodecError: a language it does not know, or a codec that cannot be opened.
     """
     for lang in languages:
-        check_language(codec, lang)
-    chosen = list(languages) or [lang for lang in SAMPLES if knows(codec, lang)]
+        check_codec_language(codec, lang)
+    chosen = list(languages) or [lang for lang in SAMPLES if supports_language(codec, lang)]
     if not chosen:
         chosen = sorted(codec.languages or ["eng_Latn"])[:3]
     english = next(lang for lang in ("eng_Latn", *chosen) if codec.languages is None or lang in codec.languages)
@@ -163,7 +163,7 @@ def verify_codec(codec: Codec, name: str, languages: Sequence[str] = ()) -> Code
 
 def _writes(codec: Codec, lang: str) -> str | None:
     """The language to decode into; none: whatever a bank has, which may have no English sentence."""
-    return lang if knows(codec, lang) else None
+    return lang if supports_language(codec, lang) else None
 
 
 def _cosine(one: np.ndarray, other: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from lexalcm.data.settings import DataSettings
 from lexalcm.errors import UserError
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompts.chat import Roles, chat_prompt, sentences_without_roles
-from lexalcm.generate.prompts.documents import Defaults, read_documents
+from lexalcm.generate.prompts.documents import Defaults, read_input_documents
 from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.sessions.chat_session import ChatSession
 from lexalcm.generate.stopping import StoppingRules
@@ -149,7 +149,7 @@ def test_a_saved_conversation_can_be_read_and_answered(hash_codec: type, tmp_pat
         {"role": "assistant", "content": "Two.\nI think."},
         {"role": "user", "content": "Well?"},
     ]
-    [document] = read_documents([line], "chat.json", Defaults(chat=True))
+    [document] = read_input_documents([line], "chat.json", Defaults(chat=True))
     assert document.prompt.sentences == writer.prompts[-1].sentences
     assert document.prompt.seed == 3
     session.command(f"/save {tmp_path / 'chat.txt'}")
@@ -163,7 +163,7 @@ def test_documents_are_conversations_to_answer() -> None:
         {"text": "Well?"},
     ]
     lines = [json.dumps(record).encode() for record in records]
-    prompts = [one.prompt for one in read_documents(lines, "a.jsonl", Defaults(chat=True, system="Be brief."))]
+    prompts = [one.prompt for one in read_input_documents(lines, "a.jsonl", Defaults(chat=True, system="Be brief."))]
     brief, kind = ((SYSTEM, told, USER, "Well?", ASSISTANT) for told in ("Be brief.", "Be kind."))
     assert [prompt.sentences for prompt in prompts] == [brief, kind, brief]
     others = [
@@ -174,8 +174,8 @@ def test_documents_are_conversations_to_answer() -> None:
         {"prompt": [{"role": "user", "content": "Well?"}], "completion": None},
     ]
     lines = [json.dumps(record).encode() for record in others]
-    prompts = [one.prompt for one in read_documents(lines, "a.jsonl", Defaults(chat=True, system="Be brief."))]
+    prompts = [one.prompt for one in read_input_documents(lines, "a.jsonl", Defaults(chat=True, system="Be brief."))]
     assert [prompt.sentences for prompt in prompts] == [brief] * 5
     answered = json.dumps({"messages": [{"role": "assistant", "content": "Well!"}]}).encode()
     with pytest.raises(UserError, match=r"a\.jsonl:1: the last turn is the assistant's"):
-        list(read_documents([answered], "a.jsonl", Defaults(chat=True)))
+        list(read_input_documents([answered], "a.jsonl", Defaults(chat=True)))

@@ -14,7 +14,7 @@ from lexalcm.codec.options import CodecOptions, DecodingOptions
 from lexalcm.errors import UserError
 from lexalcm.generate.batch.jobs import Input, Job, job_settings, write_documents, write_file
 from lexalcm.generate.batch.output_log import OutputLog
-from lexalcm.generate.prompts.documents import Defaults, read_documents
+from lexalcm.generate.prompts.documents import Defaults, read_input_documents
 from lexalcm.generate.text import TextModel
 from lexalcm.model.storage.fingerprint import model_fingerprint
 
@@ -250,8 +250,8 @@ def test_a_wrong_line_is_named_before_anything_is_made(line: str, tmp_path: Path
 @pytest.mark.parametrize("nothing", ["null", '""', "NaN", "[]"])
 def test_fields_that_say_nothing_are_not_there(nothing: str) -> None:
     line = f'{{"id": {nothing}, "text": "Peace.", "sentences": {nothing}, "lang": {nothing}, "seed": {nothing}}}'
-    (found,) = read_documents([line.encode()], "prompts.jsonl", Defaults(seed=3))
-    (plain,) = read_documents([b'{"text": "Peace."}'], "prompts.jsonl", Defaults(seed=3))
+    (found,) = read_input_documents([line.encode()], "prompts.jsonl", Defaults(seed=3))
+    (plain,) = read_input_documents([b'{"text": "Peace."}'], "prompts.jsonl", Defaults(seed=3))
     assert found == plain
 
 
@@ -265,7 +265,7 @@ def test_a_file_without_a_document_is_a_mistake(writer: TextModel, tmp_path: Pat
 
 
 def test_a_language_that_the_codec_lacks_is_named_with_its_line(writer: TextModel) -> None:
-    documents = read_documents([b'{"text": "Hallo Welt.", "lang": "de"}'], "prompts.jsonl", Defaults())
+    documents = read_input_documents([b'{"text": "Hallo Welt.", "lang": "de"}'], "prompts.jsonl", Defaults())
     with pytest.raises(UserError, match=r"prompts\.jsonl:1: .*no sentence in deu_Latn"):
         write_documents(writer, documents, job(writer), lambda _results: None)
 

@@ -21,7 +21,7 @@ from lexalcm.generate.batch.output_log import OutputLog
 from lexalcm.generate.batch.sentence_report import text_report
 from lexalcm.generate.continuation import WrittenSentence
 from lexalcm.generate.options import GenerationOptions
-from lexalcm.generate.prompts.documents import STDIN, Defaults, InputDocument, open_lines, read_documents
+from lexalcm.generate.prompts.documents import STDIN, Defaults, InputDocument, open_lines, read_input_documents
 from lexalcm.generate.prompts.prompt import check_languages
 from lexalcm.generate.text import TextModel
 from lexalcm.io.progress import Counter, ReportProgress
@@ -153,7 +153,7 @@ class Input:
             how many documents there are, and the sha256 of the bytes.
 
         Raises:
-            UserError: as `open_lines` and `read_documents`.
+            UserError: as `open_lines` and `read_input_documents`.
         """
         digest = hashlib.sha256()
         lines = open_lines(self.source)
@@ -166,12 +166,14 @@ class Input:
                 digest.update(line)
                 yield line
 
-        return sum(1 for _ in read_documents(hashed(), self.source, self.defaults, self._codec)), digest.hexdigest()
+        return sum(
+            1 for _ in read_input_documents(hashed(), self.source, self.defaults, self._codec)
+        ), digest.hexdigest()
 
     def documents(self) -> Iterator[InputDocument]:
         """The documents, as they come."""
         lines = open_lines(self.source) if self._kept is None else iter(io.BytesIO(self._kept))
-        return read_documents(lines, self.source, self.defaults, self._codec)
+        return read_input_documents(lines, self.source, self.defaults, self._codec)
 
 
 def job_settings(writer: TextModel, job: Job, input_hash: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from lexalcm.errors import CodecError
 from lexalcm.text.languages import language_name, nearest_languages
 
 
-def check_language(codec: Codec, lang: str) -> None:
+def check_codec_language(codec: Codec, lang: str) -> None:
     """Make sure that a codec knows a language.
 
     Raises:
@@ -23,10 +23,10 @@ def check_language(codec: Codec, lang: str) -> None:
         )
 
 
-def knows(codec: Codec, lang: str) -> bool:
+def supports_language(codec: Codec, lang: str) -> bool:
     """Whether a codec knows a language."""
     try:
-        check_language(codec, lang)
+        check_codec_language(codec, lang)
     except CodecError:
         return False
     return True

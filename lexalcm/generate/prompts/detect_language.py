@@ -12,7 +12,7 @@ import regex
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import UserError
-from lexalcm.generate.prompts.codec_languages import knows
+from lexalcm.generate.prompts.codec_languages import supports_language
 from lexalcm.text.languages import language_of
 
 _LETTER = regex.compile(r"\p{L}")
@@ -43,7 +43,11 @@ def detect_language(text: str, codec: Codec | None = None) -> str:
         script = Counter(unicodedata.name(letter, "an unknown").split()[0] for letter in others).most_common(1)[0][0]
         raise UserError(f"the text is in {script.capitalize()} script: say its language with --lang")
     if len(_HAN.findall(text)) > most:
-        if codec is None or not knows(codec, JAPANESE) or any(knows(codec, lang) for lang in CHINESE):
+        if (
+            codec is None
+            or not supports_language(codec, JAPANESE)
+            or any(supports_language(codec, lang) for lang in CHINESE)
+        ):
             raise UserError(
                 "the text is in Chinese characters: say its language with --lang, e.g. zho_Hans, zho_Hant or jpn_Jpan"
             )

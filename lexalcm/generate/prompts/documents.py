@@ -68,7 +68,7 @@ def open_lines(source: str | Path) -> Iterator[bytes]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_documents(
+def read_input_documents(
     lines: Iterable[bytes], source: str | Path, defaults: Defaults, codec: Codec | None = None
 ) -> Iterator[InputDocument]:
     """Make a prompt of every line.

@@ -8,7 +8,7 @@ from typing_extensions import Self
 
 from lexalcm.codec.base import Codec
 from lexalcm.errors import UserError
-from lexalcm.generate.prompts.codec_languages import check_language
+from lexalcm.generate.prompts.codec_languages import check_codec_language
 from lexalcm.generate.prompts.detect_language import detect_language
 from lexalcm.text.segment import MAX_CHARS, paragraphs_of, segment
 
@@ -107,5 +107,5 @@ def check_languages(codec: Codec, prompt: Prompt) -> None:
         CodecError: it does not; with the languages that it has.
     """
     if codec.languages is not None:
-        check_language(codec, prompt.lang)
-    check_language(codec, prompt.to)
+        check_codec_language(codec, prompt.lang)
+    check_codec_language(codec, prompt.to)
