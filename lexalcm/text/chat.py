@@ -102,13 +102,13 @@ def read_turns(record: Mapping[str, Any], where: str) -> tuple[list[Turn], set[s
 
 
 def chat_document(
-    turns: Sequence[Turn], split: Sequence[Sequence[str]], role_sentences: Mapping[str, str]
+    turns: Sequence[Turn], segmented: Sequence[Sequence[str]], role_sentences: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """A conversation as a data set keeps it: `sentences` with those of the roles among them, `turns`, `targets`.
 
     Args:
         turns: in their order; those without a sentence are left out.
-        split: the sentences of each.
+        segmented: the sentences of each.
         role_sentences: the sentence of each role's special concept.
 
     Returns:
@@ -117,7 +117,7 @@ def chat_document(
     sentences: list[str] = []
     starts: list[list[Any]] = []
     targets: list[list[int]] = []
-    for turn, found in zip(turns, split, strict=True):
+    for turn, found in zip(turns, segmented, strict=True):
         if not found:
             continue
         if targets and targets[-1][1] == len(sentences):

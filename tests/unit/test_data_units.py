@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexalcm.data.build.segmented_store import Part, SegmentedStore, document_position
-from lexalcm.data.build.units import UnitPlan, cut_units, divide, read_unit
+from lexalcm.data.build.units import WorkUnits, cut_units, divide, read_unit
 from lexalcm.data.format.shards import ShardWriter, document_json
 from lexalcm.data.sources.corpus import Document
 
@@ -25,8 +25,8 @@ def in_parts(values: list, cut: int) -> list[list]:
     return [values[start : start + cut] for start in range(0, len(values), cut)]
 
 
-def held_out(plan: UnitPlan, positions: list[float]) -> list[bool]:
-    return plan.division.held_out(0, np.array(positions)).tolist()
+def held_out(work: WorkUnits, positions: list[float]) -> list[bool]:
+    return work.division.held_out(0, np.array(positions)).tolist()
 
 
 def test_positions_are_spread_evenly() -> None:
@@ -61,9 +61,9 @@ def test_both_sides_get_something_to_predict(
 
 
 def test_documents_without_a_sentence_are_counted_over_all_parts() -> None:
-    plan = divide([part([3], [0.5], dropped=2), part([], [], dropped=1), part([2], [0.7])], 0.1)
-    assert plan.dropped == 3
-    assert plan.parts == [1, 0, 1]
+    work = divide([part([3], [0.5], dropped=2), part([], [], dropped=1), part([2], [0.7])], 0.1)
+    assert work.dropped == 3
+    assert work.parts == [1, 0, 1]
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,15 +89,15 @@ def test_units_are_the_shards_that_a_writer_makes(
     text_bytes = [len(document_json(record)) for record in records]
     columns = ([n for n, _ in documents], positions, text_bytes)
     parts = [part(*some) for some in zip(*(in_parts(column, documents_a_part) for column in columns), strict=True)]
-    plan = cut_units(divide(parts, share), parts, 8, "float16", shard_size)
+    work = cut_units(divide(parts, share), parts, 8, "float16", shard_size)
     folder = tmp_path_factory.mktemp("shards")
     for split in ("train", "validation"):
         writer = ShardWriter(folder, split, "float16", shard_size)
-        chosen = [i for i, out in enumerate(held_out(plan, positions)) if out == (split == "validation")]
+        chosen = [i for i, out in enumerate(held_out(work, positions)) if out == (split == "validation")]
         for i in chosen:
             writer.add(records[i], np.zeros((documents[i][0], 8)))
         writer.close()
-        units = [unit for unit in plan.units if unit.split == split]
+        units = [unit for unit in work.units if unit.split == split]
         assert [(unit.shard, unit.documents, unit.sentences) for unit in units] == [
             (shard.record.file, shard.record.documents, shard.record.sentences) for shard in writer.shards
         ]
@@ -111,11 +111,11 @@ def test_a_unit_reads_its_documents_across_parts(tmp_path: Path) -> None:
     for number, some in enumerate((names[:11], [], names[11:12], names[12:])):
         store.write(number, [Document(name, "eng_Latn", f"One {name}. Two. Three.") for name in some])
     parts = [store.part(number) for number in range(4)]
-    plan = cut_units(divide(parts, 0.3), parts, 8, "float16", 8192)
-    seen = {unit.shard: [document["id"] for document in read_unit(plan, unit, store)] for unit in plan.units}
+    work = cut_units(divide(parts, 0.3), parts, 8, "float16", 8192)
+    seen = {unit.shard: [document["id"] for document in read_unit(work, unit, store)] for unit in work.units}
     assert len(seen) > 3
-    out = held_out(plan, list(map(document_position, names)))
+    out = held_out(work, list(map(document_position, names)))
     expected_out = [name for name, is_out in zip(names, out, strict=True) if is_out]
     assert [name for shard, ids in seen.items() if shard.startswith("validation") for name in ids] == expected_out
     assert sorted(name for ids in seen.values() for name in ids) == sorted(names)
-    assert all(len(seen[unit.shard]) == unit.documents for unit in plan.units)
+    assert all(len(seen[unit.shard]) == unit.documents for unit in work.units)

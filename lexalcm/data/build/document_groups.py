@@ -83,7 +83,7 @@ def embed_groups(codec: Codec, groups: Iterable[Group], roles: Mapping[str, np.n
 
 
 def _with_roles(embeddings: np.ndarray, turns: list[tuple[str, int]], roles: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The embeddings of what is said, [n, dim], with the concept of a role where each turn, (role, start), begins."""
+    """The embeddings of sentences, [n, dim], with the concept of a role where each turn, (role, start), begins."""
     if not turns:
         return embeddings
     starts = np.array([start for _, start in turns], np.int64)

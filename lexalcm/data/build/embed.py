@@ -19,7 +19,7 @@ from lexalcm.data.build.one_process import BuildResult, cut_note, source_record
 from lexalcm.data.build.settings import BuildSettings, build_record
 from lexalcm.data.build.shared_codec import check_codec_choice
 from lexalcm.data.build.tasks import Task
-from lexalcm.data.build.units import Unit, UnitPlan
+from lexalcm.data.build.units import Unit, WorkUnits
 from lexalcm.data.build.workspace import Workspace
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.sources.corpus import Source, TextDocuments, find_sources, read_documents
@@ -202,28 +202,28 @@ def _work(job: EmbedJob, task: Task, progress: Progress) -> EmbedResult:
         for part in task.from_own_on(range(len(job.sources))):
             job.segment(part, counter, languages)
     with progress(f"making the codec {job.settings.codec}", "sentences") as report:
-        plan = workspace.prepare(Counter(report), progress)
-    return finish(job, plan, *_embed_units(workspace, plan, task, progress))
+        work = workspace.prepare(Counter(report), progress)
+    return finish(job, work, *_embed_units(workspace, work, task, progress))
 
 
-def _embed_units(workspace: Workspace, plan: UnitPlan, task: Task, progress: Progress) -> tuple[int, int]:
+def _embed_units(workspace: Workspace, work: WorkUnits, task: Task, progress: Progress) -> tuple[int, int]:
     """Embed what is undone of a share: how many units that were, and how many sentences the codec cut."""
-    undone: list[Unit] = [unit for unit in task.share(plan.units) if not workspace.is_done(unit)]
+    undone: list[Unit] = [unit for unit in task.share(work.units) if not workspace.is_done(unit)]
     cut = 0
     if undone:
         codec = workspace.codec.open(progress)
         with progress("embedding", "sentences") as report:
             counter = Counter(report, sum(unit.sentences for unit in undone))
-            workspace.embed(plan, undone, codec, counter)
+            workspace.embed(work, undone, codec, counter)
         cut = codec.cut
     return len(undone), cut
 
 
-def finish(job: EmbedJob, plan: UnitPlan, own: int, cut: int = 0) -> EmbedResult:
+def finish(job: EmbedJob, work: WorkUnits, own: int, cut: int = 0) -> EmbedResult:
     """Make the data set if all units are done; `own` says how many this worker did, `cut` what it lost of them."""
     workspace = job.workspace
-    done = sum(workspace.is_done(unit) for unit in plan.units)
-    state = EmbedResult(job.out, done=done, units=len(plan.units), own=own, cut=cut)
-    if done < len(plan.units):
+    done = sum(workspace.is_done(unit) for unit in work.units)
+    state = EmbedResult(job.out, done=done, units=len(work.units), own=own, cut=cut)
+    if done < len(work.units):
         return state
-    return replace(state, built=BuildResult(workspace.finish(plan, job.source()), plan.dropped, cut_sentences=cut))
+    return replace(state, built=BuildResult(workspace.finish(work, job.source()), work.dropped, cut_sentences=cut))

@@ -108,16 +108,16 @@ def build_dataset(
             with progress("segmenting", "sentences") as report:
                 workspace.segment(0, documents, Counter(report), languages)
             with progress(f"fitting the codec {settings.codec}", "sentences") as report:
-                plan = workspace.prepare(Counter(report), progress)
+                work = workspace.prepare(Counter(report), progress)
             codec = workspace.codec.open(progress)
             with progress("embedding", "sentences") as report:
-                counter = Counter(report, plan.sentences)
-                workspace.embed(plan, plan.units, codec, counter)
+                counter = Counter(report, work.sentences)
+                workspace.embed(work, work.units, codec, counter)
             cut = codec.cut
-            workspace.finish(plan, source or {})
+            workspace.finish(work, source or {})
     except OSError as error:
         raise UserError(f"cannot write the data set {out}: {error.strerror or error}") from error
-    return BuildResult(Dataset.open(out), plan.dropped, cut_sentences=cut)
+    return BuildResult(Dataset.open(out), work.dropped, cut_sentences=cut)
 
 
 def build_from_paths(

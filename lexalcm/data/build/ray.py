@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lexalcm.data.build.embed import EmbedJob, EmbedResult, finish, unwritable
-from lexalcm.data.build.units import Unit, UnitPlan
+from lexalcm.data.build.units import Unit, WorkUnits
 from lexalcm.errors import UserError, import_extra
 from lexalcm.io.progress import Counter, Progress, silent
 
@@ -24,16 +24,16 @@ ATTEMPTS = 4
 class _Embedder:
     """A worker that keeps the codec."""
 
-    def __init__(self, job: EmbedJob, plan: UnitPlan) -> None:
+    def __init__(self, job: EmbedJob, work: WorkUnits) -> None:
         self.job = job
-        self.plan = plan
+        self.work = work
         self.codec = job.workspace.codec.open()
 
     def embed(self, unit: Unit) -> tuple[Unit, int]:
         """Embed a unit; with how many of its sentences the codec cut."""
         before = self.codec.cut
         try:
-            self.job.workspace.embed(self.plan, [unit], self.codec, lambda _sentences: None)
+            self.job.workspace.embed(self.work, [unit], self.codec, lambda _sentences: None)
         except OSError as error:
             raise unwritable(self.job.out, error) from error
         return unit, self.codec.cut - before
@@ -52,7 +52,7 @@ def _segment(job: EmbedJob, part: int, languages: frozenset[str] | None) -> int:
     return counter.done
 
 
-def _prepare(job: EmbedJob) -> UnitPlan:
+def _prepare(job: EmbedJob) -> WorkUnits:
     return job.workspace.prepare(lambda _sentences: None)
 
 
@@ -128,21 +128,21 @@ def _work(
         for sentences in _in_turn(ray, parts, 2 * cpus):
             counter(sentences)
     with progress(f"making the codec {job.settings.codec}", "sentences"):
-        plan = ray.get(ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_prepare).remote(job))
-    undone = [unit for unit in plan.units if not job.workspace.is_done(unit)]
+        work = ray.get(ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_prepare).remote(job))
+    undone = [unit for unit in work.units if not job.workspace.is_done(unit)]
     cut = 0
     if undone:
         count = min(len(undone), workers or gpus or cpus)
         options = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": ATTEMPTS}
         embedder = ray.remote(_Embedder).options(**options, num_gpus=1 if gpus else 0)
-        shared = ray.put(plan)
+        shared = ray.put(work)
         actors = [embedder.remote(job, shared) for _ in range(count)]
         with progress("embedding", "sentences") as report:
             counter = Counter(report, sum(unit.sentences for unit in undone))
             for unit, lost in _on_actors(ray, actors, undone):
                 counter(unit.sentences)
                 cut += lost
-    return finish(job, plan, len(undone), cut)
+    return finish(job, work, len(undone), cut)
 
 
 def _in_turn(ray: Any, starts: Iterable[Callable[[], Any]], at_once: int) -> Iterator[Any]:

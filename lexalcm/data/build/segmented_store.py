@@ -106,10 +106,10 @@ class SegmentedStore:
         start, text_bytes, n, position = array("q", [0]), array("q"), array("i"), array("d")
         dropped = 0
         with suppress(_OvertakenError), atomic_file(self._lines(part)) as path, path.open("wb") as file:
-            for number, (document, split) in enumerate(_segmented(documents, split)):
+            for number, (document, segmented) in enumerate(_segmented(documents, split)):
                 if number % LOOK_EVERY == 0 and self.has(part):
                     raise _OvertakenError
-                content = _content(document, split, role_sentences)
+                content = _content(document, segmented, role_sentences)
                 if content is None:
                     dropped += 1
                     continue
@@ -183,12 +183,14 @@ def _texts(document: Document) -> Iterator[tuple[str, str, list[str] | None]]:
             yield side.text, side.lang, side.sentences
 
 
-def _content(document: Document, split: list[list[str]], role_sentences: Mapping[str, str]) -> dict[str, Any] | None:
+def _content(
+    document: Document, segmented: list[list[str]], role_sentences: Mapping[str, str]
+) -> dict[str, Any] | None:
     """What a shard keeps of the texts of a document, which are in sentences now; None if it is to be left out."""
     if document.turns is not None:
-        return chat_document(document.turns, split, role_sentences)
-    if not all(split):
+        return chat_document(document.turns, segmented, role_sentences)
+    if not all(segmented):
         return None
     if document.source is None:
-        return {"sentences": split[0]}
-    return {"sentences": split[0] + split[1], "source": len(split[0])}
+        return {"sentences": segmented[0]}
+    return {"sentences": segmented[0] + segmented[1], "source": len(segmented[0])}

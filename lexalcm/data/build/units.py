@@ -7,7 +7,7 @@ Of the documents that have something to predict (two sentences) the lowest is al
 that both sides have one; where there are not two such, none is held out.
 
 The size of a shard is known from its documents' numbers of sentences and their text, so that units can be cut, named
-and handed out in advance; each is the same bytes whoever embeds it. The parts are read one at a time: the plan for a
+and handed out in advance; each is the same bytes whoever embeds it. The parts are read one at a time: the units of a
 billion documents holds what the largest part has and a line a shard.
 """
 
@@ -62,7 +62,7 @@ class Division(Settings):
         return ((position < self.share) | (number == self.lowest)) & (number != self.highest)
 
 
-class UnitPlan(Settings):
+class WorkUnits(Settings):
     """All units of a data set."""
 
     parts: list[NonNegativeInt]
@@ -78,7 +78,7 @@ class UnitPlan(Settings):
         return sum(unit.sentences for unit in self.units)
 
 
-def divide(parts: Iterable[Part], share: float) -> UnitPlan:
+def divide(parts: Iterable[Part], share: float) -> WorkUnits:
     """Decide which documents validate; units are cut by `cut_units` once the codec is known.
 
     Args:
@@ -101,14 +101,14 @@ def divide(parts: Iterable[Part], share: float) -> UnitPlan:
         first += len(part)
     both = share > 0 and usable > 1
     division = Division(share=share, lowest=lowest[1] if both else None, highest=highest[1] if both else None)
-    return UnitPlan(parts=counts, dropped=dropped, division=division)
+    return WorkUnits(parts=counts, dropped=dropped, division=division)
 
 
-def cut_units(plan: UnitPlan, parts: Iterable[Part], dim: int, dtype: Dtype, shard_size: int) -> UnitPlan:
+def cut_units(work: WorkUnits, parts: Iterable[Part], dim: int, dtype: Dtype, shard_size: int) -> WorkUnits:
     """Fill shards with documents in their order, each until the next document would not fit.
 
     Args:
-        plan: what `divide` gave for the same parts.
+        work: what `divide` gave for the same parts.
         parts: all parts, in order; read once.
         dim: numbers of an embedding.
         dtype: their stored type.
@@ -117,31 +117,31 @@ def cut_units(plan: UnitPlan, parts: Iterable[Part], dim: int, dtype: Dtype, sha
     queues = {split: _Queue(split, shard_size) for split in SPLITS}
     first = 0
     for part in parts:
-        held_out = plan.division.held_out(first, part.position)
+        held_out = work.division.held_out(first, part.position)
         size, advance = _sizes(part, dim, dtype)
         for split, queue in queues.items():
             members = np.flatnonzero(held_out == (split == "validation"))
             queue.add(first + members, size[members], advance[members], part.n[members])
         first += len(part)
-    return plan.model_copy(update={"units": tuple(unit for queue in queues.values() for unit in queue.finish())})
+    return work.model_copy(update={"units": tuple(unit for queue in queues.values() for unit in queue.finish())})
 
 
-def read_unit(plan: UnitPlan, unit: Unit, store: SegmentedStore) -> Iterator[dict[str, Any]]:
+def read_unit(work: WorkUnits, unit: Unit, store: SegmentedStore) -> Iterator[dict[str, Any]]:
     """The documents of a unit, in order."""
-    yield from _read(plan, unit.split, unit.first, unit.last, store)
+    yield from _read(work, unit.split, unit.first, unit.last, store)
 
 
-def training_documents(plan: UnitPlan, store: SegmentedStore) -> Iterator[dict[str, Any]]:
+def training_documents(work: WorkUnits, store: SegmentedStore) -> Iterator[dict[str, Any]]:
     """All documents that are not held out, in order: what a codec is fitted on."""
-    yield from _read(plan, "train", 0, sum(plan.parts) - 1, store)
+    yield from _read(work, "train", 0, sum(work.parts) - 1, store)
 
 
-def _read(plan: UnitPlan, split: SplitName, first: int, last: int, store: SegmentedStore) -> Iterator[dict[str, Any]]:
+def _read(work: WorkUnits, split: SplitName, first: int, last: int, store: SegmentedStore) -> Iterator[dict[str, Any]]:
     start = 0
-    for number, count in enumerate(plan.parts):
+    for number, count in enumerate(work.parts):
         if count and start <= last and first < start + count:
             part = store.part(number)
-            wanted = plan.division.held_out(start, part.position) == (split == "validation")
+            wanted = work.division.held_out(start, part.position) == (split == "validation")
             wanted[: max(0, first - start)] = False
             wanted[max(0, last + 1 - start) :] = False
             yield from store.read(number, part, np.flatnonzero(wanted).tolist())

@@ -30,7 +30,7 @@ from lexalcm.data.build.segmented_store import Part, SegmentedStore
 from lexalcm.data.build.settings import BuildSettings, build_record
 from lexalcm.data.build.shared_codec import SharedCodec, check_language_of, try_codec
 from lexalcm.data.build.unit_writer import UnitWriter, record_file
-from lexalcm.data.build.units import SPLITS, Unit, UnitPlan, cut_units, divide, read_unit, training_documents
+from lexalcm.data.build.units import SPLITS, Unit, WorkUnits, cut_units, divide, read_unit, training_documents
 from lexalcm.data.format.dataset import Dataset
 from lexalcm.data.format.finished_shard import FinishedShard
 from lexalcm.data.format.index import write_index
@@ -135,7 +135,7 @@ class Workspace:
                 report=report,
             )
 
-    def prepare(self, report: Callable[[int], None], progress: Progress = silent) -> UnitPlan:
+    def prepare(self, report: Callable[[int], None], progress: Progress = silent) -> WorkUnits:
         """Make the codec and cut the units, once all parts are there.
 
         Args:
@@ -148,15 +148,15 @@ class Workspace:
         """
         file = self.folder / "plan.json"
         if not file.exists():
-            plan = divide(self._parts(), self.settings.validation)
-            if not sum(plan.parts):
+            work = divide(self._parts(), self.settings.validation)
+            if not sum(work.parts):
                 raise DataError("the input has no sentence: give a text with words")
             if not self.codec.made():
-                self._make_codec(plan, report, progress)
+                self._make_codec(work, report, progress)
             settings = self.settings
-            plan = cut_units(plan, self._parts(), self.codec.record().dim, settings.dtype, settings.shard_size)
-            write_text(file, plan.model_dump_json())
-        return UnitPlan.model_validate_json(file.read_text(encoding="utf-8"))
+            work = cut_units(work, self._parts(), self.codec.record().dim, settings.dtype, settings.shard_size)
+            write_text(file, work.model_dump_json())
+        return WorkUnits.model_validate_json(file.read_text(encoding="utf-8"))
 
     def _has_shard(self, unit: Unit) -> bool:
         """Whether a unit is done; one whose shard a worker left without a record is recorded."""
@@ -174,14 +174,14 @@ class Workspace:
         except FileNotFoundError:
             return False
 
-    def embed(self, plan: UnitPlan, units: Iterable[Unit], codec: Codec, report: Callable[[int], None]) -> None:
+    def embed(self, work: WorkUnits, units: Iterable[Unit], codec: Codec, report: Callable[[int], None]) -> None:
         """Embed units and put their shards and records in their places, unless they are there.
 
         Documents are read, those before them embedded, and those before these written, in a thread, at the same time,
         also from one unit to the next.
 
         Args:
-            plan: that the units are of.
+            work: that the units are of.
             units: what to embed.
             codec: the shared one, loaded.
             report: called with the number of sentences of each document.
@@ -190,7 +190,7 @@ class Workspace:
             group
             for unit in units
             if not self._has_shard(unit)
-            for group in groups_of(codec, unit, read_unit(plan, unit, self.segmented))
+            for group in groups_of(codec, unit, read_unit(work, unit, self.segmented))
         )
         writer = UnitWriter(self.out, self.folder / "shards", self.settings.dtype, text=self.settings.text)
         written: deque[Future[list[int]]] = deque()
@@ -207,7 +207,7 @@ class Workspace:
                 _report(written.popleft(), report)
             writer.finish()
 
-    def finish(self, plan: UnitPlan, source: dict[str, Any]) -> Dataset:
+    def finish(self, work: WorkUnits, source: dict[str, Any]) -> Dataset:
         """Write what turns finished units into a data set; may be done any number of times, by anyone.
 
         Raises:
@@ -215,7 +215,7 @@ class Workspace:
         """
         splits: dict[str, SplitRecord] = {}
         for split in SPLITS:
-            shards = [self._record(unit) for unit in plan.units if unit.split == split]
+            shards = [self._record(unit) for unit in work.units if unit.split == split]
             if shards:
                 splits[split] = write_index(self.out, split, shards)
         self.codec.copy_to(self.out)
@@ -245,9 +245,9 @@ class Workspace:
     def _parts(self) -> Iterator[Part]:
         return map(self.segmented.part, range(self.parts))
 
-    def _make_codec(self, plan: UnitPlan, report: Callable[[int], None], progress: Progress) -> None:
+    def _make_codec(self, work: WorkUnits, report: Callable[[int], None], progress: Progress) -> None:
         def documents() -> Iterator[tuple[str, list[str]]]:
-            for document in training_documents(plan, self.segmented):
+            for document in training_documents(work, self.segmented):
                 report(len(document["sentences"]))
                 yield document["lang"], without_roles(document)
 

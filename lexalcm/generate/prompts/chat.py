@@ -90,14 +90,14 @@ def chat_prompt(
     check_seed(seed)
     whole = "\n".join(turn.text for turn in turns)
     lang = lang or detect_language(whole, codec)
-    split = [(turn.role, found) for turn in turns if (found := segment(turn.text, lang))]
-    if not split:
+    segmented = [(turn.role, found) for turn in turns if (found := segment(turn.text, lang))]
+    if not segmented:
         raise UserError("nobody says anything in this conversation: give a text with words")
-    if split[-1][0] == ASSISTANT:
+    if segmented[-1][0] == ASSISTANT:
         raise UserError("the last turn is the assistant's: end with what it should answer")
     sentences: list[str] = []
     heads: list[tuple[int, str]] = []
-    for role, of_turn in [*split, (ASSISTANT, [])]:
+    for role, of_turn in [*segmented, (ASSISTANT, [])]:
         heads.append((len(sentences), role))
         sentences += [SPECIAL_CONCEPTS[role], *of_turn]
     check_prompt_length(len(sentences), max_sentences, len(whole))
