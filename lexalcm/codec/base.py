@@ -29,7 +29,7 @@ Request = tuple[Sequence[str], str]
 
 
 def not_finite(place: int, count: int) -> str:
-    """What is said of an embedding, one of `count` to be decoded, with numbers that are none."""
+    """What is said of an embedding, one of `count` to be decoded, with NaN or infinite numbers."""
     return (
         f"embedding {place} of {count} is not finite (NaN or infinite): "
         "the model that made it diverged, see lcm verify model"

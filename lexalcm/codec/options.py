@@ -57,7 +57,7 @@ class CodecOptions(Settings):
             CodecError: something is.
         """
         if chosen := self.chosen():
-            raise CodecError(f"the codec {codec} has no choice of {chosen[0]}: omit that option")
+            raise CodecError(f"the codec {codec} does not have the option {chosen[0]}: omit it")
 
 
 class CodecChoice(Settings):

@@ -55,7 +55,7 @@ def special_sentences(codec: str, more: Mapping[str, str] | None = None) -> dict
         more: concepts of a user's own, or other sentences for names that there are.
 
     Raises:
-        ConfigError: a name that is none, or an empty sentence.
+        ConfigError: not a valid name, or an empty sentence.
     """
     for name, sentence in (more or {}).items():
         if not _NAME.fullmatch(name):

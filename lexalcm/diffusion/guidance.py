@@ -32,7 +32,7 @@ def guided(pair: NetworkPair, schedule: NoiseSchedule, scale: float, rescale: fl
     Args:
         pair: with and without conditioning; both are asked for at every timestep.
         schedule: the model's.
-        scale: 1 is no guidance; above, the difference that conditioning makes is enlarged so many times.
+        scale: 1 means no guidance; above, the difference that conditioning makes is multiplied by it.
         rescale: from 0, none, to 1: how far the guided noise gets the standard deviation of the conditional noise.
     """
 

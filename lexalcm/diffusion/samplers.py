@@ -29,7 +29,7 @@ DrawNoise = Callable[[], Tensor]
 """Makes standard normal noise of the shape of the concepts, new at each call."""
 
 Observer = Callable[[int, int, Prediction], None]
-"""Is told of each step by the sampler: its number, from 1; of how many; the clean concept and the noise that the step
+"""Is called by the sampler at each step: its number, from 1; of how many; the clean concept and the noise that the step
 goes on with. The clean concept of the last step is the result."""
 
 CLEAN = -1  # the timestep below the first one: no noise left
@@ -48,7 +48,7 @@ class Sampler:
         about: its order and where its steps lie, in a few words, for people who choose one.
         sample: the function, called as `sample(predict, x, schedule, timesteps, observe=...)`; see `sample_ddim`. Where
             it calls `predict` may depend on the schedule and the timesteps, not on what is predicted.
-        timesteps: where so many steps begin on a schedule, descending.
+        timesteps: where that number of steps begins on a schedule, descending.
         adds_noise: whether `sample` takes `eta`, the share of fresh noise, and `draw_noise` too.
     """
 
@@ -80,7 +80,7 @@ class Calls(NamedTuple):
     evaluated: list[int]
     """The timestep of each call of the predictor, in order."""
     draws: int
-    """How often fresh noise is drawn."""
+    """How many times fresh noise is drawn."""
 
 
 def dry_run(sampler: Sampler, schedule: NoiseSchedule, timesteps: Sequence[int], eta: float = 0.0) -> Calls:
@@ -142,7 +142,7 @@ def log_snr_timesteps(steps: int, schedule: NoiseSchedule) -> list[int]:
 def _check_steps(steps: int, schedule: NoiseSchedule) -> None:
     if steps > schedule.steps:
         most = schedule.steps
-        raise UserError(f"{steps} denoising steps: this model was trained with {most}, choose at most so many")
+        raise UserError(f"{steps} denoising steps: this model was trained with {most}: choose at most {most}")
 
 
 def sample_ddim(
@@ -162,7 +162,7 @@ def sample_ddim(
         x: pure noise, or a concept with the noise of the first timestep.
         schedule: the model's.
         timesteps: where steps begin, descending.
-        observe: is told of each step.
+        observe: is called at each step.
         eta: share of fresh noise (eq. 16), from 0, deterministic, to 1, DDPM.
         draw_noise: makes fresh noise of the shape of `x`; needed when `eta` is not 0.
 

@@ -27,9 +27,9 @@ class Denoising:
     Attributes:
         guided: whether the network is to answer without conditioning too.
         timesteps: where steps begin.
-        evaluations: how often the network is asked for a concept.
+        evaluations: how many times the network is called for a concept.
         evaluated: the timesteps that it is asked for, each once.
-        draws: how often noise is drawn for a concept.
+        draws: how many times noise is drawn for a concept.
 
     Raises:
         UserError: more steps than the model was trained with, or timesteps that it does not have.
@@ -57,7 +57,7 @@ class Denoising:
         Args:
             network: the model; answers with a pair if `guided`.
             draw_noise: called `draws` times.
-            observe: is told of each step; changes nothing.
+            observe: is called at each step; changes nothing.
         """
 
         def pair(x: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ class Denoising:
 def _check_timesteps(timesteps: Sequence[int], train_steps: int) -> list[int]:
     listed = list(timesteps)
     if not listed:
-        raise UserError("no timesteps: give at least one, or leave them to the options")
+        raise UserError("no timesteps: give at least one, or omit them to use the options")
     for timestep in listed:
         if not isinstance(timestep, Integral) or isinstance(timestep, bool) or not 0 <= timestep < train_steps:
             raise UserError(f"timestep {timestep!r}: this model has whole numbers from 0 to {train_steps - 1}")

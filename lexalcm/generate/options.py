@@ -2,7 +2,7 @@
 
 The defaults are those of the LCM paper (arXiv 2412.08821, section 2.4) but for the sampler: DPM-Solver++ in 12 steps
 comes nearer to what 100 steps give than the paper's DDIM in 40 (`tools/compare_samplers.py`, `docs/benchmarks.md`). A
-model folder may carry its own in `generation_config.json`; what a caller asks for goes before both.
+model folder may carry its own in `generation_config.json`; what a caller asks for takes precedence over both.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class SamplingOptions(Settings):
     steps: Annotated[PositiveInt, _sampling()] = 12
     """Denoising steps of a diffusion model."""
     guidance_scale: Annotated[NonNegativeFloat, _sampling(("--guidance",))] = 3.0
-    """Classifier-free guidance scale; 1 is none."""
+    """Classifier-free guidance scale; 1 means no guidance."""
     guidance_rescale: Annotated[Fraction, _sampling()] = 0.7  # arXiv 2305.08891, algorithm 2
     """How far guided noise gets the spread of the unguided."""
     initial_noise_scale: Annotated[PositiveFloat, _sampling(("--noise-scale",))] = 0.6
@@ -74,7 +74,7 @@ class GenerationOptions(SamplingOptions):
     reencode: Annotated[bool, _sampling()] = False
     """Read on from the decoded text, not from the model's own concepts."""
     max_sentences: Annotated[PositiveInt, _stopping(("--max-sentences", "--sentences", "-n"))] = 10
-    """Write at most so many sentences."""
+    """Write at most this many sentences."""
     max_prompt: Annotated[PositiveInt, Option(panel="Input and output")] = 256
     """A prompt of more sentences is taken for a mistake."""
     stop_similarity: Annotated[Similarity | None, _stopping()] = 0.9

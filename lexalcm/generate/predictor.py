@@ -75,8 +75,8 @@ def prepare(
         options: how a diffusion model generates; a base model ignores it.
         timesteps: where the sampler's steps begin, strictly descending, from T - 1 to 0 at most, in place of those that
             `options.steps` gives.
-        observe: is told of each denoising step, with normalized concepts; a base model has no steps. On a GPU, once all
-            steps of a concept are done.
+        observe: is called at each denoising step, with normalized concepts; a base model has no steps. On a GPU, once
+            all steps of a concept are done.
         graphs: whether concepts are made by CUDA graphs where their work can be captured; none: on a GPU.
 
     Raises:

@@ -34,7 +34,7 @@ from lexalcm.model.storage.folder import GENERATION_FILE, load_model, model_fold
 from lexalcm.text.chat import Turn
 
 OnStep = Callable[[int, int], None]
-"""Is told of each denoising step: its number, from 1, and how many a concept takes."""
+"""Is called at each denoising step: its number, from 1, and how many a concept takes."""
 
 __all__ = ["Continuation", "Continuations", "Guess", "Prompt", "TextModel", "WrittenSentence"]
 
@@ -57,7 +57,7 @@ class TextModel:
         model: on its device.
         codec: to read and write with.
         end_of_text: the codec's concept for it, [D]; None: unknown.
-        on_step: is told of each denoising step.
+        on_step: is called at each denoising step.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class TextModel:
             codec: another implementation of the model's codec, e.g. `"sonar-hf"` of `"sonar"`.
             codec_options: how the codec is run, and decodes.
             progress: opens reports of downloads.
-            on_step: is told of each denoising step.
+            on_step: is called at each denoising step.
 
         Raises:
             UserError: no such model, an incomplete folder, no such device.
@@ -283,5 +283,5 @@ def check_end(folder: Path, end_of_text: Tensor | None, options: GenerationOptio
     if end_of_text is None and options.stops_at_end:
         raise UserError(
             f"{folder} has no {SPECIAL_FILE}, which says where a text ends: copy it from the data set "
-            "that the model was trained on, or do without: --stop-similarity 1"
+            "that the model was trained on, or switch that off with --stop-similarity 1"
         )

@@ -97,7 +97,7 @@ class LCM(nn.Module, ModelHubMixin, ABC, library_name="lexalcm", tags=["large-co
 
         Args:
             denoising: how concepts come out of noise; None for a model that does not denoise.
-            observe: is told of each denoising step.
+            observe: is called at each denoising step.
         """
 
     @property

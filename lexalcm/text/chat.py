@@ -72,7 +72,7 @@ def read_turns(record: Mapping[str, Any], where: str) -> tuple[list[Turn], set[s
         where: file and line, for messages, e.g. `chats.jsonl:3: `.
 
     Raises:
-        DataError: another layout, an unknown role, a weight that is neither 0 nor 1, or content that is no text.
+        DataError: another layout, an unknown role, a weight that is neither 0 nor 1, or content that is not text.
     """
     match _layout(record):
         case [field]:
@@ -140,7 +140,7 @@ def _layout(record: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _messages(messages: Any, field: str, where: str) -> list[Turn]:
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
-        raise DataError(f"{where}field {field!r} is no list of messages")
+        raise DataError(f"{where}field {field!r} is not a list of messages")
     turns = []
     for number, message in enumerate(messages, start=1):
         name = first_present(message, "role", "from")
@@ -163,7 +163,7 @@ def _history(history: Any, where: str) -> list[Turn]:
     if isinstance(history, list) and isinstance(history[0], Mapping):
         return _messages(history, "history", where)
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise DataError(f"{where}field 'history' is no list of pairs [question, answer]")
+        raise DataError(f"{where}field 'history' is not a list of pairs [question, answer]")
     sides = ("user", ASSISTANT)
     return [
         Turn(role, _text(text, "history", where)) for pair in history for role, text in zip(sides, pair, strict=True)

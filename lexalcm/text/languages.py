@@ -434,6 +434,6 @@ _KANA = re.compile(r"[\u3041-\u30ff\uff66-\uff9f]")
 def language_of(text: str) -> str:
     """A guess for text that nothing is known of: Japanese where there is kana, English elsewhere.
 
-    Between languages of one script only a statistical model could choose; who works in another language says so.
+    Between languages of one script only a statistical model could choose; for other languages users give it.
     """
     return "jpn_Jpan" if _KANA.search(text) else "eng_Latn"

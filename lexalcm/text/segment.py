@@ -20,7 +20,7 @@ import regex
 import sentencex
 
 from lexalcm.text.languages import iso_code
-from lexalcm.text.sentence_ends import join_pieces, mend_cuts
+from lexalcm.text.sentence_ends import join_pieces, repair_cuts
 
 MAX_CHARS = 250
 """Characters (code points) that a sentence may have before it is cut."""
@@ -69,9 +69,9 @@ class SentencexSegmenter:
     """Rules of the `sentencex` library: offline, about 30 languages of its own and English rules for the rest."""
 
     def split(self, paragraphs: Sequence[str], lang: str) -> list[list[str]]:
-        """Split at sentence ends that are no abbreviations, numbers or open quotations."""
+        """Split at sentence ends that are not abbreviations, numbers or open quotations."""
         code = iso_code(lang)
-        return [mend_cuts(sentencex.segment(code, paragraph), code) for paragraph in paragraphs]
+        return [repair_cuts(sentencex.segment(code, paragraph), code) for paragraph in paragraphs]
 
 
 def segment(

@@ -1,6 +1,6 @@
 """What sentencex does not know of where sentences end: stops of some scripts, titles before names, quotations.
 
-Where it cuts too little, `mend_cuts` cuts; where it cuts behind what belongs to the next words, that is joined again.
+Where it cuts too little, `repair_cuts` cuts; where it cuts behind what belongs to the next words, that is joined again.
 """
 
 from collections.abc import Callable
@@ -90,7 +90,7 @@ _TITLES = {
 """By ISO code, titles that stand before a name with a point; one in small letters may begin with a capital too."""
 
 
-def mend_cuts(pieces: list[str], code: str) -> list[str]:
+def repair_cuts(pieces: list[str], code: str) -> list[str]:
     """The pieces of a paragraph as sentencex cut it by the rules of a language (ISO code), with better cuts."""
     ends_in_title = _title_of(code)
     cut = [part for piece in pieces for part in _cut(piece)]

@@ -187,7 +187,7 @@ MISTAKES = [
     ("infer $LONG", "100,000 characters"),
     ("infer $LONG --each", "100,000 characters"),
     ("infer Hallo. --lang de", "no sentence in deu_Latn: it knows eng_Latn, jpn_Jpan"),
-    ("infer Привет.", "the text is in Cyrillic script: say its language with --lang"),
+    ("infer Привет.", "the text is in Cyrillic script: give its language with --lang"),
     ("infer Hello. --to fr", "no sentence in fra_Latn"),
     ("infer Hello. --lang klingon", "unknown language"),
     ("infer Hello. --sampler magic", "unknown sampler 'magic': known are ddim, dpm-solver++"),

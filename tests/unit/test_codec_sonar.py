@@ -457,7 +457,7 @@ def test_an_address_or_a_cache_that_is_none(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LEXALCM_SONAR_URL", "mirror.example/SONAR")
     with pytest.raises(
-        CodecError, match=r"LEXALCM_SONAR_URL is mirror\.example/SONAR, no address: write it like https:"
+        CodecError, match=r"LEXALCM_SONAR_URL is mirror\.example/SONAR, which is not an address: write it like https:"
     ):
         hf_codec(weights=None).encode(SENTENCES, "eng_Latn")
     monkeypatch.setenv("LEXALCM_SONAR_URL", "http://[bad")
@@ -483,7 +483,7 @@ def test_a_hub_that_breaks_off_is_one_line(monkeypatch: pytest.MonkeyPatch, name
 
 
 def test_an_unknown_language_is_answered_with_the_nearest(codec: SonarHfCodec) -> None:
-    with pytest.raises(CodecError, match=r"does not know the language 'fra_Cyrl': near it are fra_Latn \(French\)"):
+    with pytest.raises(CodecError, match=r"does not know the language 'fra_Cyrl': the nearest are fra_Latn \(French\)"):
         codec.encode(SENTENCES, "fra_Cyrl")
     with pytest.raises(CodecError, match="does not know the language 'deu_Latn'"):
         codec.decode(EMBEDDINGS, "deu_Latn")
@@ -529,7 +529,7 @@ def test_wrong_options_are_named() -> None:
     with pytest.raises(ConfigError, match=r"codec\.weight: did you mean weights"):
         fit_codec("sonar-hf", [], weight="x")
     embedded = fit_codec("lsa", [("eng_Latn", ["Hello there.", "How are you?"])])
-    with pytest.raises(CodecError, match="lsa has no choice of beam: omit that option"):
+    with pytest.raises(CodecError, match="lsa does not have the option beam: omit it"):
         embedded.configure(CodecOptions(decoding=DecodingOptions(beam=2)))
     embedded.configure(CodecOptions())
 

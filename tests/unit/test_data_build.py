@@ -166,7 +166,7 @@ def test_nothing_is_left_when_building_fails(tmp_path: Path, monkeypatch: pytest
         build_into(tmp_path / "d", codec="hush")
     with pytest.raises(DataError, match="no sentence"):
         build_dataset([Document("a", "eng_Latn", "...")], tmp_path / "d", SETTINGS)
-    with pytest.raises(CodecError, match=r"does not know the language deu_Latn: near it are eng_Latn \(English\)"):
+    with pytest.raises(CodecError, match=r"does not know the language deu_Latn: the nearest are eng_Latn \(English\)"):
         build_dataset([Document("a", "deu_Latn", "Eins. Zwei.")], tmp_path / "d", SETTINGS)
     assert list(tmp_path.iterdir()) == []
 

@@ -268,7 +268,7 @@ def test_parquet_and_lists_of_messages(tmp_path: Path, hash_codec: type) -> None
     ("record", "message"),
     [
         ({"text": "Plain."}, "no conversation in a known layout (messages; conversations; prompt and completion; "),
-        ({"messages": "Hello"}, "field 'messages' is no list of messages"),
+        ({"messages": "Hello"}, "field 'messages' is not a list of messages"),
         ({"messages": [{"content": "Hello"}]}, "message 1: it has no role"),
         ({"messages": [{"role": "narrator", "content": "x"}]}, "message 1: unknown role 'narrator': known are system"),
         ({"messages": [{"role": "user", "content": 3}]}, "message 1: field 'content' holds int, not text"),
@@ -387,7 +387,7 @@ def test_a_history_comes_first_in_its_order(tmp_path: Path) -> None:
     assert fields == {"instruction", "input", "output", "history", "system"}
     record["history"] = [{"role": "user", "content": "What now?"}, {"role": "assistant", "content": "Sun."}]
     assert [turn.text for turn in read_turns(record, "")[0]] == ["Be brief.", "What now?", "Sun.", "And then?", "Rain."]
-    with pytest.raises(DataError, match="1: field 'history' is no list of pairs"):
+    with pytest.raises(DataError, match="1: field 'history' is not a list of pairs"):
         read_turns(record | {"history": ["What now?"]}, "1: ")
 
 

@@ -168,7 +168,7 @@ def test_a_folder_with_another_data_set_is_an_error(texts: Path, tmp_path: Path,
     (tmp_path / "home" / "precious").touch()
     with pytest.raises(UserError, match="choose another output"):
         make_job([texts], tmp_path / "home", SETTINGS)
-    with pytest.raises(UserError, match="read once only"):
+    with pytest.raises(UserError, match="read only once"):
         make_job(["-"], tmp_path / "new", SETTINGS)
     with pytest.raises(CodecError, match="did you mean hash"):
         make_job([texts], tmp_path / "new", SETTINGS.model_copy(update={"codec": "hush"}))

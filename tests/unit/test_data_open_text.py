@@ -53,7 +53,7 @@ def test_a_longer_window_is_said(tmp_path: Path, log: int) -> None:
     file = tmp_path / "long.jsonl.zst"
     file.write_bytes(declared_window(b'{"text": "A document."}\n', log))
     with pytest.raises(
-        DataError, match=r"long\.jsonl\.zst was compressed with a window .* above 2 GiB: compress it anew"
+        DataError, match=r"long\.jsonl\.zst was compressed with a window .* above 2 GiB: compress it again"
     ):
         list(read_documents(find_sources([file])))
 

@@ -81,7 +81,7 @@ def test_blocks_are_fetched_once_and_kept_for_the_next_time(local, server):
     assert server.sent - before == (local.path / "dataset.json").stat().st_size  # looked at anew each time
 
 
-def test_a_block_that_the_disk_has_damaged_is_fetched_anew(local, server, small_cache):
+def test_a_block_that_the_disk_has_damaged_is_fetched_again(local, server, small_cache):
     address = f"{server.address}/set"
     same(Dataset.open(address), local)
     with np.load(local.path / "train.index.npz") as index:

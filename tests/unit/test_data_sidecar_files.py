@@ -100,7 +100,7 @@ def test_manifests_without_checksums_are_read(folder: Path) -> None:
     assert len(Dataset.open(folder).normalizer()["center"]) == 8
 
 
-def test_of_a_remote_set_a_damaged_copy_is_fetched_anew_and_a_damaged_original_named(
+def test_of_a_remote_set_a_damaged_copy_is_fetched_again_and_a_damaged_original_named(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("aiohttp", reason="reading http:// needs the extra http")

@@ -102,7 +102,7 @@ def test_wrong_lines_are_named(tmp_path, line, message):
 
 def test_a_script_that_leaves_the_language_open_is_asked_about(tmp_path):
     file = write(tmp_path / "task.jsonl", {"source": "Кошка видит собаку.", "reference": "Собака."})
-    with pytest.raises(DataError, match="line 1: the text is in Cyrillic script: say its language"):
+    with pytest.raises(DataError, match="line 1: the text is in Cyrillic script: give its language"):
         read_examples(file)
 
 

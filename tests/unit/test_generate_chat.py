@@ -84,7 +84,7 @@ def test_turns_without_words_are_left_out_and_the_assistant_is_to_speak() -> Non
     assert prompt.sentences[-2:] == ("Why?", ASSISTANT)
     with pytest.raises(UserError, match="the last turn is the assistant's"):
         chat_prompt(TURNS[:3])
-    with pytest.raises(UserError, match="nobody says anything"):
+    with pytest.raises(UserError, match="this conversation has no text"):
         chat_prompt([Turn("user", "...")])
     with pytest.raises(UserError, match="max_prompt is 4"):
         chat_prompt(TURNS, max_sentences=4)
@@ -112,7 +112,7 @@ def test_an_answer_ends_near_what_stands_behind_answers(concept: Tensor, reason:
 
 def test_a_model_without_roles_says_so(tmp_path: Path) -> None:
     save_file({"end_of_text": np.ones(3, np.float32)}, tmp_path / "special_concepts.safetensors")
-    with pytest.raises(UserError, match="no special concept system, so that it cannot tell who speaks"):
+    with pytest.raises(UserError, match="no special concept system, so it cannot mark whose turn it is"):
         Roles.read(tmp_path)
 
 

@@ -176,7 +176,7 @@ def test_another_language_than_the_codec_has(model: LCM) -> None:
     ],
 )
 def test_a_script_that_leaves_the_language_open_is_asked_about(model: LCM, text: str, script: str) -> None:
-    with pytest.raises(UserError, match=f"the text is in {script} script: say its language with --lang"):
+    with pytest.raises(UserError, match=f"the text is in {script} script: give its language with --lang"):
         model.generate(text)
     with pytest.raises(CodecError, match="no sentence in rus_Cyrl"):
         model.generate(text, lang="rus_Cyrl")
@@ -204,7 +204,7 @@ def test_languages_that_are_seen(writer: TextModel) -> None:
     assert {text: detect_language(text, writer.codec) for text in seen} == seen
     assert detect_language("銀河鉄道", Knows("eng_Latn", "jpn_Jpan")) == "jpn_Jpan"
     for codec in (None, Knows("jpn_Jpan", "zho_Hant"), Knows("eng_Latn")):
-        with pytest.raises(UserError, match="in Chinese characters: say its language with --lang"):
+        with pytest.raises(UserError, match="in Chinese characters: give its language with --lang"):
             detect_language("銀河鉄道", codec)
 
 

@@ -188,7 +188,7 @@ class LsaCodec(Codec):
             CodecError: a file is missing or damaged, or it is another codec than the record's.
         """
         if record.name != "lsa":
-            raise CodecError(f"this was made with the codec {record.name}, which lsa is no implementation of")
+            raise CodecError(f"this was made with the codec {record.name}, which lsa does not implement")
         advice = "build the data set again"
         missing = f"the codec's files are missing in {folder}: {advice}"
         damaged = f"the codec's files in {folder} are damaged: {advice}"
@@ -233,7 +233,7 @@ def _embed(counts: sp.csr_matrix, sentences: Sequence[str], projection: np.ndarr
 
 
 def _count(sentences: Sequence[str], limit: int) -> tuple[list[str], sp.csr_matrix]:
-    """The most frequent n-grams, at most `limit` of them in alphabetical order, and how often each sentence has them.
+    """The most frequent n-grams, at most `limit` of them in alphabetical order, and each sentence's counts of them.
 
     Of equally frequent ones the first in that order: with `max_features` the processor's way of sorting would choose.
 
@@ -287,7 +287,9 @@ def _topic_directions(
     passages = sp.diags_array(weights) @ normalize(_passage_sums(lengths, passage) @ counts)
     rank = min(options.dim, passages.shape[0], passages.shape[1])
     if rank < min(passages.shape):
-        with np.errstate(divide="ignore", invalid="ignore"):  # of passages that are all the same, shares of no variance
+        with np.errstate(
+            divide="ignore", invalid="ignore"
+        ):  # of passages that are all the same, shares of zero variance
             svd = TruncatedSVD(rank, n_iter=4, random_state=options.seed).fit(passages)
         values, directions = svd.singular_values_, svd.components_
     else:

@@ -121,7 +121,7 @@ class SonarBase(Codec):
             CodecError: the record is another codec's.
         """
         if record.name != RECORD_NAME:
-            raise CodecError(f"this was made with the codec {record.name}, which {cls.backend} is no implementation of")
+            raise CodecError(f"this was made with the codec {record.name}, which {cls.backend} does not implement")
         return cls(validate(SonarOptions, record.options, prefix="codec"), record)
 
     def configure(self, options: CodecOptions, progress: Progress = silent) -> None:
@@ -324,7 +324,7 @@ class SonarBase(Codec):
         if lang in self._languages:
             return
         near = shown_nearest(lang, self._languages)
-        raise CodecError(f"SONAR does not know the language {lang!r}: near it are {near}")
+        raise CodecError(f"SONAR does not know the language {lang!r}: the nearest are {near}")
 
 
 def _check_finite(embeddings: np.ndarray, sentences: Sequence[str]) -> None:
@@ -332,7 +332,7 @@ def _check_finite(embeddings: np.ndarray, sentences: Sequence[str]) -> None:
     if len(broken):
         raise CodecError(
             f"the embedding of {sentences[int(broken[0])][:60]!r} is not finite: take --codec-dtype fp32, "
-            "and if that does not mend it, the weights are damaged"
+            "and if that does not help, the weights are damaged"
         )
 
 

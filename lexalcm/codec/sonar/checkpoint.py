@@ -159,7 +159,7 @@ def _read_file(file: Path) -> Mapping[str, Any]:
         raise CodecError(f"cannot read the weights {file}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise CodecError(
-            f"{file} is no file of weights, or holds more than weights: it is not opened, because that could run code"
+            f"{file} is not a weights file, or holds more than weights: it is not opened, because that could run code"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise CodecError(f"{file} is damaged or not a file of weights: download it again") from error

@@ -66,7 +66,7 @@ class SonarDecoder:
         return found
 
     def batch_sentences(self, beam: int) -> int:
-        """Sentences that are searched at once, with so many hypotheses each."""
+        """Sentences that are searched at once, with a beam of that size each."""
         if self.batch_tokens is None:
             return BATCH_SENTENCES.get(self.device.type, OTHER_BATCH_SENTENCES)
         return max(1, self.batch_tokens // (TOKENS_OF_A_SENTENCE * beam))

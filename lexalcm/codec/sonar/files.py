@@ -195,7 +195,7 @@ def open_weights(file: SonarFile, side: Side) -> OpenedWeights:
         with FileLock(kept.with_name(f".{kept.name}.lock")):  # of many workers one converts, the others wait
             return _open_kept(kept, side, file.heads) or _convert(file, side, kept)
     except (OSError, SafetensorError) as error:
-        logger.warning("the converted weights are not kept, the next start takes as long: %s", error)
+        logger.warning("cannot keep the converted weights, so the next start takes as long: %s", error)
         weights = read_weights(file.path, side)
         return OpenedWeights(weights, weights_digest(weights), file.heads)
 
@@ -234,7 +234,7 @@ def _published(part: Part, progress: Progress) -> SonarFile:
     goal = cache_folder() / "sonar" / name
     address = f"{_address()}/{name}"
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false"):
-        raise CodecError(f"HF_HUB_OFFLINE forbids to download {address}: {_by_hand(goal.parent)}")
+        raise CodecError(f"HF_HUB_OFFLINE forbids downloading {address}: {_by_hand(goal.parent)}")
     try:
         with progress(f"downloading {name}", "bytes") as report:
             return _with_config(download(address, goal, report).path, part)
@@ -246,7 +246,7 @@ def _address() -> str:
     """Where the published files are, without a slash at the end."""
     given = os.environ.get(ADDRESS_VARIABLE) or ADDRESS
     if not given.lower().startswith(("http://", "https://")):
-        raise CodecError(f"{ADDRESS_VARIABLE} is {given}, no address: write it like {ADDRESS}")
+        raise CodecError(f"{ADDRESS_VARIABLE} is {given}, which is not an address: write it like {ADDRESS}")
     return given.rstrip("/")
 
 

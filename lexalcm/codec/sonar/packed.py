@@ -138,7 +138,7 @@ class Group:
     padded: Tensor | None = None
     """Which of the slice's tokens stands where in the padded group, int64 [S x L]; None: all are equally long."""
     mask: Tensor | None = None
-    """Which of those places are no padding, bool [S, 1, 1, L]."""
+    """Which of those places are not padding, bool [S, 1, 1, L]."""
     real: Tensor | None = None
     """Where the slice's tokens are in the padded group, int64 [tokens]."""
 

@@ -81,7 +81,7 @@ def length_groups(lengths: np.ndarray) -> list[slice]:
 
 
 def _even_parts(lengths: np.ndarray, max_tokens: int) -> list[slice]:
-    """Slices of sentences with at most so many tokens; as few as will do, and as equal as whole sentences allow."""
+    """Slices of sentences with at most that many tokens; as few as will do, and as equal as whole sentences allow."""
     parts = []
     ends = np.cumsum(lengths)
     start = done = 0

@@ -64,7 +64,7 @@ class SonarTokenizer:
             return self._language_ids[lang]
         except KeyError:
             near = ", ".join(nearest_languages(lang, self.languages))
-            raise CodecError(f"the tokenizer has no token for the language {lang!r}: near it are {near}") from None
+            raise CodecError(f"the tokenizer has no token for the language {lang!r}: the nearest are {near}") from None
 
     def encode(self, sentences: Sequence[str], lang: str) -> list[np.ndarray]:
         """Sentences in source form, int32 [tokens] each."""

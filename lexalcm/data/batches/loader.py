@@ -148,7 +148,7 @@ class BatchReader(MapDataset):
 
 
 def _enumerate(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of so many things in each group: every thing's group, and its number in the group."""
+    """Of a number of things in each group: every thing's group, and its number in the group."""
     group = np.repeat(np.arange(len(counts)), counts)
     return group, np.arange(len(group)) - (np.cumsum(counts) - counts)[group]
 

@@ -1,6 +1,6 @@
 """The death of a loader process, reported in one line.
 
-Torch notices it wherever the process that reads is at work, and raises an error of no class of its own, under a
+Torch notices it wherever the process that reads is at work, and raises an error without a class of its own, under a
 traceback that leads nowhere: the system has killed the process, mostly because memory was full.
 """
 

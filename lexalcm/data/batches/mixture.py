@@ -149,7 +149,7 @@ def _targets(dataset: Dataset, settings: SetSettings, lengths: np.ndarray, split
         return {"targets": TargetSpans(spans, lengths)}
     sources = dataset.columns(split, ["source"]).get("source")
     if sources is None and settings.pairs:
-        raise ConfigError(f"{dataset.address} has no pairs of source and target ({split}): take out pairs: true")
+        raise ConfigError(f"{dataset.address} has no pairs of source and target ({split}): remove pairs: true")
     return {"sources": sources}
 
 

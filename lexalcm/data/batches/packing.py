@@ -163,7 +163,7 @@ class _OpenRows:
         return full * per_row + rest
 
     def _extend(self, room: int, rows: int, added: tuple[int, ...]) -> None:
-        """Add the same places to so many rows with `room`."""
+        """Add the same places to a number of rows with `room`."""
         for lengths, alike in list(self.by_room[room].items()):
             moved = min(rows, alike)
             if moved:

@@ -67,7 +67,7 @@ class EmbedResult:
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """What all workers of a data set are told; made by `make_job`."""
+    """What all workers of a data set are given; made by `make_job`."""
 
     sources: tuple[Source, ...]
     out: Path
@@ -139,7 +139,7 @@ def make_job(
     """
     sources = find_sources(paths, text_field=text_field, chat=chat)
     if any(source.path is None for source in sources):
-        raise UserError("standard input can be read once only: use lcm data build, or write it to a file")
+        raise UserError("standard input can be read only once: use lcm data build, or write it to a file")
     check_codec_choice(settings.codec)
     check_segmenter(settings.segmenter, settings.segmenter_options)
     job = EmbedJob(
@@ -161,7 +161,7 @@ def embed(job: EmbedJob, task: Task | None = None, *, progress: Progress = silen
     """Do a share of the work on a data set, and finish it if nothing is left to do.
 
     Args:
-        job: what all workers are told.
+        job: what all workers are given.
         task: which share is this one's; None: all of it.
         progress: opens a report of each stage.
 
@@ -173,10 +173,10 @@ def embed(job: EmbedJob, task: Task | None = None, *, progress: Progress = silen
     try:
         return _work(job, task, progress)
     except FileNotFoundError as error:
-        finished = job.finished()  # another worker has done so meanwhile, and has put the tools away
+        finished = job.finished()  # another worker has done so meanwhile, and has removed the working folder
         if finished is None:
             raise UserError(
-                f"{error.filename} has gone while it was needed: put it back and run the same again"
+                f"{error.filename} was removed while it was needed: put it back and run the same command again"
             ) from error
         return EmbedResult(job.out, built=finished)
     except OSError as error:
@@ -186,7 +186,7 @@ def embed(job: EmbedJob, task: Task | None = None, *, progress: Progress = silen
 def unwritable(out: Path, error: OSError) -> UserError:
     """What a worker says that cannot write."""
     return UserError(
-        f"cannot write {out}: {error.strerror or error}; finished shards stay: mend it and run the same again"
+        f"cannot write {out}: {error.strerror or error}; finished shards stay: fix that and run the same command again"
     )
 
 

@@ -62,7 +62,7 @@ def embed_on_ray(
     """Do all work on a data set, on a Ray cluster.
 
     Args:
-        job: what all workers are told.
+        job: what all workers are given.
         address: of the cluster's head (`auto` for the one of this machine), or `local` to start one here; a process
             that is connected to a cluster already uses that.
         workers: how many embed; None: one for each GPU of the cluster, or where it has none for each CPU.

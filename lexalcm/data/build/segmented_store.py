@@ -27,7 +27,7 @@ from lexalcm.io.atomic import atomic_file
 from lexalcm.text.chat import chat_document
 from lexalcm.text.segment import MAX_CHARS, Segmenter, segment_texts
 
-LOOK_EVERY = 256
+CHECK_EVERY = 256
 """Documents after which a worker looks whether another has finished the same part."""
 
 SEGMENT_DOCUMENTS = 64
@@ -107,7 +107,7 @@ class SegmentedStore:
         dropped = 0
         with suppress(_OvertakenError), atomic_file(self._lines(part)) as path, path.open("wb") as file:
             for number, (document, segmented) in enumerate(_segmented(documents, split)):
-                if number % LOOK_EVERY == 0 and self.has(part):
+                if number % CHECK_EVERY == 0 and self.has(part):
                     raise _OvertakenError
                 content = _content(document, segmented, role_sentences)
                 if content is None:

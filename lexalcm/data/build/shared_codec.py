@@ -114,7 +114,7 @@ def check_language_of(known: Collection[str] | None, lang: str) -> None:
     if known is not None and lang not in known:
         near = shown_nearest(lang, sorted(known))
         raise CodecError(
-            f"the codec does not know the language {lang}: near it are {near}; say which it is with --lang, "
+            f"the codec does not know the language {lang}: the nearest are {near}; name the right one with --lang, "
             "or with a field lang"
         )
 

@@ -1,6 +1,6 @@
 """A data set that is being made: stages that any number of workers go through, each of which may die at any moment.
 
-    unfinished/request.json    what was asked for: a second worker that asks for something else is told so
+    unfinished/request.json    what was asked for: a second worker that asks for something else gets an error
     unfinished/segmented/      a part for each source (see `segmented_store`)
     unfinished/codec/          the codec, made once (see `shared_codec`)
     unfinished/plan.json       the units (see `units`)
@@ -91,7 +91,9 @@ class Workspace:
             if request.get(name) != begun.get(name):
                 shown = [json.dumps(tree.get(name), ensure_ascii=False) for tree in (begun, request)]
                 change = f"{shown[0]}, now {shown[1]}" if max(map(len, shown)) < 40 else "something else"
-                raise UserError(f"{self.out} was begun with {name} {change}: ask for the same, or choose another --out")
+                raise UserError(
+                    f"{self.out} was begun with {name} {change}: give the same settings, or choose another --out"
+                )
 
     def try_codec(self, progress: Progress = silent) -> frozenset[str] | None:
         """The languages of `segment`; says what is wrong with the codec, unless it is made, before text is read.
@@ -211,7 +213,7 @@ class Workspace:
         """Write what turns finished units into a data set; may be done any number of times, by anyone.
 
         Raises:
-            FileNotFoundError: another worker has finished it meanwhile and has put the tools away.
+            FileNotFoundError: another worker has finished it meanwhile and has removed the working folder.
         """
         splits: dict[str, SplitRecord] = {}
         for split in SPLITS:
@@ -234,7 +236,7 @@ class Workspace:
         return Dataset.open(self.out)
 
     def tidy(self) -> None:
-        """Put the tools away once the data set is finished."""
+        """Remove the working folder once the data set is finished."""
         remove_folder(self.folder)
         remove_leftovers(self.out)
 

@@ -89,7 +89,7 @@ def choose_codec(settings: ConvertSettings, special: Path | None) -> CodecChoice
         return CodecChoice(None, settings.codec, settings.fingerprint or STATED, None, stated)
     folder = Path(settings.codec)
     if settings.fingerprint is not None:
-        raise UserError(f"--fingerprint: that of the codec of {folder} is known already, leave it out")
+        raise UserError(f"--fingerprint: that of the codec of {folder} is known already: omit it")
     return CodecChoice(codec_of_folder(folder), folder=folder / CODEC_FOLDER, special=own_special(folder) | stated)
 
 

@@ -193,7 +193,7 @@ class Split:
         def is_whole() -> bool:
             return self._crc32 is None or zlib.crc32(self._shards.view(*place)) == self._crc32.item(i)
 
-        if not is_whole() and not (self._shards.fetch_anew(*place) and is_whole()):
+        if not is_whole() and not (self._shards.refetch(*place) and is_whole()):
             name = self.record.shards[shard].file
             raise ShardError(
                 f"{self.address}/{name} is damaged at document {self._key(shard, i)} (checksum): run "

@@ -47,7 +47,7 @@ class Shards(Protocol):
             RemoteError: its server does not answer.
         """
 
-    def fetch_anew(self, shard: int, offset: int, size: int) -> bool:
+    def refetch(self, shard: int, offset: int, size: int) -> bool:
         """Read these bytes from where they come from the next time; False where that is what was read already."""
 
     def prefetch(self, spans: Iterable[tuple[int, int, int]]) -> None:
@@ -97,7 +97,7 @@ class LocalShards:
             raise _of_other_size(self.folder / self.records[shard].file, size_now, len(file.content))
         return file.content[offset:stop]
 
-    def fetch_anew(self, shard: int, offset: int, size: int) -> bool:
+    def refetch(self, shard: int, offset: int, size: int) -> bool:
         """See `Shards`."""
         return False
 
@@ -165,7 +165,7 @@ class CachedShards:
             parts.append(self._read(shard, number, max(offset - start, 0), min(stop - start, self.block)))
         return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def fetch_anew(self, shard: int, offset: int, size: int) -> bool:
+    def refetch(self, shard: int, offset: int, size: int) -> bool:
         """See `Shards`: the disk may have damaged what is kept here."""
         for number in self._blocks(offset, size):
             self.cache.drop(self._key(shard, number))
@@ -226,7 +226,7 @@ def block_size() -> int:
     """Bytes of a block as `LEXALCM_CACHE_BLOCK` asks for.
 
     Raises:
-        ConfigError: its value is no size.
+        ConfigError: its value is not a valid size.
     """
     return size_from_environment(BLOCK_VARIABLE, DEFAULT_BLOCK)
 

@@ -27,7 +27,7 @@ class Annotations(NamedTuple):
 
     @classmethod
     def of(cls, documents: Iterable[Iterable[Sequence[int]]], numbers: int) -> Self:
-        """Put lists together; each of their entries has so many `numbers`."""
+        """Put lists together; each of their entries has `numbers` numbers."""
         writer = AnnotationsWriter(numbers)
         for entries in documents:
             writer.add(entries)
@@ -88,7 +88,7 @@ def annotations_of(document: dict[str, Any], name: str) -> list[list[int]]:
 
 
 def turn_starts(document: dict[str, Any]) -> list[int]:
-    """The concepts of a document that stand for roles; none if it is no conversation."""
+    """The concepts of a document that stand for roles; none if it is not a conversation."""
     return [start for _, start in document.get("turns", ())]
 
 

@@ -5,7 +5,7 @@ divided by what that distance is for a standard normal variable, 0.7413 x IQR fo
 `RobustScaler(unit_variance=True)`. The published code intends the quartiles but, giving 0.25 and 0.75 to a parameter
 that counts in percent, measures between the 0.25th and the 0.75th percentile; `quantiles=(0.0025, 0.0075)` does that.
 
-Up to `max_concepts` the fit is exact; above, it is made on a seeded uniform sample of so many concepts, whose quartiles
+Up to `max_concepts` the fit is exact; above, it is made on a seeded uniform sample of that size, whose quartiles
 have a standard error of 0.001 standard deviations at two million. Data sets in float16 may raise `max_concepts` to any
 number: they are counted by value in bounded memory (see `lexalcm.data.normalizer.quantiles`), about 5 s a million
 concepts of SONAR. Data sets in float32 are kept in memory, up to `MAX_KEPT_BYTES`.
@@ -47,7 +47,7 @@ class NormalizerSettings(Settings):
     method: Literal["robust", "standard"] = "robust"
     quantiles: tuple[Fraction, Fraction] = (0.25, 0.75)  # robust: the scale is measured between them
     clip_probability: Annotated[float, Field(gt=0, lt=0.5)] | None = None  # clip this share off at either end
-    max_concepts: PositiveInt = 2_000_000  # above, a uniform sample of so many is used
+    max_concepts: PositiveInt = 2_000_000  # above, a uniform sample of that size is used
     seed: NonNegativeInt = 0
 
     @model_validator(mode="after")

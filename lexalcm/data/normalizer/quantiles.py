@@ -56,7 +56,7 @@ class Counts(Protocol):
         """Count the numbers of [n, dim]."""
 
     def columns(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Values and how often each is there, column by column."""
+        """Values and their counts, column by column."""
 
 
 class HalfCounts:

@@ -38,7 +38,7 @@ ABOUT_THE_FOLDER = ("license", "licence", "copying", "notice", "readme")
 
 STDIN = "-"
 _ABOUT = ("id", "lang", "title")
-"""Fields about a document, which are no metadata."""
+"""Fields about a document, which are not metadata."""
 
 TextDocuments = Literal["blank-line", "file"]
 
@@ -81,7 +81,7 @@ MakeDocument = Callable[[Mapping[str, Any], str, str], Document]
 """Makes a document of a record, where it stands (for messages), and the id of one without its own."""
 
 Unused = Counter[tuple[str, str]]
-"""What is not used of the records: how often, by what it is and its name."""
+"""What is not used of the records: counts, by what it is and its name."""
 
 
 def find_sources(paths: Iterable[Path | str], *, text_field: str = "text", chat: bool = False) -> list[Source]:

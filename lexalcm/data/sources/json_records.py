@@ -88,7 +88,7 @@ def _not_utf8(error: UnicodeDecodeError, shown: str, number: int) -> DataError:
 
 
 def _decoded(file: BinaryIO, start: bytes, shown: str) -> Callable[[int], str]:
-    """A function that reads about so many characters of a file which begins with `start`; none at its end."""
+    """A function that reads about that many characters of a file which begins with `start`; none at its end."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     waiting, lines = start, 1
 
@@ -117,7 +117,7 @@ class _Text:
         self.at = 0
 
     def peek(self) -> str:
-        """The next character that is no white space; none at the end."""
+        """The next character that is not white space; none at the end."""
         while True:
             space = _SPACE.match(self.buffer, self.at)
             self.at = space.end() if space else self.at

@@ -13,7 +13,7 @@ import zstandard
 from lexalcm.errors import DataError
 
 MAX_TEXT = 1 << 28
-"""Bytes of a line, and of a document: more is no text, but a bomb, or a file without line ends."""
+"""Bytes of a line, and of a document: more is not text, but a bomb, or a file without line ends."""
 
 MAX_WINDOW = 1 << 31
 """Bytes that Zstandard may look back (`zstd --long=31`): the most that its library has."""
@@ -109,7 +109,7 @@ class _ZstdStream(io.RawIOBase):
                     raise
                 raise DataError(
                     f"{self.shown} was compressed with a window that does not fit into memory, or above "
-                    f"{MAX_WINDOW >> 30} GiB: compress it anew, e.g. zstd -d --long=31 --stdout FILE | zstd --long=27"
+                    f"{MAX_WINDOW >> 30} GiB: compress it again, e.g. zstd -d --long=31 --stdout FILE | zstd --long=27"
                 ) from error
             self.input, self.within_frame = self.frame.unused_data, not self.frame.eof
             if self.frame.eof:

@@ -68,7 +68,7 @@ def write_documents(
         job: how.
         append: gets the results.
         finished: how many documents, from the first, have results already.
-        report: is told of finished documents.
+        report: is called with finished documents.
         total: how many there are, if that is known.
 
     Raises:

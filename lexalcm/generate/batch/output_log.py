@@ -82,14 +82,14 @@ class OutputLog:
                 "choose another --output, or replace it with --overwrite"
             ) from error
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.notes} is damaged: begin anew with --overwrite") from error
+            raise UserError(f"{self.notes} is damaged: start again with --overwrite") from error
         for name, value in settings.items():
             if (before := noted.get(name)) != value:
                 values = [json.dumps(one, ensure_ascii=False) for one in (before, value)]
                 shown = f": {values[0]}, not {values[1]}" if max(map(len, values)) < LONGEST_SHOWN else ""
                 raise UserError(
                     f"{self.path} was begun with another {name}{shown}: give the same again, choose another --output, "
-                    "or begin anew with --overwrite"
+                    "or start again with --overwrite"
                 )
 
     def _drop_torn_line(self) -> int:

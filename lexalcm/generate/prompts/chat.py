@@ -42,7 +42,7 @@ class Roles:
         special = read_special(folder) if (folder / SPECIAL_FILE).is_file() else {}
         if missing := [role for role in ROLES if role not in special]:
             raise UserError(
-                f"{folder} has no special concept {missing[0]}, so that it cannot tell who speaks: "
+                f"{folder} has no special concept {missing[0]}, so it cannot mark whose turn it is: "
                 "make the model for a data set that has, e.g. one of lcm data build --chat"
             )
         end = special.get("end_of_text")
@@ -92,7 +92,7 @@ def chat_prompt(
     lang = lang or detect_language(whole, codec)
     segmented = [(turn.role, found) for turn in turns if (found := segment(turn.text, lang))]
     if not segmented:
-        raise UserError("nobody says anything in this conversation: give a text with words")
+        raise UserError("this conversation has no text: give a turn with words")
     if segmented[-1][0] == ASSISTANT:
         raise UserError("the last turn is the assistant's: end with what it should answer")
     sentences: list[str] = []

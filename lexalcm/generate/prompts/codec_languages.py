@@ -19,7 +19,7 @@ def check_codec_language(codec: Codec, lang: str) -> None:
         near = " or ".join(f"{code} ({language_name(code)})" for code in nearest_languages(lang, codec.languages))
         raise CodecError(
             f"the codec {codec.record().name} does not know the language {lang} ({language_name(lang)}): "
-            f"near it are {near}"
+            f"the nearest are {near}"
         )
 
 

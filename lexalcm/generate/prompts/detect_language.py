@@ -41,7 +41,7 @@ def detect_language(text: str, codec: Codec | None = None) -> str:
     others = _OTHER.findall(text)
     if len(others) > most:
         script = Counter(unicodedata.name(letter, "an unknown").split()[0] for letter in others).most_common(1)[0][0]
-        raise UserError(f"the text is in {script.capitalize()} script: say its language with --lang")
+        raise UserError(f"the text is in {script.capitalize()} script: give its language with --lang")
     if len(_HAN.findall(text)) > most:
         if (
             codec is None
@@ -49,7 +49,7 @@ def detect_language(text: str, codec: Codec | None = None) -> str:
             or any(supports_language(codec, lang) for lang in CHINESE)
         ):
             raise UserError(
-                "the text is in Chinese characters: say its language with --lang, e.g. zho_Hans, zho_Hant or jpn_Jpan"
+                "the text is in Chinese characters: give its language with --lang, e.g. zho_Hans, zho_Hant or jpn_Jpan"
             )
         return JAPANESE
     return seen

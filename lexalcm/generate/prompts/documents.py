@@ -1,7 +1,7 @@
 """Prompts from a file or from standard input, one document a line: JSON objects, or plain text.
 
 A JSON line has `text`, or `sentences` as a list, and may have `id`, `lang`, `to` and `seed`; other fields are passed
-over. A line of plain text is a document. Empty lines are no documents. Of conversations a JSON line has `messages`, or
+over. A line of plain text is a document. Empty lines are not documents. Of conversations a JSON line has `messages`, or
 another layout of `lexalcm.text.chat`, that ends with what is to be answered (`prompt` or `instruction` without what
 would follow), or else `text`, which the user says.
 """
@@ -37,7 +37,7 @@ class Defaults:
     chat: bool = False
     """Whether documents are conversations to be answered."""
     system: str | None = None
-    """Of those that have no system turn, what the assistant is told."""
+    """The system turn of conversations that have none."""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def infer_config(published: Mapping[str, Tensor], stated: Mapping[str, Any], sou
     gate_name = f"{tower}.layers.0.ffn.gate_proj.weight"
     missing = {name for name in (input_name, gate_name) if name not in published}
     if missing:
-        raise UserError(f"{source} is no base or two-tower model of the published code: no {list_names(missing)}")
+        raise UserError(f"{source} is not a base or two-tower model of the published code: no {list_names(missing)}")
     width, dim = published[input_name].shape
     sizes: dict[str, Any] = {
         "architecture": "two-tower" if two_tower else "base",

@@ -33,7 +33,7 @@ class LayerCache:
         return self.keys[:, :, :slots], self.values[:, :, :slots]
 
     def reserve(self, slots: int) -> None:
-        """Make room for so many slots; what is there stays. It at least doubles, so that copying costs little."""
+        """Make room for that many slots; what is there stays. It at least doubles, so that copying costs little."""
         more = max(slots, 2 * self.keys.shape[2]) - self.keys.shape[2]
         if slots > self.keys.shape[2]:
             self.keys, self.values = (nn.functional.pad(kept, (0, 0, 0, more)) for kept in (self.keys, self.values))

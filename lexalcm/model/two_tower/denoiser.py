@@ -66,7 +66,7 @@ class SelfProjection(nn.Module):
 
     @staticmethod
     def is_product(width: int, positions: int) -> bool:
-        """Whether the product is made for so many positions."""
+        """Whether the product is made for that many positions."""
         return positions >= 2 * width
 
     @classmethod

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 COLUMNS = 2
-"""Up to so many positions stand as columns at the weight's right."""
+"""Up to this many positions stand as columns at the weight's right."""
 
 
 class FixedLinear:
