@@ -58,7 +58,7 @@ def write_parquet(path: Path, megabytes: float, seed: int = 0) -> int:
     return sentences
 
 
-def pandas_way(path: Path, out: Path) -> dict[str, float]:
+def with_pandas(path: Path, out: Path) -> dict[str, float]:
     """Seconds to convert a file as a script with pandas does, by the clock and of all processors."""
     import pandas as pd
     from webdataset import TarWriter
@@ -73,7 +73,7 @@ def pandas_way(path: Path, out: Path) -> dict[str, float]:
     return {"converting": time.perf_counter() - start, "converting, cpu": time.process_time() - start_cpu}
 
 
-def our_way(path: Path, out: Path) -> dict[str, float]:
+def with_lexalcm(path: Path, out: Path) -> dict[str, float]:
     """Seconds of each stage of the conversion, and the peak memory of this process in MB at its end."""
     from lexalcm.data.convert.convert import convert
 
@@ -93,7 +93,7 @@ def our_way(path: Path, out: Path) -> dict[str, float]:
 
 
 def in_own_process(way: str, path: Path, out: Path) -> Any:
-    """What `our_way` or `pandas_way` says in a process of its own, whose memory nothing else has touched."""
+    """What `with_lexalcm` or `with_pandas` says in a process of its own, whose memory nothing else has touched."""
     call = f"{way}(Path(sys.argv[1]), Path(sys.argv[2]))"
     code = (
         f"import json, sys; from pathlib import Path; from tools.bench_convert import {way}; print(json.dumps({call}))"
@@ -112,10 +112,10 @@ def bench_convert(megabytes: list[float], repeats: int = 3) -> dict[str, object]
             sentences = write_parquet(path, size)
             ours, theirs = [], []
             for _ in range(1 if number else repeats):  # in turns, so that a machine that is busy slows both
-                ours.append(in_own_process("our_way", path, folder / "ours"))
+                ours.append(in_own_process("with_lexalcm", path, folder / "ours"))
                 shutil.rmtree(folder / "ours")
                 if not number:
-                    theirs.append(in_own_process("pandas_way", path, folder / "pandas.tar"))
+                    theirs.append(in_own_process("with_pandas", path, folder / "pandas.tar"))
             if not number:
                 gigabytes = sentences * DIM * 4 / 1e9
                 best = {name: min(run[name] for run in ours) for name in ours[0]}

@@ -6,8 +6,8 @@
 The text is the packaged one: blocks of 32 consecutive sentences from all over it. The naive way embeds each block as it
 stands, padded to its longest sentence, as examples do; ours is the way of the codec. Both use the same modules, number
 type and tokenizer, and tokenization is timed with both. The naive half before and the one behind ours are added up, so
-that a machine that slows down meanwhile does not favour either. Where the published tokenizer is missing, one is trained
-on the text, which gives about as many tokens. The last line is one JSON object.
+that a machine that slows down meanwhile does not favour either. Where the published tokenizer is missing, one is
+trained on the text, which gives about as many tokens. The last line is one JSON object.
 
 On a GPU the naive way embeds a part of the blocks only. Ours is measured as it begins and, where kernels can be
 compiled, as it goes on after `COMPILE_AFTER` tokens, each in several passes, of which the median counts, behind first

@@ -36,7 +36,7 @@ from lexalcm.train.run.main import read_run_config, train
 from lexalcm.train.settings import RunConfig
 from tools.bench_train_step import FIXED
 from tools.matrix_rate import matrix_rate, now
-from tools.part_runner import Part, Seen
+from tools.part_runner import CheckResult, Part
 
 ROOT = Path(__file__).parents[1]
 GIB = 2**30
@@ -58,7 +58,7 @@ EXACT = 1e-4
 PLAN = 0.1
 
 
-def typed() -> Iterator[Seen]:
+def typed() -> Iterator[CheckResult]:
     """The README's four lines."""
     _configs()
     for line in (
@@ -70,12 +70,12 @@ def typed() -> Iterator[Seen]:
         began = time.monotonic()
         code = _lcm(line)
         seconds = time.monotonic() - began
-        yield Seen(f"lcm {' '.join(line)}", "exit code 0", f"exit code {code}, {seconds:.0f} s", code == 0)
+        yield CheckResult(f"lcm {' '.join(line)}", "exit code 0", f"exit code {code}, {seconds:.0f} s", code == 0)
     first, last = (_losses(Path("runs/typed"))[place] for place in (0, -1))
-    yield Seen("the loss falls", f"below {0.9 * first:.1f}", f"{last:.1f}", last < 0.9 * first)
+    yield CheckResult("the loss falls", f"below {0.9 * first:.1f}", f"{last:.1f}", last < 0.9 * first)
 
 
-def attention() -> Iterator[Seen]:
+def attention() -> Iterator[CheckResult]:
     """FlexAttention against the boolean mask, forward and backward."""
     device, generator = torch.device("cuda"), torch.Generator("cuda").manual_seed(0)
     documents = (torch.arange(256, device=device) // 60).expand(2, -1)
@@ -91,12 +91,12 @@ def attention() -> Iterator[Seen]:
     flex = results("auto")
     seconds = time.monotonic() - began
     worst = max(_difference(a, b) for a, b in zip(flex, results("sdpa"), strict=True))
-    yield Seen(
+    yield CheckResult(
         f"FlexAttention in bf16 (first use: {seconds:.0f} s)", f"within {HALF:.0%}", f"{worst:.2%}", worst < HALF
     )
 
 
-def curves() -> Iterator[Seen]:
+def curves() -> Iterator[CheckResult]:
     """A base model's loss curve, in which nothing is random, against the CPU's; every engine's against `single`."""
     os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
     from deepspeed.ops.op_builder import AsyncIOBuilder
@@ -109,19 +109,19 @@ def curves() -> Iterator[Seen]:
     single = _curve("single", [two_tower])
     for engine, settings in ENGINES.items():
         if "nvme" in engine and not AsyncIOBuilder().is_compatible():
-            yield Seen(f"{engine} in bf16", "as single", "not tried: DeepSpeed finds no libaio here", ok=True)
+            yield CheckResult(f"{engine} in bf16", "as single", "not tried: DeepSpeed finds no libaio here", ok=True)
             continue
         try:
             curve = _curve(engine.replace(" ", "-"), [two_tower, *settings])
         except Exception as error:  # noqa: BLE001  the others are still to be seen
-            yield Seen(
+            yield CheckResult(
                 f"{engine} in bf16", f"as single within {HALF:.0%}", f"{type(error).__name__}: {error}", ok=False
             )
         else:
             yield _like(f"{engine} in bf16, the loss as under single", curve, single, HALF)
 
 
-def resume() -> Iterator[Seen]:
+def resume() -> Iterator[CheckResult]:
     """A run that is killed and goes on, against one that was never killed: the same to the last bit."""
     model = _model("two-tower-tiny")
     train(read_run_config(None, [*CURVE, f"model={model}", "name=whole"], "never"), resume="never", overwrite=True)
@@ -136,12 +136,12 @@ def resume() -> Iterator[Seen]:
     weights = [load_file(Path("runs") / name / "model/model.safetensors") for name in ("whole", "killed")]
     other = [name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])]
     same = losses[0] == losses[1] and not other
-    yield Seen(
+    yield CheckResult(
         "losses and weights after a kill", "bit-equal", "bit-equal" if same else f"{len(other)} tensors differ", same
     )
 
 
-def stopping() -> Iterator[Seen]:
+def stopping() -> Iterator[CheckResult]:
     """A signal while the first step compiles."""
     output = Path("stopped.txt")
     model = _model("two-tower-tiny")
@@ -156,7 +156,7 @@ def stopping() -> Iterator[Seen]:
         began = time.monotonic()
         code = process.wait()
     seconds = time.monotonic() - began
-    yield Seen(
+    yield CheckResult(
         "SIGTERM while compiling",
         "ends within 10 s, code 0",
         f"{seconds:.1f} s, code {code}",
@@ -164,7 +164,7 @@ def stopping() -> Iterator[Seen]:
     )
 
 
-def memory() -> Iterator[Seen]:
+def memory() -> Iterator[CheckResult]:
     """The most memory that steps take against the plan."""
     cases = [("two-tower-small", "none", False), ("two-tower-small", "full", False), ("base-small", "none", False)]
     cases += [("one-tower-small", "none", False), ("two-tower-small", "none", True), ("two-tower-small", "full", True)]
@@ -175,7 +175,7 @@ def memory() -> Iterator[Seen]:
         planned = step.planned()
         off = planned / step.peak - 1
         how = f"{'compiled' if compiled else 'eager'}, checkpointing {checkpointing}"
-        yield Seen(
+        yield CheckResult(
             f"plan of {name}, {how}",
             f"{step.peak / GIB:.2f} GiB within 10%",
             f"{planned / GIB:.2f} GiB ({off:+.1%})",
@@ -184,7 +184,7 @@ def memory() -> Iterator[Seen]:
         step.close()
 
 
-def speed() -> Iterator[Seen]:
+def speed() -> Iterator[CheckResult]:
     """Training steps of the published 1.6B model."""
     rate = matrix_rate(torch.device("cuda"), torch.bfloat16, 8192)
     for compiled, micro_batches, least in ((False, 1, 0.30), (True, 1, 0.56), (True, 8, 0.65)):
@@ -200,13 +200,13 @@ def speed() -> Iterator[Seen]:
         mfu = training_flops(step.model, concepts, 512) / seconds / rate
         off = step.planned() / step.peak - 1
         how = f"1.6B {'compiled' if compiled else 'eager'}, 16 x 512, {micro_batches} micro-batches"
-        yield Seen(
+        yield CheckResult(
             f"{how} (first two steps {first:.0f} s)",
             f"MFU {least:.0%}",
             f"{concepts / seconds:,.0f} concepts/s, MFU {mfu:.1%} of {rate / 1e12:.0f} TFLOP/s",
             mfu >= least,
         )
-        yield Seen(
+        yield CheckResult(
             f"plan, {how}",
             f"{step.peak / GIB:.1f} GiB within 10%",
             f"{step.planned() / GIB:.1f} GiB ({off:+.1%})",
@@ -215,7 +215,7 @@ def speed() -> Iterator[Seen]:
         step.close()
 
 
-def generation() -> Iterator[Seen]:
+def generation() -> Iterator[CheckResult]:
     """The next concept of the fixed 50M model, 50 guided steps, with and without graphs."""
     device = torch.device("cuda")
     model = create_model(FIXED, seed=0).to(device).eval()
@@ -231,24 +231,24 @@ def generation() -> Iterator[Seen]:
                 concepts[graphs] = concept
             times[graphs] = statistics.median(after - before for before, after in pairwise(seconds[2:]))
         off = _difference(concepts[True], concepts[False])
-        yield Seen(
+        yield CheckResult(
             f"50M, 50 guided steps, batch {rows}",
             f"{most} s",
             f"{times[True]:.4f} s (without graphs {times[False]:.3f} s)",
             times[True] <= most,
         )
-        yield Seen(f"concepts with graphs as without, batch {rows}", "within 0.001", f"{off:.1e}", off < 1e-3)
+        yield CheckResult(f"concepts with graphs as without, batch {rows}", "within 0.001", f"{off:.1e}", off < 1e-3)
 
 
-def embedding() -> Iterator[Seen]:
+def embedding() -> Iterator[CheckResult]:
     """Sentences a second of an encoder of SONAR's size."""
     command = [sys.executable, "-m", "tools.bench_embed", "--device", "cuda"]
     result = subprocess.run(command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True, check=False)
     print(result.stdout)
-    yield Seen("tools.bench_embed", "exit code 0", f"exit code {result.returncode}", result.returncode == 0)
+    yield CheckResult("tools.bench_embed", "exit code 0", f"exit code {result.returncode}", result.returncode == 0)
 
 
-def cap() -> Iterator[Seen]:
+def cap() -> Iterator[CheckResult]:
     """The recipe for 12 GB, on a GPU that gives no more."""
     _configs()
     model = _model("two-tower-1.6b")
@@ -258,14 +258,14 @@ def cap() -> Iterator[Seen]:
     line = ["train", "--config", "configs/rtx4070ti_12gb.yaml", "--model", model, "--data", "data/sample", "--dry-run"]
     line += _set(["data.global_batch=2", "data.num_workers=0"])
     code = subprocess.run([sys.executable, "-c", script, *line], env=_environment(), check=False).returncode
-    yield Seen("two steps of 1.6B in 12 GB", "exit code 0", f"exit code {code}", code == 0)
+    yield CheckResult("two steps of 1.6B in 12 GB", "exit code 0", f"exit code {code}", code == 0)
 
 
-def tests() -> Iterator[Seen]:
+def tests() -> Iterator[CheckResult]:
     """The unit tests that need a GPU."""
     command = [sys.executable, "-m", "pytest", "--gpu", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/unit"]
     code = subprocess.run(command, cwd=ROOT, env=_environment(), check=False).returncode
-    yield Seen("unit tests", "exit code 0", f"exit code {code}", code == 0)
+    yield CheckResult("unit tests", "exit code 0", f"exit code {code}", code == 0)
 
 
 PARTS = {
@@ -387,9 +387,9 @@ def _losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def _like(what: str, curve: list[float], right: list[float], bound: float) -> Seen:
+def _like(what: str, curve: list[float], right: list[float], bound: float) -> CheckResult:
     worst = max(abs(a / b - 1) for a, b in zip(curve, right, strict=True))
-    return Seen(what, f"within {bound:g}", f"{worst:.1e}", worst <= bound)
+    return CheckResult(what, f"within {bound:g}", f"{worst:.1e}", worst <= bound)
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

@@ -23,7 +23,7 @@ TAIL = 12  # lines of a failed part's output that are shown
 
 
 @dataclass(frozen=True)
-class Seen:
+class CheckResult:
     """One thing that was checked."""
 
     what: str
@@ -32,7 +32,7 @@ class Seen:
     ok: bool
 
 
-Check = Callable[[], Iterator[Seen]]
+Check = Callable[[], Iterator[CheckResult]]
 """Runs in the folder that parts share."""
 
 
@@ -64,7 +64,7 @@ def run_parts(parts: Mapping[str, Part], folder: Path, preload: Sequence[str] = 
     return 0 if all(seen.ok for _, seen in rows) else 1
 
 
-def _run_part(context: ForkServerContext, part: Part, folder: Path, output: Path) -> Iterator[Seen]:
+def _run_part(context: ForkServerContext, part: Part, folder: Path, output: Path) -> Iterator[CheckResult]:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(part.check, part.limit, folder, output, sender))
     process.start()
@@ -81,13 +81,15 @@ def _run_part(context: ForkServerContext, part: Part, folder: Path, output: Path
             yield seen
     process.join(max(0.5, deadline - time.monotonic()) if ended else 0)
     if process.exitcode is None:
-        yield Seen("ends in time", f"within {part.limit:.0f} s", "still running: stacks are in its output", ok=False)
+        yield CheckResult(
+            "ends in time", f"within {part.limit:.0f} s", "still running: stacks are in its output", ok=False
+        )
     elif process.exitcode:
-        yield Seen("ends well", "exit code 0", _last_lines(output, process.exitcode), ok=False)
+        yield CheckResult("ends well", "exit code 0", _last_lines(output, process.exitcode), ok=False)
     left = _end_session(process.pid)
     process.join()
     if process.exitcode == 0 and left:
-        yield Seen("leaves no process behind", "none", f"{left} ended", ok=False)
+        yield CheckResult("leaves no process behind", "none", f"{left} ended", ok=False)
 
 
 def _work(check: Check, limit: float, folder: Path, output: Path, sender: Connection) -> None:
@@ -145,7 +147,7 @@ def _session(process: int) -> int | None:
     return None if state == "Z" else int(session)
 
 
-def _print_table(rows: Sequence[tuple[str, Seen]]) -> None:
+def _print_table(rows: Sequence[tuple[str, CheckResult]]) -> None:
     cells = [("part", "what", "right", "seen", "")]
     cells += [(name, seen.what, seen.right, seen.seen[:80], "ok" if seen.ok else "FAILED") for name, seen in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(5)]

@@ -26,7 +26,7 @@ EXPECTED = 32
 """Concepts that caches have room for at first: a text may be allowed to be long and yet end soon."""
 
 
-class GoOn(NamedTuple):
+class KeepRows(NamedTuple):
     """Which rows of the last answer go on, and with what; the others leave the batch.
 
     Attributes:
@@ -38,7 +38,7 @@ class GoOn(NamedTuple):
     concepts: Tensor
 
 
-Concepts = Generator[Tensor, Tensor | GoOn | None, None]
+Concepts = Generator[Tensor, Tensor | KeepRows | None, None]
 """Yields the next concept of every prompt, [B, D]; takes one to put in its place."""
 
 
@@ -55,7 +55,7 @@ def generate(
 
     Yields:
         the next concept of every prompt in the codec's space, float32 [B, D]. What is sent back in its place, [B, D],
-        becomes the context of the concepts that follow; nothing sent, or None, leaves it as it is. A `GoOn` does so for
+        becomes the context of the concepts that follow; nothing sent, or None, leaves it as it is. A `KeepRows` does so for
         some rows, and the others leave: B is then the number of those.
 
     Raises:
@@ -110,7 +110,7 @@ def generate_from_noise(
             guess_BD = model.normalizer.denormalize(reader.next(concept_BD, last_B + number, longest + number))
         sent = yield guess_BD
         _check_sent(model, sent, len(guess_BD))
-        if isinstance(sent, GoOn):
+        if isinstance(sent, KeepRows):
             rows_K = sent.rows.to(device)
             alive = rows_K if alive is None else alive[rows_K]
             last_B = last_B[rows_K]
@@ -120,11 +120,11 @@ def generate_from_noise(
         concept_BD = model.normalizer.normalize(guess_BD if sent is None else sent.to(device))
 
 
-def _check_sent(model: LCM, sent: Tensor | GoOn | None, rows: int) -> None:
+def _check_sent(model: LCM, sent: Tensor | KeepRows | None, rows: int) -> None:
     if sent is None:
         return
     concepts: object = sent
-    if isinstance(sent, GoOn):
+    if isinstance(sent, KeepRows):
         places, concepts = sent
         if not isinstance(places, Tensor) or places.dtype != torch.int64 or places.ndim != 1 or not len(places):
             raise UserError("the rows that go on: expected their places, int64 [K], K of at least 1")

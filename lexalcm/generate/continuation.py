@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lexalcm.codec.base import Codec
-from lexalcm.generate.autoregressive import Concepts, GoOn
+from lexalcm.generate.autoregressive import Concepts, KeepRows
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.prompts.prompt import Prompt
 from lexalcm.generate.stopping import StoppingRules, StopReason
@@ -104,7 +104,7 @@ class Continuations:
             going = [numbers[k] for k in still]
             rows = torch.tensor([places[k] for k in still])
             contexts_KD = contexts_KD[still]
-            made = self._concepts.send(contexts_KD if len(rows) == len(made) else GoOn(rows, contexts_KD))
+            made = self._concepts.send(contexts_KD if len(rows) == len(made) else KeepRows(rows, contexts_KD))
 
     def _stop_before(self, going: Sequence[int], concepts_KD: Tensor) -> None:
         for number, concept in zip(going, concepts_KD, strict=True):

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from lexalcm.data.batches.batch import Batch, Sent
+from lexalcm.data.batches.batch import Batch, TransferredBatch
 
 
 class Prefetcher:
@@ -57,4 +57,4 @@ class Prefetcher:
             there = batch.to(self._device)
         arrived = torch.cuda.Event()
         arrived.record(self._stream)
-        return replace(batch, sent=Sent(there, arrived))
+        return replace(batch, transferred=TransferredBatch(there, arrived))

@@ -7,34 +7,34 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.part_runner import Part, Seen, run_parts
+from tools.part_runner import CheckResult, Part, run_parts
 
 
-def fine() -> Iterator[Seen]:
+def fine() -> Iterator[CheckResult]:
     print("said")
-    yield Seen("a file", "there", "there", ok=True)
-    yield Seen("its folder", "the shared one", Path.cwd().name, ok=True)
+    yield CheckResult("a file", "there", "there", ok=True)
+    yield CheckResult("its folder", "the shared one", Path.cwd().name, ok=True)
 
 
-def wrong() -> Iterator[Seen]:
-    yield Seen("a number", "1", "2", ok=False)
+def wrong() -> Iterator[CheckResult]:
+    yield CheckResult("a number", "1", "2", ok=False)
 
 
-def raising() -> Iterator[Seen]:
-    yield Seen("the first", "1", "1", ok=True)
+def raising() -> Iterator[CheckResult]:
+    yield CheckResult("the first", "1", "1", ok=True)
     raise ValueError("no second")
 
 
-def hanging() -> Iterator[Seen]:
+def hanging() -> Iterator[CheckResult]:
     subprocess.Popen(["sleep", "300"])
     Path("hanging").write_text(str(os.getpid()))
     time.sleep(300)
-    yield Seen("never", "", "", ok=True)
+    yield CheckResult("never", "", "", ok=True)
 
 
-def leaving() -> Iterator[Seen]:
+def leaving() -> Iterator[CheckResult]:
     left = subprocess.Popen(["sleep", "300"], start_new_session=False)
-    yield Seen("a process", "started", str(left.pid), ok=True)
+    yield CheckResult("a process", "started", str(left.pid), ok=True)
 
 
 if __name__ == "__main__":

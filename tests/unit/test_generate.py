@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lexalcm.diffusion.guidance import unguided
 from lexalcm.errors import ConfigError, UserError
-from lexalcm.generate.autoregressive import GoOn, generate, generate_from_noise
+from lexalcm.generate.autoregressive import KeepRows, generate, generate_from_noise
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.generate.teacher_forced import predict_each, predict_each_from_noise
@@ -234,9 +234,9 @@ def test_what_is_sent_back_must_fit(architecture: str) -> None:
         (torch.zeros(2, DIM + 1), f"{DIM} numbers"),
         (torch.full((2, DIM), torch.nan), "NaN"),
         ([[0.0] * DIM] * 2, "a list"),
-        (GoOn(torch.tensor([1]), torch.zeros(2, DIM)), "shape"),
-        (GoOn(torch.tensor([2]), torch.zeros(1, DIM)), "places from 0 to 1"),
-        (GoOn(torch.tensor([True, False]), torch.zeros(1, DIM)), "int64"),
+        (KeepRows(torch.tensor([1]), torch.zeros(2, DIM)), "shape"),
+        (KeepRows(torch.tensor([2]), torch.zeros(1, DIM)), "places from 0 to 1"),
+        (KeepRows(torch.tensor([True, False]), torch.zeros(1, DIM)), "int64"),
     ]:
         concepts = generate(predictor, prompts_of([2, 1]), [0, 1], 2)
         next(concepts)

@@ -6,7 +6,7 @@ from tiny_models import CONFIGS, DIM, lively_model
 from torch import Tensor
 
 from lexalcm.generate import autoregressive
-from lexalcm.generate.autoregressive import GoOn, generate
+from lexalcm.generate.autoregressive import KeepRows, generate
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import prepare
 from lexalcm.model.layers.cache import LayerCache
@@ -36,7 +36,7 @@ def test_texts_that_leave_change_nothing_for_the_others(architecture: str) -> No
             continue
         places = [place for place, prompt in enumerate(going) if prompt != leaving]
         going = [going[place] for place in places]
-        made = stream.send(GoOn(torch.tensor(places), made[places]))
+        made = stream.send(KeepRows(torch.tensor(places), made[places]))
     assert len(made) == len(going) == 2
     for row, prompt in zip(made, going, strict=True):
         torch.testing.assert_close(row, alone[prompt][3][0], rtol=1e-4, atol=1e-4)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from lexalcm.diffusion.schedule import Prediction
 from lexalcm.generate import autoregressive, predictor, static_buffers
-from lexalcm.generate.autoregressive import GoOn, generate, generate_from_noise
+from lexalcm.generate.autoregressive import KeepRows, generate, generate_from_noise
 from lexalcm.generate.denoising import Denoising
 from lexalcm.generate.options import GenerationOptions
 from lexalcm.generate.predictor import StaticPredictor, prepare
@@ -155,7 +155,7 @@ def test_texts_that_leave_and_grow_change_nothing(
             if staying is None:
                 one.append(next(stream))
             else:
-                one.append(stream.send(GoOn(torch.tensor(staying), one[-1][staying])))
+                one.append(stream.send(KeepRows(torch.tensor(staying), one[-1][staying])))
         made.append(one)
     for expected, found in zip(*made, strict=True):
         close(found, expected)

@@ -41,7 +41,7 @@ class Field(NamedTuple):
             raise UserError(f"{name}: type {tensor.dtype}, expected {self.dtype}")
 
 
-class Sent(NamedTuple):
+class TransferredBatch(NamedTuple):
     """A micro-batch on a GPU, copied there on a stream of its own."""
 
     batch: "Batch"
@@ -75,7 +75,7 @@ class Batch:
     """Documents that were planned but lie in a bad shard; one cut into windows counts with that of its first target."""
     missing_targets: int = 0
     """Targets that were planned but lie in a bad shard."""
-    sent: Sent | None = None
+    transferred: TransferredBatch | None = None
     """The same on a GPU, if it has been sent ahead."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ class Batch:
 
     def on(self, device: torch.device) -> "Batch":
         """The batch on a device, where it may have been sent ahead."""
-        return self.to(device) if self.sent is None else self.sent.take(device)
+        return self.to(device) if self.transferred is None else self.transferred.take(device)
 
     def pin_memory(self) -> "Batch":
         """The batch in memory that a GPU copies from at full speed; the `DataLoader` calls it."""

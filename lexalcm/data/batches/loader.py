@@ -22,7 +22,7 @@ from torch.utils.data import Dataset as MapDataset
 from lexalcm.data.batches.batch import Batch
 from lexalcm.data.batches.mixture import TRAIN_SPLIT, Mixture, Part
 from lexalcm.data.batches.plan import FixedPlan, PackedRows, TrainingPlan, Windows
-from lexalcm.data.batches.windows import split_by
+from lexalcm.data.batches.windows import group_by
 from lexalcm.data.format.dataset import Split
 from lexalcm.data.settings import DataSettings
 from lexalcm.errors import ConfigError, LexaError, ShardError
@@ -135,7 +135,7 @@ class BatchReader(MapDataset):
     def _documents_begun(self, windows: Windows, chosen: list[int]) -> int:
         """How many of some windows hold the first target of their document."""
         count = 0
-        for data_set, at in split_by(windows.data_set[chosen]):
+        for data_set, at in group_by(windows.data_set[chosen]):
             window = np.array(chosen)[at]
             first = self.sets[data_set].context(windows.document[window])
             count += int((windows.start[window] + windows.context[window] == first).sum())

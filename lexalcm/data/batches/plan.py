@@ -33,7 +33,7 @@ import numpy as np
 
 from lexalcm.data.batches.packing import MIN_FILL, Cut, pack, smallest_first_piece
 from lexalcm.data.batches.permutation import derive_key, permute
-from lexalcm.data.batches.windows import Documents, SetWindows, split_by
+from lexalcm.data.batches.windows import Documents, SetWindows, group_by
 from lexalcm.errors import ConfigError, DataError
 
 MIN_SENTENCES = 2
@@ -180,7 +180,7 @@ class EpochRows:
         data_set = table.set_order[turn]
         number = rank - np.where(turn > 0, table.draw_ends[turn - 1, length], 0) + self._drawn_before[data_set, length]
         document, start, context = np.empty((3, len(rank)), np.int64)
-        for chosen, at in split_by(data_set):
+        for chosen, at in group_by(data_set):
             windows = self._sets[chosen]
             size = windows.counts[length[at]]
             passed, within = np.divmod(number[at], size)

@@ -198,7 +198,7 @@ class SetWindows:
         return ordered
 
 
-def split_by(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def group_by(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Every different value, and where it is."""
     for value in np.unique(values).tolist():
         yield value, np.flatnonzero(values == value)

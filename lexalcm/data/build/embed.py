@@ -116,7 +116,7 @@ class EmbedJob:
         dataset = Dataset.open(self.out)
         if dataset.manifest.build != build_record(self.settings, self.source()):
             raise UserError(f"{self.out} holds another data set already: choose another --out, or remove it")
-        self.workspace.tidy()  # the one who finished it may have been killed before that
+        self.workspace.remove()  # the one who finished it may have been killed before that
         return BuildResult(dataset, made=False)
 
 

@@ -232,10 +232,10 @@ class Workspace:
         sentences = sentence_concepts(Dataset(self.out, manifest), "train")
         save_normalizer(self.out, fit_on_documents(sentences, manifest.normalizer))
         write_manifest(self.out, manifest.model_copy(update={"companions": sidecar_hashes(self.out)}))
-        self.tidy()
+        self.remove()
         return Dataset.open(self.out)
 
-    def tidy(self) -> None:
+    def remove(self) -> None:
         """Remove the working folder once the data set is finished."""
         remove_folder(self.folder)
         remove_leftovers(self.out)

@@ -90,10 +90,10 @@ def choose_codec(settings: ConvertSettings, special: Path | None) -> CodecChoice
     folder = Path(settings.codec)
     if settings.fingerprint is not None:
         raise UserError(f"--fingerprint: that of the codec of {folder} is known already: omit it")
-    return CodecChoice(codec_of_folder(folder), folder=folder / CODEC_FOLDER, special=own_special(folder) | stated)
+    return CodecChoice(codec_of_folder(folder), folder=folder / CODEC_FOLDER, special=special_beside(folder) | stated)
 
 
-def own_special(folder: Path) -> SpecialConcepts:
+def special_beside(folder: Path) -> SpecialConcepts:
     """Special concepts of a data set or a model, if it has any; raises as `special_of`."""
     return special_of(folder if (folder / SPECIAL_FILE).exists() else None)
 

@@ -18,7 +18,7 @@ from lexalcm.codec.registry import CODEC_FOLDER
 from lexalcm.codec.special import SPECIAL_FILE
 from lexalcm.data.build.one_process import MAX_SOURCES_NOTED
 from lexalcm.data.convert.blocks import Block, LeftOut, as_stored, leave_out_unusable, read_ahead
-from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, own_special, special_of
+from lexalcm.data.convert.codec_choice import CodecChoice, choose_codec, special_beside, special_of
 from lexalcm.data.convert.read_dataset import DatasetReader
 from lexalcm.data.convert.read_parquet import ParquetReader, ParquetSource, find_parquet
 from lexalcm.data.convert.read_webdataset import TAR_SUFFIXES, WebDatasetReader, find_tars
@@ -30,7 +30,7 @@ from lexalcm.data.format.manifest import MANIFEST_FILE, Dtype, Manifest, write_m
 from lexalcm.data.format.sidecar_files import sidecar_hashes
 from lexalcm.data.normalizer.fit import NormalizerSettings, fit_on_documents, save_normalizer
 from lexalcm.data.normalizer.sentence_concepts import sentence_concepts
-from lexalcm.data.sources.unread import say_unread
+from lexalcm.data.sources.unread import report_unread
 from lexalcm.errors import ConfigError, DataError, UserError
 from lexalcm.io.atomic import atomic_folder, check_output
 from lexalcm.io.folders import files_below
@@ -217,7 +217,7 @@ def _reader(paths: list[Path], settings: ConvertSettings) -> Reader:
             raise UserError(f"{path} holds neither a data set, nor .parquet, nor .tar: give the folder of one")
         if path.is_dir():
             read = {source.name for source in found} | {tar_name for _, tar_name in found_tars}
-            say_unread(path, [name for name in _foreign_files(path) if name not in read])
+            report_unread(path, [name for name in _foreign_files(path) if name not in read])
         parquet += found
         tars += found_tars
     if parquet and tars:
@@ -235,11 +235,11 @@ def _foreign_files(folder: Path) -> list[str]:
 def _codec(paths: list[Path], dataset: Dataset | None, settings: ConvertSettings, special: Path | None) -> CodecChoice:
     """The codec of our own data set, that which a conversion to parquet noted, or the one that is stated."""
     if dataset is not None:
-        concepts = own_special(dataset.path) | special_of(special)
+        concepts = special_beside(dataset.path) | special_of(special)
         return CodecChoice(dataset.manifest.codec, folder=dataset.path / CODEC_FOLDER, special=concepts)
     noted = _noted_codec(paths)
     if noted is not None and "codec" not in settings.model_fields_set:
-        concepts = own_special(paths[0]) | special_of(special)
+        concepts = special_beside(paths[0]) | special_of(special)
         return CodecChoice(noted, folder=paths[0] / CODEC_FOLDER, special=concepts)
     return choose_codec(settings, special)
 

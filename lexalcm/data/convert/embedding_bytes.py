@@ -37,7 +37,7 @@ def itemsize_of(sizes: np.ndarray, counts: np.ndarray | None, dim: int, before: 
     return before
 
 
-def look_like_halves(column: pa.Array, sizes: np.ndarray) -> bool:
+def look_like_float16(column: pa.Array, sizes: np.ndarray) -> bool:
     """Whether the first numbers of some rows of bytes make more sense as float16 than as float32.
 
     Of a pair of float16 read as one float32, five bits of mantissa become part of the exponent, so that nine tenths of

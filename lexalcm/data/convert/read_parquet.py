@@ -30,7 +30,7 @@ from lexalcm.data.build.segmented_store import document_position
 from lexalcm.data.build.units import SplitName
 from lexalcm.data.convert.blocks import BLOCK_BYTES, Block, read_ahead
 from lexalcm.data.convert.document_annotations import ANNOTATION_TYPES, read_annotations_of
-from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_halves
+from lexalcm.data.convert.embedding_bytes import itemsize_of, look_like_float16
 from lexalcm.data.convert.settings import ALL_COLUMNS, WRITER, ConvertSettings
 from lexalcm.data.sources.arrow_columns import (
     as_array,
@@ -281,7 +281,7 @@ class ParquetReader:
         sizes = or_zero(pc.binary_length(column))
         itemsize = itemsize_of(sizes, counts, self.dim, self._itemsize)
         if itemsize is None:
-            itemsize = 2 if look_like_halves(column, sizes) else 4
+            itemsize = 2 if look_like_float16(column, sizes) else 4
         if counts is None and self._itemsize not in (None, itemsize):
             raise DataError(
                 f"{source.path}: embeddings as bytes that look like float32 and then like float16: without a column "

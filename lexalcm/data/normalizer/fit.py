@@ -26,7 +26,7 @@ from typing_extensions import Self
 
 from lexalcm.config import NonNegativeInt, PositiveInt, Settings
 from lexalcm.data.batches.permutation import derive_key, permute
-from lexalcm.data.normalizer.quantiles import Counts, HalfCounts, KeptNumbers, merge
+from lexalcm.data.normalizer.quantiles import Counts, Float16Counts, KeptNumbers, merge
 from lexalcm.errors import ConfigError, DataError
 from lexalcm.io.atomic import atomic_file
 from lexalcm.io.reading import reading
@@ -151,7 +151,7 @@ def sample_concepts(documents: Documents, count: int, seed: int) -> Iterator[np.
 
 
 def _counts_for(dtype: np.dtype, dim: int) -> Counts:
-    return HalfCounts(dim) if dtype == np.float16 else KeptNumbers()
+    return Float16Counts(dim) if dtype == np.float16 else KeptNumbers()
 
 
 def _check_room(concepts: int, block: np.ndarray, settings: NormalizerSettings) -> None:

@@ -59,7 +59,7 @@ class Counts(Protocol):
         """Values and their counts, column by column."""
 
 
-class HalfCounts:
+class Float16Counts:
     """Counts of float16 numbers by value."""
 
     def __init__(self, dim: int) -> None:

@@ -18,7 +18,7 @@ import zstandard
 
 from lexalcm.data.sources.json_records import decoded_lines, json_records
 from lexalcm.data.sources.open_text import check_size, open_text
-from lexalcm.data.sources.unread import say_unread, shown_unread
+from lexalcm.data.sources.unread import describe_unread, report_unread
 from lexalcm.errors import DataError, UserError
 from lexalcm.io.folders import files_below
 from lexalcm.text.absent import first_present, is_absent
@@ -121,9 +121,9 @@ def _of_folder(folder: Path, text_field: str, chat: bool) -> list[Source]:
     chosen = sure or found  # none for sure: reading the others says what is wrong
     unread = sorted({source.name for source in inside} - {source.name for source in chosen})
     if not chosen:
-        seen = f"; {shown_unread(unread)}" if unread else ""
+        seen = f"; {describe_unread(unread)}" if unread else ""
         raise UserError(f"{folder} holds no text to read: known are {', '.join(SUFFIXES)}{seen}")
-    say_unread(folder, unread)
+    report_unread(folder, unread)
     return chosen
 
 

@@ -70,5 +70,7 @@ class _Next(NextConcept):
     def __call__(self, at: StaticInputs, observe: Observer | None) -> Tensor:
         x_R1W, positions_R1 = self.model.transformer.project(at.concept[:, None]), at.positions[:, None]
         mask_R11K = causal_step_mask(positions_R1, at.cache[0].keys)
-        hidden_R1W = self.transformer(x_R1W, self.transformer.turns(positions_R1), positions_R1, mask_R11K, at.cache)
+        hidden_R1W = self.transformer(
+            x_R1W, self.transformer.rotations(positions_R1), positions_R1, mask_R11K, at.cache
+        )
         return self.model.output_proj(hidden_R1W)[:, 0].float()

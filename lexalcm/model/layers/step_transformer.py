@@ -52,25 +52,25 @@ class StepTransformer:
         self.layers = [_StepLayer(layer) for layer in transformer.layers]
         self.norm = transformer.norm
 
-    def turns(self, positions_BL: Tensor) -> Tensor:
-        """What turns queries and keys at these positions: complex numbers, [B, L, 1, 1, E / 2]."""
+    def rotations(self, positions_BL: Tensor) -> Tensor:
+        """What rotations queries and keys at these positions: complex numbers, [B, L, 1, 1, E / 2]."""
         cos_B1LE, sin_B1LE = rotary_angles(positions_BL, self.head_size, self.rope_theta)
         return torch.complex(cos_B1LE, sin_B1LE).transpose(1, 2).unsqueeze(2)
 
     def __call__(
-        self, x_BLW: Tensor, turns: Tensor, slots_BL: Tensor, mask_B1LK: Tensor, cache: Sequence[LayerCache]
+        self, x_BLW: Tensor, rotations: Tensor, slots_BL: Tensor, mask_B1LK: Tensor, cache: Sequence[LayerCache]
     ) -> Tensor:
         """Hidden states of new inputs, which see themselves and what the mask says of all slots, [B, L, W].
 
         Args:
             x_BLW: inputs, already projected.
-            turns: from `turns`, of their positions.
+            rotations: from `rotations`, of their positions.
             slots_BL: where their keys and values go.
             mask_B1LK: added to scores; see `additive`.
             cache: of each layer, with K slots.
         """
         for layer, layer_cache in zip(self.layers, cache, strict=True):
-            x_BLW = layer(x_BLW, turns, slots_BL, mask_B1LK, layer_cache)
+            x_BLW = layer(x_BLW, rotations, slots_BL, mask_B1LK, layer_cache)
         return nn.functional.rms_norm(x_BLW, x_BLW.shape[-1:], self.norm.weight, self.norm.eps)
 
 
@@ -85,15 +85,17 @@ class _StepLayer:
         self.ffn = JoinedFFN(layer.ffn)
         self.norm, self.ffn_norm = layer.attention_norm, layer.ffn_norm
 
-    def __call__(self, x_BLW: Tensor, turns: Tensor, slots_BL: Tensor, mask_B1LK: Tensor, cache: LayerCache) -> Tensor:
+    def __call__(
+        self, x_BLW: Tensor, rotations: Tensor, slots_BL: Tensor, mask_B1LK: Tensor, cache: LayerCache
+    ) -> Tensor:
         shape = x_BLW.shape[-1:]
         hidden_BLW = nn.functional.rms_norm(x_BLW, shape, self.norm.weight, self.norm.eps)
         projected_BL3HE = nn.functional.linear(hidden_BLW, self.weight, self.bias).unflatten(
             -1, (3, self.num_heads, -1)
         )
         pairs = torch.view_as_complex(projected_BL3HE[:, :, :2].float().unflatten(-1, (-1, 2)))
-        turned_BL2HE = torch.view_as_real(pairs * turns).flatten(-2).type_as(x_BLW)
-        q_BHLE, k_BHLE = turned_BL2HE.permute(2, 0, 3, 1, 4).unbind()
+        rotated_BL2HE = torch.view_as_real(pairs * rotations).flatten(-2).type_as(x_BLW)
+        q_BHLE, k_BHLE = rotated_BL2HE.permute(2, 0, 3, 1, 4).unbind()
         cache.write(k_BHLE, projected_BL3HE[:, :, 2].transpose(1, 2), slots_BL)
         mixed_BHLE = nn.functional.scaled_dot_product_attention(q_BHLE, cache.keys, cache.values, mask_B1LK)
         x_BLW = x_BLW + self.output(mixed_BHLE.transpose(1, 2).flatten(2))

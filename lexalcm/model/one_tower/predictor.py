@@ -107,17 +107,17 @@ class _Next(NextConcept):
         project, cache, positions_R1 = model.transformer.project, at.cache, at.positions[:, None]
         keys = cache[0].keys
         x_R1W = project(at.concept[:, None]) + predictor.time[model.clean]
-        turns, mask_R11K = self.transformer.turns(positions_R1), causal_step_mask(positions_R1, keys)
-        self.transformer(x_R1W, turns, positions_R1, mask_R11K, cache)
+        rotations, mask_R11K = self.transformer.rotations(positions_R1), causal_step_mask(positions_R1, keys)
+        self.transformer(x_R1W, rotations, positions_R1, mask_R11K, cache)
 
-        turns = self.transformer.turns(positions_R1 + 1)
+        rotations = self.transformer.rotations(positions_R1 + 1)
         slots = keys.shape[2]
         slots_RP = torch.arange(slots - halves, slots, device=keys.device).expand(len(keys), -1)
         mask_R1PK = additive(next_concept_mask(at.positions, slots - halves, halves), keys)
 
         def network(x_R1D: Tensor, timestep: int) -> tuple[Tensor, ...]:
             x_RPW = (project(x_R1D) + predictor.time[timestep]).expand(-1, halves, -1)
-            hidden_RPW = self.transformer(x_RPW, turns, slots_RP, mask_R1PK, cache)
+            hidden_RPW = self.transformer(x_RPW, rotations, slots_RP, mask_R1PK, cache)
             return model.output_proj(hidden_RPW).float().split(1, dim=1)
 
         return predictor.denoising(network, at.draw_noise(), observe)[:, 0]

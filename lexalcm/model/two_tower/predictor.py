@@ -114,8 +114,8 @@ class _Next(NextConcept):
         keys, positions_R1 = at.cache[0].keys, at.positions[:, None]
         x_R1W = model.contextualizer.project(at.concept[:, None])
         mask_R11K = causal_step_mask(positions_R1, keys)
-        turns = self.contextualizer.turns(positions_R1)
-        context_R1W = self.contextualizer(x_R1W, turns, positions_R1, mask_R11K, parts.contextualizer)
+        rotations = self.contextualizer.rotations(positions_R1)
+        context_R1W = self.contextualizer(x_R1W, rotations, positions_R1, mask_R11K, parts.contextualizer)
         self._remember(context_R1W, positions_R1 + 1, parts.denoiser)
         mask_R1PK = next_context_mask(at.positions, self.halves, keys)
 
