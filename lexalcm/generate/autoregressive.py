@@ -55,8 +55,8 @@ def generate(
 
     Yields:
         the next concept of every prompt in the codec's space, float32 [B, D]. What is sent back in its place, [B, D],
-        becomes the context of the concepts that follow; nothing sent, or None, leaves it as it is. A `KeepRows` does so for
-        some rows, and the others leave: B is then the number of those.
+        becomes the context of the concepts that follow; nothing sent, or None, leaves it as it is. A `KeepRows` does so
+        for some rows, and the others leave: B is then the number of those.
 
     Raises:
         UserError: no prompt, an empty one, another dimension than the model's, NaN, not a seed for each prompt. Raised

@@ -62,7 +62,7 @@ class StepAccumulator:
             self._flops += self.flops_of(batch)
         numbers = [loss.sum.detach().double()[None]]
         if self.buckets is not None:
-            targets = batch.targets if batch.sent is None else batch.sent.batch.targets
+            targets = batch.targets if batch.transferred is None else batch.transferred.batch.targets
             numbers.append(self.buckets.add_up(loss, targets).flatten())
         self._on_device.append(torch.cat(numbers))
 

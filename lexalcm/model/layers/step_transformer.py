@@ -53,7 +53,7 @@ class StepTransformer:
         self.norm = transformer.norm
 
     def rotations(self, positions_BL: Tensor) -> Tensor:
-        """What rotations queries and keys at these positions: complex numbers, [B, L, 1, 1, E / 2]."""
+        """Rotations of queries and keys at these positions: complex numbers, [B, L, 1, 1, E / 2]."""
         cos_B1LE, sin_B1LE = rotary_angles(positions_BL, self.head_size, self.rope_theta)
         return torch.complex(cos_B1LE, sin_B1LE).transpose(1, 2).unsqueeze(2)
 
