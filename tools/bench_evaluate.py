@@ -30,7 +30,7 @@ from lexalcm.text.segment import segment
 from lexalcm.train.bootstrap import BootstrapRequest, bootstrap_model
 
 SENTENCES = 15  # of a document: five are given, ten are written
-EVERY = 10  # of the packaged documents, one in so many gives sentences
+EVERY = 10  # of the packaged documents, every n-th gives sentences
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def make(folder: Path, documents: int, preset: str) -> None:
-    """Write a data set of so many documents, `data`, and a new model for it, `model`."""
+    """Write a data set of a number of documents, `data`, and a new model for it, `model`."""
     with packaged_text() as path:
         chosen = [one for one in read_documents([Source(path, path.name)]) if one.lang == "eng_Latn"][::EVERY]
     known = list(dict.fromkeys(sentence for one in chosen for sentence in segment(one.text, one.lang)))

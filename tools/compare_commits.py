@@ -5,7 +5,7 @@
 
 Each commit is checked out into a temporary worktree and used as its user would use it: `lcm data build` on the same
 text, `lcm bootstrap`, `lcm train` of every architecture under two engines, `lcm infer` and `lcm evaluate`, with the
-interpreter at hand (Python 3.11 or newer). A change that is not meant to change numbers gives 0 everywhere. What is
+interpreter present (Python 3.11 or newer). A change that is not meant to change numbers gives 0 everywhere. What is
 printed for each quantity is the largest difference, relative to the larger of the two numbers for losses and metrics,
 to the largest of the tensor for weights and concepts; names that only one commit has are listed. The last line is one
 JSON object; the exit code is 1 above `--tolerance`, and 2 where a commit cannot be used. Biases of attention's keys,

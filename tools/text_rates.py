@@ -21,10 +21,10 @@ from lexalcm.model.presets import preset
 from lexalcm.text.segment import segment
 
 EVERY = 10
-"""Of the packaged documents, one in so many is fitted on: 2,000 sentences."""
+"""Of the packaged documents, every n-th is fitted on: 2,000 sentences."""
 
 PROMPT_SENTENCES = (1, 8)
-"""Prompts have from one to so many sentences, by turns."""
+"""Prompts have from one to this many sentences, in turn."""
 
 
 def text_rates(preset_name: str, prompts: int, sentences: int, repeats: int, device: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def text_rates(preset_name: str, prompts: int, sentences: int, repeats: int, dev
         preset_name: e.g. `"two-tower-small"`.
         prompts: continued together, and one by one.
         sentences: made for each.
-        repeats: both ways are timed by turns so often.
+        repeats: how many times both are timed, alternating.
         device: of the model.
 
     Returns:

@@ -240,7 +240,7 @@ def test_data_of_other_places_is_read_if_the_weights_are_the_same(
     pytest.importorskip("sentencepiece", reason="the extra hf is not installed")
     monkeypatch.setenv("LEXALCM_CACHE", str(tmp_path))
     options = {"weights": "/then/encoder.pt", "decoder": "/then", "tokenizer": "/then/x.model", "heads": 4}
-    monkeypatch.setattr("lexalcm.codec.sonar.base.SONAR_LANGUAGES", tuple(LANGUAGES))
+    monkeypatch.setattr("lexalcm.codec.sonar.sonar_base.SONAR_LANGUAGES", tuple(LANGUAGES))
     record = hf_codec().record().model_copy(update={"options": options})
     installed(monkeypatch, "sonar")
     for name in ("sonar-space", "sonar"):

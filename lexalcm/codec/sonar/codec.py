@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.codec.base import CodecRecord
-from lexalcm.codec.sonar.base import SonarBase
 from lexalcm.codec.sonar.hf import SonarHfCodec
+from lexalcm.codec.sonar.sonar_base import SonarBase
 from lexalcm.codec.sonar.space import SonarSpaceCodec, import_pipelines
 from lexalcm.errors import CodecError, MissingExtraError
 

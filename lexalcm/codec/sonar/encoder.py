@@ -23,8 +23,8 @@ import numpy as np
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
 from lexalcm.codec.base import Request
-from lexalcm.codec.sonar.base import CUT_WARNING
 from lexalcm.codec.sonar.packed import DeviceBatch, PackedEncoder
+from lexalcm.codec.sonar.sonar_base import CUT_WARNING
 from lexalcm.codec.sonar.token_rows import token_batches
 from lexalcm.codec.sonar.tokenizer import SonarTokenizer
 from lexalcm.to_host import ToHost

@@ -10,7 +10,6 @@ from torch.nn import Module
 
 from lexalcm.codec.base import Request
 from lexalcm.codec.options import dtype_name
-from lexalcm.codec.sonar.base import PLACES, SonarBase, fingerprint_of
 from lexalcm.codec.sonar.checkpoint import Side
 from lexalcm.codec.sonar.files import (
     FOLDER_VARIABLE,
@@ -24,6 +23,7 @@ from lexalcm.codec.sonar.files import (
     find_part,
     open_weights,
 )
+from lexalcm.codec.sonar.sonar_base import PLACES, SonarBase, fingerprint_of
 from lexalcm.codec.sonar.tokenizer import SonarTokenizer
 from lexalcm.errors import CodecError, import_extra
 

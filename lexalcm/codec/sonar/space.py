@@ -18,8 +18,8 @@ import torch
 
 from lexalcm.codec.base import CodecRecord, Request
 from lexalcm.codec.options import dtype_name
-from lexalcm.codec.sonar.base import CUT_WARNING, PLACES, SonarBase, SonarOptions, fingerprint_of
 from lexalcm.codec.sonar.checkpoint import arrange, weights_digest
+from lexalcm.codec.sonar.sonar_base import CUT_WARNING, PLACES, SonarBase, SonarOptions, fingerprint_of
 from lexalcm.errors import CodecError, MissingExtraError, import_extra
 from lexalcm.io.progress import Progress
 
