@@ -95,7 +95,8 @@ def with_lexalcm(path: Path, out: Path) -> dict[str, float]:
 def in_own_process(function: str, path: Path, out: Path) -> Any:
     """What `with_lexalcm` or `with_pandas` says in a process of its own, whose memory nothing else has touched."""
     call = f"{function}(Path(sys.argv[1]), Path(sys.argv[2]))"
-    code = f"import json, sys; from pathlib import Path; from tools.bench_convert import {function}; print(json.dumps({call}))"
+    imports = f"import json, sys; from pathlib import Path; from tools.bench_convert import {function}"
+    code = f"{imports}; print(json.dumps({call}))"
     ran = subprocess.run([sys.executable, "-c", code, path, out], check=True, capture_output=True, text=True)
     return json.loads(ran.stdout.splitlines()[-1])
 
