@@ -29,7 +29,7 @@ Request = tuple[Sequence[str], str]
 
 
 def not_finite(place: int, count: int) -> str:
-    """What is said of an embedding, one of `count` to be decoded, with NaN or infinite numbers."""
+    """The message about an embedding, one of `count` to be decoded, with NaN or infinite numbers."""
     return (
         f"embedding {place} of {count} is not finite (NaN or infinite): "
         "the model that made it diverged, see lcm verify model"
@@ -46,7 +46,7 @@ class CodecRecord(Settings):
     fingerprint: str
     """Equal for two codecs exactly when their embeddings may be mixed."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """What the codec itself notes down."""
+    """Options that the codec records."""
 
 
 class Codec(ABC):

@@ -27,11 +27,11 @@ class DecodingOptions(Settings):
     """How a codec that writes its sentences searches for them; named and meant as in Transformers' `generate`."""
 
     beam: Annotated[PositiveInt, _option()] = 5
-    """Beams that the codec decodes with; 1 is greedy."""
+    """Beam size of decoding; 1 is greedy."""
     max_tokens: Annotated[int, Field(ge=4), _option()] = 256  # a sentence's start, language and end are counted
-    """Longest decoded sentence."""
+    """Most tokens in a decoded sentence."""
     repetition_penalty: Annotated[float, Field(gt=0), _option()] = 1.0
-    """Above 1, tokens are seldom repeated."""
+    """Above 1, repeated tokens are penalized."""
 
 
 class CodecOptions(Settings):

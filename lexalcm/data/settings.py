@@ -43,7 +43,7 @@ class DataSettings(Settings):
     end_of_text: bool = True
     """Append the codec's end-of-text concept to every document."""
     num_workers: NonNegativeInt = 0
-    """Loader processes of each training process; 0: it reads by itself."""
+    """Loader processes of each training process; 0: it reads its own batches."""
     on_bad_shard: Literal["error", "skip"] = "error"
     """A shard that is missing or damaged: stop, or skip its documents and count them."""
     check_hashes: bool = False

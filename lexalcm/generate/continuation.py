@@ -73,7 +73,7 @@ class Continuations:
         self._rules = [
             StoppingRules(
                 options, end_of_text, [], turn_ends
-            )  # an answer may repeat what others, or others before, said
+            )  # an answer may repeat what others, or others before, wrote
             if prompt.answers
             else StoppingRules(options, end_of_text, list(concepts_nD))
             for prompt, concepts_nD in zip(prompts, embedded, strict=True)
@@ -111,7 +111,7 @@ class Continuations:
             self.stops[number] = self._rules[number].before(concept)
 
     def _decode(self, numbers: Sequence[int], concepts_KD: Tensor) -> list[str]:
-        """Decode together; the few that a text has said already are sought anew, each with what is to be avoided."""
+        """Decode together; the few that a text already contains are decoded again, each with what is to be avoided."""
         texts = [""] * len(numbers)
         for lang, places in _groups([self.prompts[number].to for number in numbers]).items():
             embeddings = concepts_KD[places].numpy()

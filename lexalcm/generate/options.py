@@ -35,19 +35,19 @@ class SamplingOptions(Settings):
     """
 
     sampler: Annotated[Sampler, _sampling(metavar="NAME", choices=SAMPLERS.names)] = "dpm-solver++"
-    """How steps are taken."""
+    """The sampling algorithm."""
     steps: Annotated[PositiveInt, _sampling()] = 12
     """Denoising steps of a diffusion model."""
     guidance_scale: Annotated[NonNegativeFloat, _sampling(("--guidance",))] = 3.0
     """Classifier-free guidance scale; 1 means no guidance."""
     guidance_rescale: Annotated[Fraction, _sampling()] = 0.7  # arXiv 2305.08891, algorithm 2
-    """How far guided noise gets the spread of the unguided."""
+    """How far guided noise is rescaled to the spread of the conditional noise."""
     initial_noise_scale: Annotated[PositiveFloat, _sampling(("--noise-scale",))] = 0.6
-    """Size of the starting noise; smaller is nearer to the average."""
+    """Scale of the initial noise; smaller is nearer to the average."""
     epsilon_scaling: Annotated[PositiveFloat, _correction()] = 1.00045  # arXiv 2308.15321
     """Divide the predicted noise by this."""
     eta: Annotated[Fraction, _sampling()] = 0.0
-    """Share of fresh noise at each step, of a sampler that adds some, as ddim does."""
+    """Share of fresh noise at each step, for samplers that add some, such as ddim."""
     clip_noisy: Annotated[PositiveFloat, _correction()] = 100.0
     """Keep noisy concepts within +-X."""
     clip_x0: Annotated[PositiveFloat | None, _correction()] = None
@@ -55,7 +55,7 @@ class SamplingOptions(Settings):
     dynamic_threshold: Annotated[Probability | None, _correction()] = None  # arXiv 2205.11487, section 2.3
     """Clip predicted concepts to this quantile of abs(x0), e.g. 0.995, and divide by it."""
     dynamic_threshold_max: Annotated[float, Field(ge=1), _correction()] = 6.0
-    """The most that this quantile counts as."""
+    """Upper bound of this quantile."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -76,11 +76,11 @@ class GenerationOptions(SamplingOptions):
     max_sentences: Annotated[PositiveInt, _stopping(("--max-sentences", "--sentences", "-n"))] = 10
     """Write at most this many sentences."""
     max_prompt: Annotated[PositiveInt, Option(panel="Input and output")] = 256
-    """A prompt of more sentences is taken for a mistake."""
+    """A prompt of more sentences is an error."""
     stop_similarity: Annotated[Similarity | None, _stopping()] = 0.9
-    """End at a concept so near (cosine) to end of text; 1: never."""
+    """Stop at a concept with this cosine to end of text or more; 1: never."""
     repetition: Annotated[Similarity | None, _stopping(("--stop-repetition",))] = 0.95
-    """End at a concept so near (cosine) to an earlier one; 1: never."""
+    """Stop at a concept with this cosine to an earlier one or more; 1: never."""
 
     @property
     def stops_at_end(self) -> bool:

@@ -43,7 +43,7 @@ class StoppingRules:
     def before(self, concept: Tensor) -> StopReason | None:
         """Why the text ends before this concept, if it does.
 
-        A concept near end of text is the end itself. One that says again what the text has said already adds nothing.
+        A concept near end of text is the end itself. One that repeats what the text already contains adds nothing.
         """
         options = self.options
         ends = [] if self.end_of_text is None else [self.end_of_text]

@@ -192,7 +192,7 @@ class TextModel:
         """Make a prompt of a conversation, to be answered; see `lexalcm.generate.prompts.chat`.
 
         Raises:
-            UserError: nobody says anything, the assistant speaks last, or more than `options.max_prompt` sentences.
+            UserError: no text, a last turn of the assistant, or more than `options.max_prompt` sentences.
             CodecError: a language that the codec does not have.
         """
         return chat_prompt(turns, lang=lang, to=to, seed=seed, max_sentences=options.max_prompt, codec=self.codec)

@@ -27,7 +27,7 @@ class ModelConfig(Settings):
     """
 
     architecture: str
-    """Which network, among the registered ones: lcm bootstrap --list shows them."""
+    """The architecture: lcm bootstrap --list shows them."""
     preset: str | None = None
     """The preset that it was made from; its sizes may have been changed since."""
     dim: Annotated[int, Field(gt=0, le=2**20)]

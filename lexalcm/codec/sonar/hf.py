@@ -172,7 +172,7 @@ class SonarHfCodec(SonarBase):
             raise WeightsNotFoundError(f"{error}, or {advice}") from error
 
     def _heads(self, opened: OpenedWeights) -> int:
-        """As told, or as a config says; a decoder without one has as many as the encoder."""
+        """As given, or as a config says; a decoder without one has as many as the encoder."""
         heads = self.options.heads or opened.heads
         if heads is None and opened.weights.side == "decoder":
             heads = self._encoder_heads()

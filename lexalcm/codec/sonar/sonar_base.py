@@ -198,7 +198,7 @@ class SonarBase(Codec):
                 yield np.empty((0, self.dim), dtype=np.float32)
 
         rest = some()
-        first = next(rest, None)  # a language that is unknown is said before weights are looked for
+        first = next(rest, None)  # an unknown language is reported before weights are looked for
         if first is not None:
             with self._room():
                 self._check_identity()

@@ -1,7 +1,7 @@
 """`sonar-space`: the same codec over the pipelines of Meta's own package, on fairseq2.
 
 It reads the published weights, which fairseq2 keeps in its own cache (FAIRSEQ2_CACHE_DIR), and it needs exactly the
-torch that fairseq2 was built for, so that it wants an environment of its own. What goes wrong is said in one line.
+torch that fairseq2 was built for, so that it wants an environment of its own. What goes wrong is reported in one line.
 """
 
 import logging
@@ -41,7 +41,7 @@ def import_pipelines() -> ModuleType:
 
     Raises:
         MissingExtraError: it is not installed.
-        CodecError: it is, but cannot be loaded; says which command mends it.
+        CodecError: it is, but cannot be loaded; names the command that repairs it.
     """
     try:
         return import_extra("sonar.inference_pipelines.text", "sonar", "the codec sonar-space")
@@ -52,7 +52,7 @@ def import_pipelines() -> ModuleType:
 
 
 def explain(error: Exception) -> str:
-    """Why Meta's package cannot be loaded, and the command that mends it."""
+    """Why Meta's package cannot be loaded, and the command that repairs it."""
     text = str(error)
     if "libsndfile" in text:
         return (
@@ -186,7 +186,7 @@ class SonarSpaceCodec(SonarBase):
 
 @contextmanager
 def _loading(card: str, progress: Progress) -> Iterator[None]:
-    """Shows that fairseq2 fetches or reads a model; what goes wrong is said in one line."""
+    """Shows that fairseq2 fetches or reads a model; what goes wrong is reported in one line."""
     try:
         with progress(f"loading {card}", "models") as report:
             yield

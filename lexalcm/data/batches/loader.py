@@ -7,7 +7,7 @@ and nothing is kept between batches, so starting at step 10,000 costs what start
 
 A shard that is missing or damaged stops the training, or, with `data.on_bad_shard=skip`, leaves gaps where its
 documents would be. The plan does not change with it, so that ranks need not agree on which shards are bad, and a
-mended shard is simply read again; each batch says how many documents and targets it lacks.
+repaired shard is simply read again; each batch says how many documents and targets it lacks.
 """
 
 import time

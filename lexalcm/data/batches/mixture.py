@@ -141,7 +141,7 @@ def _describe(dataset: Dataset) -> str:
 
 
 def _targets(dataset: Dataset, settings: SetSettings, lengths: np.ndarray, split: str) -> dict[str, Any]:
-    """What `Documents` is told of which concepts are targets."""
+    """Which concepts are targets, for `Documents`."""
     if settings.pairs is False:
         return {}
     spans = dataset.annotations(split, "targets")

@@ -184,7 +184,7 @@ def embed(job: EmbedJob, task: Task | None = None, *, progress: Progress = silen
 
 
 def unwritable(out: Path, error: OSError) -> UserError:
-    """What a worker says that cannot write."""
+    """The error of a worker that cannot write."""
     return UserError(
         f"cannot write {out}: {error.strerror or error}; finished shards stay: fix that and run the same command again"
     )

@@ -67,7 +67,7 @@ class BuildResult:
 
 
 def cut_note(count: int) -> str:
-    """What is said of sentences that lost their ends."""
+    """The note about truncated sentences."""
     return f"cut: {count:,} sentences were longer than the codec reads; a lower --max-chars keeps all of them"
 
 

@@ -285,7 +285,7 @@ class ParquetReader:
         if counts is None and self._itemsize not in (None, itemsize):
             raise DataError(
                 f"{source.path}: embeddings as bytes that look like float32 and then like float16: without a column "
-                "of sentences (--text-column) this cannot be told"
+                "of sentences (--text-column) it is unknown which they are"
             )
         if sizes.any():
             self._itemsize = itemsize

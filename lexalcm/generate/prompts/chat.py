@@ -83,7 +83,7 @@ def chat_prompt(
         codec: must read and write these languages; none: any language will do.
 
     Raises:
-        UserError: nobody says anything, the assistant has had the last word, a script that leaves the language open,
+        UserError: no text, a last turn of the assistant, a script that leaves the language open,
             too many sentences, or a seed that no generator takes.
         CodecError: a language that the codec does not have.
     """

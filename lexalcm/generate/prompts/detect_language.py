@@ -1,4 +1,4 @@
-"""The language of a text that nobody has named, as far as its script tells: a guess where that is safe.
+"""The language of a text for which none was given, as far as its script shows it: a guess where that is safe.
 
 Between languages of one script only a statistical model could choose. Latin letters are taken for English, as
 everywhere here, and kana for Japanese; Chinese characters alone for Japanese too where the codec knows no Chinese. A

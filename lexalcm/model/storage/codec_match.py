@@ -8,7 +8,7 @@ from lexalcm.model.config import ModelConfig
 
 
 def check_codec_match(config: ModelConfig, model: str | Path, record: CodecRecord, data: str | Path) -> None:
-    """Make sure that a model and a data set speak of the same embeddings.
+    """Make sure that a model and a data set use the same embeddings.
 
     Args:
         config: the model's; one that notes no codec fits any of its dimension.
