@@ -102,7 +102,7 @@ class CodecVerification:
             f"{self.dim} dimensions, fingerprint {self.fingerprint[:12]}; mean cosine {self.similarity:.3f}{across}\n"
             f"opened in {self.seconds_to_open:.1f} s; then {self.encoded_per_second:,.1f} sentences/s embedded, "
             f"{self.decoded_per_second:,.1f} decoded (in batches of this size)"
-            + (f"\ncut: {self.cut} sentences were longer than the codec reads" if self.cut else "")
+            + (f"\ntruncated: {self.cut} sentences were longer than the codec reads" if self.cut else "")
             + "".join(f"\nproblem: {problem}" for problem in self.problems)
         )
 

@@ -114,7 +114,7 @@ def test_verify_codec_counts_what_was_cut(lcm, workspace):
     result = json.loads(lcm(*command, "--json").out)
     embedded = [trip[text] for trip in result["round_trips"] for text in ("sentence", "decoded")]
     assert result["cut"] == sum(tokens(text) > 10 for text in embedded) >= 2
-    assert f"cut: {result['cut']} sentences were longer than the codec reads" in lcm(*command).out
+    assert f"truncated: {result['cut']} sentences were longer than the codec reads" in lcm(*command).out
 
 
 def test_verify_codec_of_a_data_set_without_choices(lcm, workspace):
@@ -263,6 +263,6 @@ def test_sentences_that_were_cut_are_counted(lcm, workspace, command):
     found = lcm(*build, "--json")
     assert found.code == 0, found.err
     assert json.loads(found.out)["cut_sentences"] == 3
-    assert "cut: 3 sentences were longer than the codec reads; a lower --max-chars keeps all of them" in found.err
+    assert "truncated: 3 sentences were longer than the codec reads; a lower --max-chars keeps all of them" in found.err
     shorter = lcm("data", command, "long.txt", "--out", "e", "--codec", "sonar", *OPTIONS, "--max-chars", 100)
     assert "cut:" not in shorter.err

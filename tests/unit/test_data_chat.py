@@ -115,7 +115,7 @@ def test_turns_are_a_role_and_its_sentences(built: BuildResult) -> None:
     assert sharegpt["targets"] == [[3, 6], [8, 9]]
     assert completion["sentences"] == [USER, "One and one?", ASSISTANT, "Two."]
     assert alpaca["sentences"] == [SYSTEM, "Short.", USER, "Name the colour.", "Snow.", ASSISTANT, "White."]
-    assert built.notes() == ["left out: 1 conversations in which no assistant speaks", *built.notes()[1:]]
+    assert built.notes() == ["left out: 1 conversations without an assistant turn", *built.notes()[1:]]
 
 
 def test_roles_are_the_special_concepts_whatever_the_language(built: BuildResult, hash_codec: type) -> None:
@@ -345,7 +345,7 @@ def test_an_answer_that_is_empty_is_no_error(tmp_path: Path, hash_codec: type) -
     built = build_from_paths(
         [write(tmp_path / "c.jsonl", records)], tmp_path / "out", BuildSettings(codec="hash", validation=0), chat=True
     )
-    assert "left out: 2 conversations in which no assistant speaks" in built.notes()
+    assert "left out: 2 conversations without an assistant turn" in built.notes()
     assert built.dataset.manifest.splits["train"].documents == 3
 
 

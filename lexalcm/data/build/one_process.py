@@ -57,7 +57,7 @@ class BuildResult:
             notes.append(f"{self.dataset.path} is complete already: nothing to do")
         if self.documents_without_sentences:
             chat = manifest.build["source"].get("chat", False)
-            what = "conversations in which no assistant speaks" if chat else "documents without a sentence"
+            what = "conversations without an assistant turn" if chat else "documents without a sentence"
             notes.append(f"left out: {self.documents_without_sentences} {what}")
         if self.cut_sentences:
             notes.append(cut_note(self.cut_sentences))
@@ -68,7 +68,7 @@ class BuildResult:
 
 def cut_note(count: int) -> str:
     """The note about truncated sentences."""
-    return f"cut: {count:,} sentences were longer than the codec reads; a lower --max-chars keeps all of them"
+    return f"truncated: {count:,} sentences were longer than the codec reads; a lower --max-chars keeps all of them"
 
 
 def build_dataset(

@@ -25,7 +25,7 @@ class BaseLCM(LCM):
     """Next-concept regression."""
 
     presets = PRESETS
-    flow = "Concepts go in at the bottom; each position answers at once with the concept that should come next."
+    flow = "Concepts go in at the bottom; each position predicts the next concept directly."
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

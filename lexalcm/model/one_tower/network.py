@@ -38,7 +38,7 @@ class OneTowerLCM(DiffusionLCM):
 
     presets = PRESETS
     flow = (
-        "Clean concepts and the noisy one go through one Transformer; the answer, with less noise, goes in again "
+        "Clean concepts and the noisy one go through one Transformer; the output, with less noise, goes in again "
         "(dotted) until it is clean."
     )
     attended = 0.25  # of twice the positions: clean and noisy ones each see the clean ones before them

@@ -29,8 +29,8 @@ class TwoTowerLCM(DiffusionLCM):
 
     presets = PRESETS
     flow = (
-        "The contextualizer reads the concepts so far, once. The denoiser cleans the next concept of noise, looking at "
-        "the contexts; its answer, with less noise, goes in again (dotted) until it is clean."
+        "The contextualizer reads the concepts so far, once. The denoiser removes noise from the next concept, "
+        "attending to the contexts; its output, with less noise, goes in again (dotted) until it is clean."
     )
 
     def __init__(self, config: ModelConfig) -> None:
