@@ -127,7 +127,7 @@ def test_tools_that_a_killed_worker_left_are_put_away(texts: Path, tmp_path: Pat
 def test_an_input_that_goes_away_is_named(texts: Path, tmp_path: Path) -> None:
     job = make_job([texts], tmp_path / "out", SETTINGS)
     (texts / "1.jsonl").unlink()
-    with pytest.raises(UserError, match=r"1\.jsonl has gone"):
+    with pytest.raises(UserError, match=r"1\.jsonl was removed"):
         embed(job)
 
 
