@@ -400,7 +400,7 @@ def test_a_listing_of_an_address_cannot_choose_where_its_files_are_kept(tmp_path
     monkeypatch.setattr(remote.RemoteFolder, "read", lambda *_: b"{}")
     monkeypatch.setattr(remote.RemoteFolder, "names", lambda *_: ["../../evil"])
     monkeypatch.setattr(remote.RemoteFolder, "download", lambda _self, _name, goal: goal.write_bytes(b"evil"))
-    mirror = Mirror(remote.RemoteFolder("memory://set"), cache)
+    remote_metadata = RemoteMetadata(remote.RemoteFolder("memory://set"), cache)
     with pytest.raises(DataError, match=r"'\.\./\.\./evil' is not the name of a file"):
-        mirror.fetch_folder("codec")
+        remote_metadata.fetch_folder("codec")
     assert list(tmp_path.rglob("evil")) == []

@@ -55,7 +55,7 @@ EXAMPLES["Manifest"] = {
     **{"codec": EXAMPLES["CodecRecord"], "dtype": "float16", "normalizer": {}},
     "splits": {"train": EXAMPLES["SplitRecord"]},
 }
-EXAMPLES["UnitPlan"] = {"parts": [1, 2], "dropped": 0, "division": EXAMPLES["Division"]}
+EXAMPLES["WorkUnits"] = {"parts": [1, 2], "dropped": 0, "division": EXAMPLES["Division"]}
 EXAMPLES["StateFile"] = {"progress": {}, "files": {"weights": EXAMPLES["FileRecord"]}}
 
 
