@@ -235,7 +235,7 @@ def test_a_given_checkpoint_that_is_damaged_is_the_one_that_is_named(here: Path)
     given = "runs/given/checkpoints/step_00000003"
     truncate(Path(given, "optimizer.safetensors"))
     with pytest.raises(
-        UserError, match=rf"^{given} cannot be used .*truncated.* or --resume runs/given to go on"
+        UserError, match=rf"^{given} cannot be used .*truncated.* or --resume runs/given to resume"
     ) as raised:
         notes_of([], resume=given)
     assert "start over" not in str(raised.value)
