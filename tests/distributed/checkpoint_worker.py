@@ -42,7 +42,7 @@ def save_and_compare(name: str, overrides: list[str]) -> dict[str, Any]:
     choice = choose_engine(config, world, MODEL)
     folders = {background: Path(f"{name}-{background}/checkpoints") for background in (False, True)}
     with (
-        joined(world, process_group=choice.needs_process_group, timeout=120),
+        joined(world, process_group=choice.engine.needs_process_group, timeout=120),
         closing(start_engine(choice, create_objective(create_model(MODEL, 0)), config.train, world.device)) as engine,
     ):
         for step in range(2):
