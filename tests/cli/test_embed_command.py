@@ -83,7 +83,7 @@ def test_the_array_script_takes_its_share_from_slurm(lcm, texts, tmp_path):
     [
         (["--task", "2/2"], "tasks are counted from 0"),
         (["--task", "one"], "write it as I/N"),
-        (["--task", "0/2", "--ray", "local"], "choose one"),
+        (["--task", "0/2", "--ray", "local"], "omit one"),
         (["--codec", "lsb"], "did you mean lsa?"),
         (["--codec", "./nowhere"], "no such folder"),
         (["--codec", "texts"], "neither a data set nor a model"),

@@ -180,7 +180,7 @@ def test_presets_are_listed_with_counts(lcm: Callable) -> None:
         ("bootstrap --data data --out models/new --set train.lr=1", "only model.*"),
         ("bootstrap --data data --out models/new --set model.num_heads=7", "does not divide"),
         ("bootstrap --from-fairseq2 none.pt --out models/new", "none.pt"),
-        ("bootstrap --from-fairseq2 none.pt --preset base-tiny --out models/new", "brings its own sizes"),
+        ("bootstrap --from-fairseq2 none.pt --preset base-tiny --out models/new", "a checkpoint has its own sizes"),
         ("bootstrap --from-fairseq2 text.jsonl --out models/new", "text.jsonl"),
         (f"bootstrap --from-fairseq2 {REFERENCE}/base_weights.safetensors --out models/new", "heads"),
     ],
