@@ -38,6 +38,7 @@ ARCHITECTURES: "Registry[type[LCM]]" = Registry(
     },
     ConfigError,
 )
+"""The networks."""
 
 SAMPLERS: "Registry[Sampler]" = Registry(
     "sampler",
@@ -81,6 +82,7 @@ METRICS: "Registry[Metric]" = Registry(
     ConfigError,
 )
 """How good predictions and written texts are, in the order of reports."""
+
 ENGINES: "Registry[type[Engine]]" = Registry(
     "engine",
     {

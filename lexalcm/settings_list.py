@@ -6,7 +6,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -64,8 +64,7 @@ class Section:
 
 def listed(first: str) -> list[Section]:
     """The sections of one of the classes of `LISTED`, which is imported now."""
-    module, _, attribute = LISTED[first][0].partition(":")
-    return list(sections(getattr(import_module(module), attribute), first))
+    return list(sections(resolve_name(LISTED[first][0]), first))
 
 
 def sections(settings: type[Settings], name: str = "") -> Iterator[Section]:

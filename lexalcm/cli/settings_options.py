@@ -10,7 +10,7 @@ not for the list of all commands.
 import inspect
 from collections.abc import Collection
 from functools import cached_property
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
@@ -40,8 +40,7 @@ class FromSettings(OptionInfo):
         """The options of the settings class that the command has."""
         from lexalcm.option import option_fields
 
-        module, _, attribute = self.settings.partition(":")
-        fields = option_fields(getattr(import_module(module), attribute))
+        fields = option_fields(resolve_name(self.settings))
         return [field for field in fields if field.path[0] not in self.without]
 
     def parameter(self, field: "OptionField") -> inspect.Parameter:
